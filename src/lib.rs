@@ -5,6 +5,8 @@
 pub mod clock;
 pub mod ids;
 pub mod money;
+pub mod ledger;
+pub mod domain;
 
 pub mod ports;
 
