@@ -1,0 +1,11 @@
+//! Sluice: a self-hosted, multi-asset Lightning and on-chain gateway.
+//!
+//! The rooms, in reading order. `docs/ARCHITECTURE.md` is the map; `tests/tidy.rs` checks who may import whom.
+
+pub mod clock;
+pub mod ids;
+pub mod money;
+
+pub mod ports;
+
+pub mod chain;

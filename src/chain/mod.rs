@@ -1,0 +1,1 @@
+//! Adapters of the chain port, and the logic that follows a chain through reorganisations.

@@ -1,0 +1,91 @@
+//! The port to the Bitcoin network: blocks, mempool, broadcast, fee rates.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use bitcoin::{Block, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
+
+use super::PortError;
+use crate::money::{FeeRate, Sat};
+
+/// A block by its place and its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockRef {
+    pub height: u32,
+    pub hash: BlockHash,
+}
+
+/// What a backend says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainInfo {
+    pub genesis: BlockHash,
+    pub tip: BlockRef,
+    /// It is still fetching old blocks: what it says of the mempool and the tip is not yet the network's view.
+    pub syncing: bool,
+}
+
+/// The transactions that wait for a block, and the tip they were read at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mempool {
+    pub tip: BlockRef,
+    pub txids: HashSet<Txid>,
+}
+
+/// A confirmed coin found by a scan of the whole set of unspent outputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedCoin {
+    pub outpoint: OutPoint,
+    pub script: ScriptBuf,
+    pub amount: Sat,
+    pub height: u32,
+    pub coinbase: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scan {
+    /// The tip that the scan is true for.
+    pub tip: BlockRef,
+    pub coins: Vec<ScannedCoin>,
+}
+
+/// What the backend said when it was offered a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BroadcastOutcome {
+    /// It is in the mempool now, or was there before.
+    InMempool,
+    /// It is in a block already.
+    InChain,
+    /// The node does not want it now. Somebody else's node might: this is no proof that it can't confirm.
+    Refused { reason: String },
+}
+
+#[async_trait]
+pub trait ChainBackend: Send + Sync {
+    async fn info(&self) -> Result<ChainInfo, PortError>;
+
+    /// The hash of the best chain's block at this height; `None` above the tip.
+    async fn block_hash(&self, height: u32) -> Result<Option<BlockHash>, PortError>;
+
+    /// A whole block, whose hash and merkle root have been checked against what was asked for.
+    async fn block(&self, hash: BlockHash) -> Result<Block, PortError>;
+
+    async fn mempool(&self) -> Result<Mempool, PortError>;
+
+    /// Transactions of the mempool, in the order asked; `None` for one that has left it.
+    async fn mempool_transactions(&self, txids: &[Txid]) -> Result<Vec<Option<Transaction>>, PortError>;
+
+    /// A transaction of a block of the best chain; `None` when the block does not hold it or is no longer stored.
+    async fn confirmed_transaction(&self, txid: Txid, block: BlockHash) -> Result<Option<Transaction>, PortError>;
+
+    /// Finds every confirmed unspent output to one of these scripts. May take minutes on mainnet.
+    async fn scan(&self, scripts: &[ScriptBuf]) -> Result<Scan, PortError>;
+
+    /// Of these outputs, those that are unspent in the chain (the mempool doesn't count), and the tip at which that is true.
+    async fn still_unspent(&self, outpoints: &[OutPoint]) -> Result<(BlockRef, HashSet<OutPoint>), PortError>;
+
+    /// Offers a transaction. An error means that nobody knows whether it went out.
+    async fn broadcast(&self, transaction: &Transaction) -> Result<BroadcastOutcome, PortError>;
+
+    /// The rate for confirmation within so many blocks; `None` when the backend has too little data.
+    async fn fee_rate(&self, target_blocks: u16) -> Result<Option<FeeRate>, PortError>;
+}
