@@ -26,26 +26,31 @@ os_release() { # <field>: one value of /etc/os-release, empty when there is none
     (. /etc/os-release && printf '%s' "${!1:-}")
 }
 
-# Runs a command as root, or says which command a human has to run.
-as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        "$@"
-    elif have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
-        sudo "$@"
+# Fills ROOT with what has to stand before a command to run it as root, or says which command a human has to run.
+need_root() { # <command, for the human>
+    ROOT=(env)
+    if [ "$(id -u)" = 0 ]; then return; fi
+    if have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+        ROOT=(sudo env)
     else
         die "needs root, please run once: $*"
     fi
 }
 
-# Installs Debian packages. Asks no questions, keeps configuration files that are already there.
+# Installs Debian packages. Asks no questions, keeps configuration files that are already there. dpkg's hundred lines go
+# to a file and are only shown when something went wrong.
 apt_install() {
+    local log=$SLUICE_CACHE/apt.log
     local get=(apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold install)
+    need_root apt-get install "$@"
     say "installing with apt: $*"
     # A machine's package lists may be missing (container images delete them) or too old to fetch from; try once as it is.
-    as_root env DEBIAN_FRONTEND=noninteractive "${get[@]}" "$@" >&2 && return 0
+    "${ROOT[@]}" DEBIAN_FRONTEND=noninteractive "${get[@]}" "$@" >"$log" 2>&1 && return 0
     say "not with the package lists as they are: fetching new ones"
-    as_root apt-get -qq update >&2
-    as_root env DEBIAN_FRONTEND=noninteractive "${get[@]}" "$@" >&2
+    "${ROOT[@]}" apt-get -qq update >&2
+    "${ROOT[@]}" DEBIAN_FRONTEND=noninteractive "${get[@]}" "$@" >"$log" 2>&1 && return 0
+    tail -n 20 "$log" >&2
+    die "apt could not install: $*"
 }
 
 # Holds a lock until the script ends, so that two runs (two terminals, two CI jobs) do not build the same thing twice.
