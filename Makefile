@@ -36,9 +36,10 @@ run: rust ## Build, then run a gateway on a private regtest, ready to try; stop 
 
 ## --- check
 
+# All test binaries run, also when one fails: one run of CI says everything that is wrong.
 .PHONY: test
 test: rust ## Run every test, against a real bitcoind and a real PostgreSQL
-	exec scripts/with-tools bitcoind,postgres,schemathesis cargo test --locked --workspace $(ARGS)
+	exec scripts/with-tools bitcoind,postgres,schemathesis cargo test --locked --workspace --no-fail-fast $(ARGS)
 
 .PHONY: check
 check: locked fmt-check deny clippy tidy openapi-check ## Run everything that needs no server: lock, format, licences, lints, house rules, API drift
@@ -62,8 +63,8 @@ tidy: rust
 # Which crates are banned is about what we ship, so default features; a licence or a source binds whatever is in the lock.
 .PHONY: deny
 deny: rust
-	deny=$$(scripts/ensure-cargo-deny); \
-	"$$deny" --locked check bans; \
+	deny=$$(scripts/ensure-cargo-deny) && \
+	"$$deny" --locked check bans && \
 	"$$deny" --locked --all-features check licenses sources
 
 .PHONY: openapi-check
@@ -72,7 +73,7 @@ openapi-check: rust
 
 .PHONY: advisories
 advisories: rust ## Ask the RustSec database about known vulnerabilities (needs a network)
-	deny=$$(scripts/ensure-cargo-deny); \
+	deny=$$(scripts/ensure-cargo-deny) && \
 	"$$deny" --locked --all-features check advisories
 
 .PHONY: soak
