@@ -5,9 +5,14 @@
 pub mod clock;
 pub mod ids;
 pub mod money;
-pub mod ledger;
+pub mod secret;
+
 pub mod domain;
+pub mod ledger;
 
 pub mod ports;
+pub mod store;
 
 pub mod chain;
+
+pub mod crash;
