@@ -175,11 +175,11 @@ fn examine_coin(index: usize, outpoint: OutPoint, input: &PsbtInput, signer: Opt
         return Ok(Owner::Other);
     };
     // Not needed to sign, but a gateway that leaves it out would fail with other signers.
-    if input.tap_internal_key != Some(signer.derive(key)?.0) {
+    if input.tap_internal_key != Some(key.internal) {
         return Err(false_claim(Claim::InternalKey));
     }
     match input.taproot_hash_ty() {
-        Ok(TapSighashType::Default | TapSighashType::All) => Ok(Owner::Own(key)),
+        Ok(TapSighashType::Default | TapSighashType::All) => Ok(Owner::Own(key.path)),
         _ => Err(Error::SighashType { input: index }),
     }
 }
@@ -196,7 +196,7 @@ fn examine_outputs(summary: &mut Summary, psbt: &Psbt, signer: Option<&Signer>) 
     for (index, (txout, output)) in psbt.unsigned_tx.output.iter().zip(&psbt.outputs).enumerate() {
         let owner = match signer.map(|signer| signer.owner(&output.tap_key_origins, &txout.script_pubkey)) {
             None => Owner::Unknown,
-            Some(Ok(Some(key))) => Owner::Own(key),
+            Some(Ok(Some(key))) => Owner::Own(key.path),
             Some(Ok(None)) => Owner::Other,
             Some(Err(claim)) => {
                 summary.refusals.push(Error::FalseClaim { place: Place::Output(index), claim });

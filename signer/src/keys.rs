@@ -68,6 +68,12 @@ impl fmt::Display for KeyPath {
     }
 }
 
+/// A key of ours that a PSBT names, after its script was derived and found right.
+pub(crate) struct OwnKey {
+    pub path: KeyPath,
+    pub internal: XOnlyPublicKey,
+}
+
 /// The triple that names a wallet to a gateway. Public.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WalletXpubs {
@@ -92,8 +98,14 @@ pub struct Signer {
     pub(crate) secp: Secp256k1<All>,
     network: Network,
     xpubs: WalletXpubs,
-    vanilla: Xpriv,
-    colored: Xpriv,
+    vanilla: Keychain,
+    colored: Keychain,
+}
+
+/// Keychain 0 of an account. The public half is enough, and faster, for all but signing.
+struct Keychain {
+    public: Xpub,
+    private: Xpriv,
 }
 
 /// Names the wallet, never a key.
@@ -120,8 +132,8 @@ impl Signer {
                 xpub_col: Xpub::from_priv(&secp, &colored),
                 master_fingerprint: master.fingerprint(&secp),
             },
-            vanilla: vanilla.derive_priv(&secp, &[KEYCHAIN])?,
-            colored: colored.derive_priv(&secp, &[KEYCHAIN])?,
+            vanilla: Keychain::of(&vanilla, &secp)?,
+            colored: Keychain::of(&colored, &secp)?,
             secp,
         })
     }
@@ -139,23 +151,33 @@ impl Signer {
     }
 
     pub fn address(&self, key: KeyPath) -> Result<Address, Error> {
-        let (internal, _) = self.keypair(key)?.x_only_public_key();
+        let (internal, _) = self.derive(key)?;
         Ok(Address::p2tr(&self.secp, internal, None, self.network))
     }
 
     /// The untweaked key pair; its taproot output key commits to no scripts.
     pub(crate) fn keypair(&self, key: KeyPath) -> Result<Keypair, Error> {
-        let keychain = match key.account {
+        let child = ChildNumber::from_normal_idx(key.index)?;
+        Ok(self.keychain(key.account).private.derive_priv(&self.secp, &[child])?.to_keypair(&self.secp))
+    }
+
+    /// The internal key, and the script of its taproot output.
+    pub(crate) fn derive(&self, key: KeyPath) -> Result<(XOnlyPublicKey, ScriptBuf), Error> {
+        let child = ChildNumber::from_normal_idx(key.index)?;
+        let internal = self.keychain(key.account).public.derive_pub(&self.secp, &[child])?.to_x_only_pub();
+        Ok((internal, ScriptBuf::new_p2tr(&self.secp, internal, None)))
+    }
+
+    fn keychain(&self, account: Account) -> &Keychain {
+        match account {
             Account::Vanilla => &self.vanilla,
             Account::Colored => &self.colored,
-        };
-        let child = keychain.derive_priv(&self.secp, &[ChildNumber::from_normal_idx(key.index)?])?;
-        Ok(child.to_keypair(&self.secp))
+        }
     }
 
     /// Whose script this is, as far as the PSBT's derivations say so *and* deriving the script confirms it.
     /// A derivation is a hint from whoever made the PSBT; a wrong one about our own keys is an error, not a "no".
-    pub(crate) fn owner(&self, derivations: &Derivations, script: &Script) -> Result<Option<KeyPath>, Claim> {
+    pub(crate) fn owner(&self, derivations: &Derivations, script: &Script) -> Result<Option<OwnKey>, Claim> {
         for (public_key, (leaf_hashes, (fingerprint, path))) in derivations {
             let ours = *fingerprint == self.fingerprint();
             let key = match self.locate(path) {
@@ -168,16 +190,11 @@ impl Signer {
                 (false, true) => return Err(Claim::Fingerprint(path.clone(), *fingerprint)),
                 (false, false) => continue,
                 (true, _) if !leaf_hashes.is_empty() => return Err(Claim::LeafHashes),
-                (true, true) if *derived_script == *script => return Ok(Some(key)),
+                (true, true) if *derived_script == *script => return Ok(Some(OwnKey { path: key, internal: derived })),
                 (true, _) => return Err(Claim::Script(path.clone())),
             }
         }
         Ok(None)
-    }
-
-    pub(crate) fn derive(&self, key: KeyPath) -> Result<(XOnlyPublicKey, ScriptBuf), Error> {
-        let (internal, _) = self.keypair(key)?.x_only_public_key();
-        Ok((internal, ScriptBuf::new_p2tr(&self.secp, internal, None)))
     }
 
     fn locate(&self, path: &DerivationPath) -> Result<KeyPath, Claim> {
@@ -206,6 +223,13 @@ pub fn network_name(network: Network) -> &'static str {
 /// The network of a name that [`network_name`] gives.
 pub fn network_from_name(name: &str) -> Option<Network> {
     NETWORKS.iter().find(|(known, _)| *known == name).map(|(_, network)| *network)
+}
+
+impl Keychain {
+    fn of(account: &Xpriv, secp: &Secp256k1<All>) -> Result<Self, bitcoin::bip32::Error> {
+        let private = account.derive_priv(secp, &[KEYCHAIN])?;
+        Ok(Keychain { public: Xpub::from_priv(secp, &private), private })
+    }
 }
 
 /// The field `tap_key_origins` of a PSBT's input or output.
