@@ -170,7 +170,6 @@ fn split_lines(message: &str) -> Result<[&str; KEYS.len()], Error> {
         *value = line
             .strip_prefix(key)
             .and_then(|rest| rest.strip_prefix(": "))
-            .filter(|value| !value.is_empty() && value.trim() == *value)
             .ok_or_else(|| unclear(format!("{line:?} stands where the line `{key}: ...` belongs")))?;
     }
     match lines.next() {
@@ -339,6 +338,15 @@ mod tests {
             let text = message().replacen(from, to, 1);
             assert_ne!(text, message(), "{from:?} is not in the message");
             assert!(matches!(parse(&text), Err(Error::Message(_))), "{from:?} -> {to:?} was accepted");
+        }
+    }
+
+    /// Before any other error may quote a line to a terminal.
+    #[test]
+    fn control_characters_are_refused_first() {
+        for strange in ["\u{1b}[2J", "\r", "\u{e9}", "\u{7f}", "\0"] {
+            let error = parse(&format!("{strange}{}", message())).unwrap_err().to_string();
+            assert!(error.contains("printable ASCII"), "{error}");
         }
     }
 

@@ -156,12 +156,15 @@ mod tests {
         let unknown = raw::Key { type_value: 0x77, key: vec![1] };
         psbt.inputs[0].unknown.insert(unknown.clone(), vec![2]);
         psbt.unknown.insert(unknown.clone(), vec![3]);
+        let proprietary = raw::ProprietaryKey { prefix: b"rgb".to_vec(), subtype: 1, key: Vec::new() };
+        psbt.inputs[0].proprietary.insert(proprietary.clone(), vec![4]);
         let before = psbt.clone();
         signer().sign(&mut psbt).unwrap();
         let input = &psbt.inputs[0];
         assert!(input.tap_key_origins.is_empty() && input.tap_internal_key.is_none() && input.tap_key_sig.is_none());
         assert_eq!(input.witness_utxo, before.inputs[0].witness_utxo);
         assert_eq!(input.unknown[&unknown], [2]);
+        assert_eq!(input.proprietary[&proprietary], [4]);
         assert_eq!(psbt.unknown[&unknown], [3]);
         assert!(psbt.outputs.iter().all(|output| output.tap_key_origins.is_empty()));
         assert_eq!(psbt.unsigned_tx, before.unsigned_tx);
@@ -351,10 +354,44 @@ mod tests {
         let mut psbt = payment_with(&[own(0), own(0)], vec![to_other(199_000)]);
         psbt.unsigned_tx.input[1] = psbt.unsigned_tx.input[0].clone();
         assert!(matches!(refusal(&psbt), Error::DuplicateInput { input: 1, .. }));
+    }
 
+    /// A payment whose PSBT carries the transaction that made its coin.
+    fn payment_with_previous_transaction() -> Psbt {
         let mut psbt = payment();
-        psbt.inputs[0].non_witness_utxo = Some(payment().unsigned_tx);
-        assert!(matches!(refusal(&psbt), Error::UtxoMismatch { input: 0 }));
+        let mut previous = psbt.unsigned_tx.clone();
+        previous.output = vec![psbt.inputs[0].witness_utxo.clone().unwrap()];
+        psbt.unsigned_tx.input[0].previous_output.txid = previous.compute_txid();
+        psbt.inputs[0].non_witness_utxo = Some(previous);
+        psbt
+    }
+
+    #[test]
+    fn a_previous_transaction_must_be_the_one_that_made_the_coin() {
+        let mut psbt = payment_with_previous_transaction();
+        signer().sign(&mut psbt).unwrap();
+        assert!(psbt.inputs[0].non_witness_utxo.is_some());
+
+        let changes: [fn(&mut Psbt); 3] = [
+            |psbt| psbt.unsigned_tx.input[0].previous_output.txid = payment().unsigned_tx.compute_txid(),
+            |psbt| psbt.unsigned_tx.input[0].previous_output.vout = 1,
+            |psbt| psbt.inputs[0].witness_utxo.as_mut().unwrap().value += Amount::ONE_SAT,
+        ];
+        for change in changes {
+            let mut psbt = payment_with_previous_transaction();
+            change(&mut psbt);
+            assert!(matches!(refusal(&psbt), Error::UtxoMismatch { input: 0 }));
+        }
+    }
+
+    #[test]
+    fn an_input_that_is_final_already_is_left_alone() {
+        let mut psbt = payment_with(&[own(0), own(1)], vec![to_other(199_000)]);
+        psbt.inputs[0].final_script_witness = Some(Witness::from_slice(&[[1; 64]]));
+        let before = psbt.inputs[0].clone();
+        assert_eq!(signer().sign(&mut psbt).unwrap().inputs_signed, 1);
+        assert_eq!(psbt.inputs[0], before);
+        assert!(verifies(&psbt, 1));
     }
 
     #[test]
