@@ -1,6 +1,6 @@
 //! An offline signer for the PSBTs that a Sluice gateway hands out.
 //!
-//! In reading order: [`keys`] derives the two BIP86 accounts of a wallet, [`describe`] says what a PSBT does and why
+//! In reading order: [`keys`] derives the two BIP86 accounts of a wallet, [`mod@describe`] says what a PSBT does and why
 //! it must not be signed, [`authorization`] reads the BIP-322 message of an off-chain spend, [`limits`] holds what the
 //! user expects, [`sign`] signs, [`wallet_file`] keeps the mnemonic, [`text`] reads what a gateway answered.
 //!
