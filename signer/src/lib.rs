@@ -4,8 +4,8 @@
 //! it must not be signed, [`authorization`] reads the BIP-322 message of an off-chain spend, [`limits`] holds what the
 //! user expects, [`sign`] signs, [`wallet_file`] keeps the mnemonic, [`text`] reads what a gateway answered.
 //!
-//! Absent on purpose: network access, a clock, script-path spends, and any key outside `/0` of the two accounts. A
-//! gateway that strays outside those would work here and fail with the signers that its users have.
+//! Absent on purpose: network access, a clock, script-path spends, and any key outside `/0` of the two accounts. Were
+//! more keys signed, a gateway that strays would work here and fail with the signers that its users have.
 
 pub mod authorization;
 pub mod describe;
