@@ -14,5 +14,6 @@ pub mod ports;
 pub mod store;
 
 pub mod chain;
+pub mod flows;
 
 pub mod crash;
