@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod ids;
 pub mod money;
+pub mod secret;
 
 pub mod ports;
 
