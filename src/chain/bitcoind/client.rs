@@ -18,6 +18,7 @@ use crate::secret::Secret;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// bitcoind closes a connection that was idle for 30 s (`-rpcservertimeout`); we let go of it first.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// A cookie is about 80 bytes; a file that is much larger is something else.
 const MAX_COOKIE_BYTES: usize = 1_024;
 
@@ -48,6 +49,8 @@ impl Client {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            // A scan waits for minutes in silence: this notices that the other machine is gone.
+            .tcp_keepalive(KEEPALIVE)
             .redirect(reqwest::redirect::Policy::none())
             // The password goes to bitcoind, not to whatever proxy the environment names.
             .no_proxy()
@@ -241,11 +244,11 @@ async fn read(mut response: Response) -> Result<Body, PortError> {
 fn reply(answer: Answer, asked: u64, status: StatusCode) -> Result<Reply, PortError> {
     let Answer { id, result, error } = answer;
     match error {
+        None if !status.is_success() => Err(unreachable(format!("HTTP {}", status.as_u16()))),
         // A message that couldn't be read has no id.
         Some(no) if id.is_none() => Err(refused_call(&no)),
         _ if id != Some(asked) => Err(nonsense("the answer belongs to another call")),
         Some(no) => Ok(Err(no)),
-        None if !status.is_success() => Err(unreachable(format!("HTTP {}", status.as_u16()))),
         None => Ok(Ok(result.unwrap_or_else(|| RawValue::NULL.to_owned()))),
     }
 }

@@ -255,8 +255,10 @@ impl ChainBackend for Bitcoind {
         let _one_at_a_time = self.scanning.lock().await;
         let asked: HashSet<&ScriptBuf> = scripts.iter().collect();
         let parts = scan_parts(&asked);
+        // A scan may take very long, so a node that doesn't answer at all has to be noticed before.
+        let tip = self.info().await?.tip;
         if parts.is_empty() {
-            return Ok(Scan { tip: self.info().await?.tip, coins: Vec::new() });
+            return Ok(Scan { tip, coins: Vec::new() });
         }
         for _ in 0..ATTEMPTS_AT_A_STILL_TIP {
             let mut coins = Vec::new();

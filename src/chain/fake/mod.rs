@@ -3,6 +3,8 @@
 //! What is absent: signatures, coinbase maturity and policy beyond fees. Nothing outside of tests and benchmarks wires it.
 
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
