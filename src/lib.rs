@@ -7,6 +7,13 @@ pub mod ids;
 pub mod money;
 pub mod secret;
 
+pub mod domain;
+pub mod ledger;
+
 pub mod ports;
+pub mod store;
 
 pub mod chain;
+pub mod flows;
+
+pub mod crash;

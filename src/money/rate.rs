@@ -35,7 +35,7 @@ impl FeeRate {
         if !milli.is_finite() || milli < 1.0 || milli > Self::ABSURD.0 as f64 {
             return Err(OutOfRange);
         }
-        Ok(Self(milli.ceil() as u64))
+        Ok(Self(milli.round() as u64))
     }
 
     #[must_use]

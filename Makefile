@@ -1,0 +1,100 @@
+# Every target does its own set-up: what is missing is found or fetched by scripts/ensure-*, the first time it is needed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+# CI starts from a clean clone, so what it builds has to outlive the clone. On a desk, cargo's own default stays.
+SLUICE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
+export SLUICE_CACHE
+ifeq ($(CI),true)
+CARGO_TARGET_DIR ?= $(SLUICE_CACHE)/target
+export CARGO_TARGET_DIR
+endif
+
+# rustup puts cargo here; a shell that is no login shell may not know.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# More arguments for `run`, `test` and `bench`, as in: make test ARGS='-- reorg'
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: rust
+rust:
+	@scripts/ensure-system
+
+## --- use
+
+.PHONY: run
+run: rust ## Build, then run a gateway on a private regtest, ready to try; stop it with Ctrl-C
+	cargo build --locked --workspace --bins
+	exec scripts/with-tools bitcoind cargo run --quiet --locked --bin sluice -- regtest $(ARGS)
+
+## --- check
+
+# All test binaries run, also when one fails: one run of CI says everything that is wrong.
+.PHONY: test
+test: rust ## Run every test, against a real bitcoind and a real PostgreSQL
+	exec scripts/with-tools bitcoind,postgres,schemathesis cargo test --locked --workspace --no-fail-fast $(ARGS)
+
+.PHONY: check
+check: locked fmt-check deny clippy tidy openapi-check ## Run everything that needs no server: lock, format, licences, lints, house rules, API drift
+
+.PHONY: locked
+locked: rust
+	cargo metadata --locked --all-features --format-version 1 >/dev/null
+
+.PHONY: fmt-check
+fmt-check: rust
+	cargo fmt --all --check
+
+.PHONY: clippy
+clippy: rust
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: tidy
+tidy: rust
+	cargo test --locked --test tidy
+
+# Which crates are banned is about what we ship, so default features; a licence or a source binds whatever is in the lock.
+.PHONY: deny
+deny: rust
+	deny=$$(scripts/ensure-cargo-deny) && \
+	"$$deny" --locked check bans && \
+	"$$deny" --locked --all-features check licenses sources
+
+.PHONY: openapi-check
+openapi-check: rust
+	cargo run --quiet --locked --bin sluice -- openapi --check
+
+.PHONY: advisories
+advisories: rust ## Ask the RustSec database about known vulnerabilities (needs a network)
+	deny=$$(scripts/ensure-cargo-deny) && \
+	"$$deny" --locked --all-features check advisories
+
+.PHONY: soak
+soak: rust ## Run the soak tests for SLUICE_SOAK_SECONDS (default 600)
+	export SLUICE_SOAK_SECONDS=$${SLUICE_SOAK_SECONDS:-600}; \
+	exec scripts/with-tools bitcoind,postgres cargo test --locked --test it -- soak --include-ignored --nocapture
+
+.PHONY: bench
+bench: rust ## Measure throughput and latency, optimised build
+	exec scripts/with-tools bitcoind,postgres cargo bench --locked $(ARGS)
+
+## --- regenerate what is committed
+
+.PHONY: openapi
+openapi: rust ## Write openapi/sluice.json again
+	cargo run --quiet --locked --bin sluice -- openapi --write
+
+.PHONY: states
+states: rust ## Write docs/STATES.md again from the state machines
+	SLUICE_WRITE_STATES=1 cargo test --locked --lib states
+
+.PHONY: fmt
+fmt: rust ## Format the code
+	cargo fmt --all

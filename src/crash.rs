@@ -1,0 +1,38 @@
+//! Named points at which a test kills the process, to prove that nothing is lost there. Compiled out of release builds.
+
+/// The environment variable that names the point to die at. `point:3` dies at the third visit.
+pub const VARIABLE: &str = "SLUICE_CRASH_AT";
+
+/// Every point there is. The crash tests walk this list.
+pub const POINTS: &[&str] = &[
+    "store.before_commit",
+    "store.after_commit",
+    "begin.committed",
+    "end.committed",
+    "end.broadcast",
+    "follow.block_committed",
+    "follow.mempool_committed",
+    "effects.offered",
+];
+
+/// Dies here, at once and without clean-up, when a test asked for it.
+#[cfg(debug_assertions)]
+pub fn point(name: &str) {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::LazyLock;
+
+    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
+        let wanted = std::env::var(VARIABLE).ok()?;
+        let (name, visit) = wanted.split_once(':').unwrap_or((&wanted, "1"));
+        Some((name.to_owned(), visit.parse().unwrap_or(1)))
+    });
+    static VISITS: AtomicU64 = AtomicU64::new(0);
+
+    let Some((wanted, visit)) = &*WANTED else { return };
+    if wanted == name && VISITS.fetch_add(1, Ordering::SeqCst) + 1 == *visit {
+        std::process::abort();
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub const fn point(_name: &str) {}

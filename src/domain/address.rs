@@ -1,0 +1,66 @@
+//! An address handed out for receiving. It is never handed out again, and it is watched for ever, expired or not.
+
+use bitcoin::OutPoint;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Illegal, Machine, Transition};
+use crate::clock::Timestamp;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    /// Nothing has been paid to it.
+    Open,
+    Used,
+    /// Its time is over. Money that arrives all the same is still a deposit.
+    Expired,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiveAddress {
+    pub address: String,
+    pub index: u32,
+    #[serde(flatten)]
+    pub state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Paid { outpoint: OutPoint },
+    TimedOut,
+}
+
+impl Machine for ReceiveAddress {
+    type Event = Event;
+    const KIND: &'static str = "onchain_receive";
+
+    fn state(&self) -> &'static str {
+        match self.state {
+            State::Open => "open",
+            State::Used => "used",
+            State::Expired => "expired",
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        match self.state {
+            State::Open => true,
+            State::Used | State::Expired => false,
+        }
+    }
+
+    fn apply(&self, event: &Event, _now: Timestamp) -> Result<Transition<Self>, Illegal> {
+        let to = |state| Transition::to(Self { state, ..self.clone() });
+        Ok(match (event, self.state) {
+            (Event::Paid { outpoint }, State::Open | State::Expired) => to(State::Used).event(
+                "onchain_receive.used",
+                json!({ "address": self.address, "txid": outpoint.txid, "vout": outpoint.vout }),
+            ),
+            (Event::TimedOut, State::Open) => {
+                to(State::Expired).event("onchain_receive.expired", json!({ "address": self.address }))
+            }
+            (Event::Paid { .. }, State::Used) | (Event::TimedOut, State::Used | State::Expired) => to(self.state),
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! Money that arrived on an address handed out for receiving. One output, one deposit, whatever happens to its transaction.
+
+use bitcoin::{OutPoint, Txid};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Illegal, Machine, Transition};
+use crate::clock::Timestamp;
+use crate::ids::RequestId;
+use crate::money::Sat;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    /// In the mempool.
+    Seen,
+    /// In a block that is not yet deep enough.
+    Mined { height: u32 },
+    Confirmed { height: u32 },
+    /// Another transaction spent what it was paid with.
+    Replaced { by: Txid },
+    /// It left the mempool without a successor.
+    Evicted,
+    /// Its block is no longer part of the chain.
+    Reorged,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deposit {
+    pub outpoint: OutPoint,
+    pub address: String,
+    pub amount: Sat,
+    /// The request that handed out the address.
+    pub address_request: Option<RequestId>,
+    #[serde(flatten)]
+    pub state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    InMempool,
+    Mined { height: u32 },
+    /// The block it is in is deep enough.
+    Deep,
+    Unmined,
+    Replaced { by: Txid },
+    Evicted,
+}
+
+impl Machine for Deposit {
+    type Event = Event;
+    const KIND: &'static str = "deposit";
+
+    fn state(&self) -> &'static str {
+        match self.state {
+            State::Seen => "seen",
+            State::Mined { .. } => "mined",
+            State::Confirmed { .. } => "confirmed",
+            State::Replaced { .. } => "replaced",
+            State::Evicted => "evicted",
+            State::Reorged => "reorged",
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        match self.state {
+            State::Seen | State::Mined { .. } | State::Reorged => true,
+            State::Confirmed { .. } | State::Replaced { .. } | State::Evicted => false,
+        }
+    }
+
+    fn apply(&self, event: &Event, _now: Timestamp) -> Result<Transition<Self>, Illegal> {
+        let next = match (event, &self.state) {
+            (Event::InMempool, State::Evicted | State::Replaced { .. }) => State::Seen,
+            (Event::InMempool, State::Seen | State::Mined { .. } | State::Confirmed { .. } | State::Reorged) => {
+                self.state.clone()
+            }
+            (Event::Mined { height }, State::Mined { height: h } | State::Confirmed { height: h }) if h == height => {
+                self.state.clone()
+            }
+            (
+                Event::Mined { height },
+                State::Seen
+                | State::Mined { .. }
+                | State::Confirmed { .. }
+                | State::Replaced { .. }
+                | State::Evicted
+                | State::Reorged,
+            ) => State::Mined { height: *height },
+            (Event::Deep, State::Mined { height } | State::Confirmed { height }) => State::Confirmed { height: *height },
+            (Event::Deep, State::Seen | State::Replaced { .. } | State::Evicted | State::Reorged) => {
+                return Err(Illegal { state: self.state(), event: "deep" });
+            }
+            (Event::Unmined, State::Mined { .. } | State::Confirmed { .. }) => State::Reorged,
+            (Event::Unmined, State::Seen | State::Replaced { .. } | State::Evicted | State::Reorged) => {
+                self.state.clone()
+            }
+            (Event::Replaced { by }, State::Seen | State::Evicted | State::Reorged) => State::Replaced { by: *by },
+            (Event::Evicted, State::Seen | State::Reorged) => State::Evicted,
+            (Event::Replaced { .. }, State::Mined { .. } | State::Confirmed { .. } | State::Replaced { .. })
+            | (
+                Event::Evicted,
+                State::Mined { .. } | State::Confirmed { .. } | State::Evicted | State::Replaced { .. },
+            ) => self.state.clone(),
+        };
+        if next == self.state {
+            return Ok(Transition::to(self.clone()));
+        }
+        Ok(self.moved_to(next))
+    }
+}
+
+impl Deposit {
+    /// The deposit as it is first written, with the event that announces it.
+    pub fn announce(&self) -> Transition<Self> {
+        let (kind, data) = (self.event_kind(), self.event_data());
+        Transition::to(self.clone()).event(kind, data)
+    }
+
+    fn moved_to(&self, state: State) -> Transition<Self> {
+        let next = Self { state, ..self.clone() };
+        let (kind, data) = (next.event_kind(), next.event_data());
+        Transition::to(next).event(kind, data)
+    }
+
+    const fn event_kind(&self) -> &'static str {
+        match self.state {
+            State::Seen => "deposit.seen",
+            State::Mined { .. } => "deposit.mined",
+            State::Confirmed { .. } => "deposit.confirmed",
+            State::Replaced { .. } => "deposit.replaced",
+            State::Evicted => "deposit.evicted",
+            State::Reorged => "deposit.reorged",
+        }
+    }
+
+    fn event_data(&self) -> serde_json::Value {
+        let height = match self.state {
+            State::Mined { height } | State::Confirmed { height } => Some(height),
+            State::Seen | State::Replaced { .. } | State::Evicted | State::Reorged => None,
+        };
+        let by = match self.state {
+            State::Replaced { by } => Some(by),
+            State::Seen | State::Mined { .. } | State::Confirmed { .. } | State::Evicted | State::Reorged => None,
+        };
+        json!({
+            "txid": self.outpoint.txid,
+            "vout": self.outpoint.vout,
+            "address": self.address,
+            "amount_sats": self.amount,
+            "height": height,
+            "replaced_by": by,
+        })
+    }
+}

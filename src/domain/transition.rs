@@ -1,0 +1,87 @@
+use serde_json::Value;
+
+use crate::ledger::Posting;
+
+/// What a step of a machine asks to be written, all of it in one database transaction.
+#[must_use = "a transition that is not applied has not happened"]
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transition<S> {
+    pub next: S,
+    pub postings: Vec<Posting>,
+    pub events: Vec<EventNote>,
+    pub effects: Vec<Effect>,
+    pub leases: Leases,
+}
+
+impl<S> Transition<S> {
+    pub fn to(next: S) -> Self {
+        Self { next, postings: Vec::new(), events: Vec::new(), effects: Vec::new(), leases: Leases::Keep }
+    }
+
+    pub fn event(mut self, kind: &'static str, data: Value) -> Self {
+        self.events.push(EventNote { kind, data });
+        self
+    }
+
+    pub fn effect(mut self, effect: Effect) -> Self {
+        self.effects.push(effect);
+        self
+    }
+
+    pub fn leases(mut self, leases: Leases) -> Self {
+        self.leases = leases;
+        self
+    }
+}
+
+impl<S: PartialEq> Transition<S> {
+    /// Nothing to write: the event had been applied before, or changes nothing here.
+    #[must_use]
+    pub fn is_unchanged(&self, before: &S) -> bool {
+        self.next == *before
+            && self.postings.is_empty()
+            && self.events.is_empty()
+            && self.effects.is_empty()
+            && self.leases == Leases::Keep
+    }
+}
+
+/// A line of the event log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventNote {
+    pub kind: &'static str,
+    pub data: Value,
+}
+
+/// Something to be done outside. It is a row, keyed by what it does, so that it is done at least once and known by one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Offer the signed transaction to the network, until it is in the mempool or a block.
+    Broadcast(bitcoin::Txid),
+}
+
+impl Effect {
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Broadcast(txid) => format!("broadcast:{txid}"),
+        }
+    }
+}
+
+/// What happens to the coins that a request has set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leases {
+    Keep,
+    Release,
+    /// Take the inputs again, as far as nobody else has them by now.
+    Retake,
+}
+
+/// The event does not fit the state. Always a fault of the caller, never of a user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{event} can't happen to a request that is {state}")]
+pub struct Illegal {
+    pub state: &'static str,
+    pub event: &'static str,
+}

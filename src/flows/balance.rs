@@ -1,0 +1,128 @@
+//! What a wallet has on-chain, from its unspent coins: their number does not grow with its history.
+
+use bitcoin::constants::COINBASE_MATURITY;
+
+use super::{Error, Flows};
+use crate::domain::wallet::Account;
+use crate::ids::WalletId;
+use crate::money::Sat;
+use crate::store::chain::{self, Coin};
+use crate::store::{StoreError, wallets};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// In blocks, and not spent in a block.
+    pub settled: Sat,
+    /// What it will be once everything that waits has confirmed.
+    pub future: Sat,
+    /// What a begin could use now.
+    pub spendable: Sat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balances {
+    pub vanilla: Balance,
+    pub colored: Balance,
+    /// The chain is still being searched for coins from before the registration.
+    pub scanning: bool,
+}
+
+/// # Errors
+/// When the store can't be used.
+pub async fn balances(flows: &Flows, wallet: &WalletId) -> Result<Balances, Error> {
+    let mut conn = flows.store().read().await?;
+    let coins = chain::unspent(&mut conn, wallet).await?;
+    let tip = chain::cursor(&mut conn).await?.map_or(0, |tip| tip.height);
+    let scanning = wallets::find(&mut conn, wallet).await?.is_some_and(|row| row.scanned_at.is_none());
+    let of = |account| balance_of(&coins, account, tip, flows.policy().min_confirmations);
+    Ok(Balances { vanilla: of(Account::Vanilla)?, colored: of(Account::Colored)?, scanning })
+}
+
+/// Every unspent coin of a wallet, leased and unconfirmed ones included.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn coins(flows: &Flows, wallet: &WalletId) -> Result<Vec<Coin>, Error> {
+    let mut conn = flows.store().read().await?;
+    Ok(chain::unspent(&mut conn, wallet).await?.into_iter().filter(|coin| coin.spent_by.is_none()).collect())
+}
+
+fn balance_of(coins: &[Coin], account: Account, tip: u32, min_confirmations: u32) -> Result<Balance, StoreError> {
+    let sum = |keep: &dyn Fn(&Coin) -> bool| {
+        let amounts = coins.iter().filter(|coin| coin.account == account && keep(coin)).map(|coin| coin.amount);
+        Sat::sum(amounts).ok_or_else(|| StoreError::Corrupt("coins add up to more than there can be".to_owned()))
+    };
+    Ok(Balance {
+        settled: sum(&|coin| coin.height.is_some())?,
+        future: sum(&|coin| coin.spent_by.is_none())?,
+        spendable: sum(&|coin| coin.leased_by.is_none() && is_ripe(coin, tip, min_confirmations))?,
+    })
+}
+
+/// Whether a coin may be spent now, leases aside: confirmed enough, or change of our own in the mempool.
+pub(super) fn is_ripe(coin: &Coin, tip: u32, min_confirmations: u32) -> bool {
+    if coin.spent_by.is_some() {
+        return false;
+    }
+    match coin.height {
+        Some(height) => {
+            let depth = tip.saturating_add(1).saturating_sub(height);
+            let needed = if coin.coinbase { COINBASE_MATURITY.max(min_confirmations) } else { min_confirmations };
+            depth >= needed.max(1)
+        }
+        None => coin.in_mempool && (coin.own || min_confirmations == 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::hashes::Hash;
+
+    fn coin(height: Option<u32>) -> Coin {
+        Coin {
+            outpoint: bitcoin::OutPoint::null(),
+            wallet: WalletId::of_triple("a", "b", "c"),
+            account: Account::Vanilla,
+            index: 0,
+            script: bitcoin::ScriptBuf::new(),
+            amount: Sat::literal(1_000),
+            own: false,
+            coinbase: false,
+            live: true,
+            in_mempool: height.is_none(),
+            height,
+            spent_by: None,
+            spent_height: None,
+            leased_by: None,
+        }
+    }
+
+    #[test]
+    fn strangers_coins_wait_and_own_change_does_not() {
+        assert!(!is_ripe(&coin(None), 100, 1));
+        assert!(is_ripe(&Coin { own: true, ..coin(None) }, 100, 1));
+        assert!(!is_ripe(&Coin { own: true, in_mempool: false, ..coin(None) }, 100, 1), "offered is not in the mempool");
+        assert!(is_ripe(&coin(Some(98)), 100, 3));
+        assert!(!is_ripe(&coin(Some(99)), 100, 3));
+    }
+
+    #[test]
+    fn a_coinbase_coin_waits_a_hundred_blocks() {
+        let young = Coin { coinbase: true, ..coin(Some(2)) };
+        assert!(!is_ripe(&young, 100, 1));
+        assert!(is_ripe(&young, 101, 1));
+    }
+
+    #[test]
+    fn a_balance_tells_confirmed_coming_and_usable_apart() {
+        let spent = Coin { spent_by: Some(bitcoin::Txid::all_zeros()), ..coin(Some(1)) };
+        let leased = Coin { leased_by: Some(crate::ids::RequestId::fresh()), ..coin(Some(1)) };
+        let coins = [coin(Some(1)), spent, leased, coin(None)];
+        let balance = balance_of(&coins, Account::Vanilla, 10, 1).unwrap();
+        assert_eq!(balance.settled, Sat::literal(3_000));
+        assert_eq!(balance.future, Sat::literal(3_000));
+        assert_eq!(balance.spendable, Sat::literal(1_000));
+        assert_eq!(balance_of(&coins, Account::Colored, 10, 1).unwrap(), Balance::default());
+    }
+}

@@ -1,0 +1,162 @@
+//! Everything that can be answered instead of success, as one closed list. Each dialect of the API maps all of it.
+
+use crate::domain::policy::{BadSignatureTime, FeeRefusal};
+use crate::domain::psbt::PsbtProblem;
+use crate::domain::wallet::BadKeys;
+use crate::money::Sat;
+use crate::ports::PortError;
+use crate::store::{Retryable, StoreError};
+
+/// The stable name of an answer. Never renamed, never given a second meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    InvalidRequest,
+    InvalidKeys,
+    InvalidAddress,
+    WrongNetwork,
+    WalletHeadersMissing,
+    WalletNotRegistered,
+    KeychainInUse,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    BodyTooLarge,
+    RateLimited,
+    TooManyConnections,
+    AmountBelowDust,
+    InsufficientFunds,
+    CoinsLeased,
+    CoinsUnconfirmed,
+    TooManyInputs,
+    FeeRateOutOfRange,
+    FeeTooHigh,
+    TooManyOpenRequests,
+    InvalidPsbt,
+    PsbtNotSigned,
+    PsbtAltered,
+    PsbtUnknown,
+    InvalidSignature,
+    RequestExpired,
+    InputsSpent,
+    AlreadyConfirmed,
+    ChangeSpent,
+    BumpTooSmall,
+    NotBroadcast,
+    IdempotencyMismatch,
+    AssetLightningUnavailable,
+    LightningUnavailable,
+    AssetsUnavailable,
+    OffchainUnavailable,
+    PayoutsHalted,
+    ChainUnavailable,
+    ChainNotSynced,
+    SyncTimeout,
+    StoreUnavailable,
+    Timeout,
+    Internal,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field of the request is wrong. The field is named as it stands on the wire.
+    #[error("{field}: {reason}")]
+    Field { code: Code, field: &'static str, reason: String },
+    /// What was asked for can't be done as things stand.
+    #[error("{detail}")]
+    Refused { code: Code, detail: String },
+    #[error(transparent)]
+    Psbt(#[from] PsbtProblem),
+    #[error(transparent)]
+    Fee(#[from] FeeRefusal),
+    #[error(transparent)]
+    SignatureTime(#[from] BadSignatureTime),
+    #[error(transparent)]
+    Keys(#[from] BadKeys),
+    #[error("the Bitcoin node can't be used now: {0}")]
+    Chain(#[from] PortError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Error {
+    #[must_use]
+    pub fn field(field: &'static str, reason: impl Into<String>) -> Self {
+        Self::Field { code: Code::InvalidRequest, field, reason: reason.into() }
+    }
+
+    #[must_use]
+    pub fn refused(code: Code, detail: impl Into<String>) -> Self {
+        Self::Refused { code, detail: detail.into() }
+    }
+
+    #[must_use]
+    pub fn insufficient(needed: Sat, there: Sat) -> Self {
+        Self::refused(Code::InsufficientFunds, format!("{needed} sat are needed and {there} sat are there"))
+    }
+
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Field { code, .. } | Self::Refused { code, .. } => *code,
+            Self::Psbt(problem) => psbt_code(problem),
+            Self::Fee(FeeRefusal::RateTooLow | FeeRefusal::RateTooHigh(_)) => Code::FeeRateOutOfRange,
+            Self::Fee(FeeRefusal::FeeTooHigh { .. } | FeeRefusal::ShareTooHigh { .. }) => Code::FeeTooHigh,
+            Self::SignatureTime(_) => Code::InvalidRequest,
+            Self::Keys(_) => Code::InvalidKeys,
+            Self::Chain(_) => Code::ChainUnavailable,
+            Self::Store(error) => store_code(error),
+        }
+    }
+
+    /// The field to name in the answer, if one is to blame.
+    #[must_use]
+    pub fn field_name(&self) -> Option<&'static str> {
+        match self {
+            Self::Field { field, .. } => Some(field),
+            Self::Psbt(_) => Some("signed_psbt"),
+            Self::Fee(_) => Some("fee_rate"),
+            Self::SignatureTime(_) => Some("expires_in_seconds"),
+            Self::Keys(keys) => Some(keys.header()),
+            Self::Refused { .. } | Self::Chain(_) | Self::Store(_) => None,
+        }
+    }
+}
+
+const fn psbt_code(problem: &PsbtProblem) -> Code {
+    match problem {
+        PsbtProblem::NotAPsbt(_) => Code::InvalidPsbt,
+        PsbtProblem::NotSigned(_) => Code::PsbtNotSigned,
+        PsbtProblem::Altered => Code::PsbtAltered,
+        PsbtProblem::BadSighash(_) | PsbtProblem::BadSignature(_) => Code::InvalidSignature,
+        PsbtProblem::Incomplete(_) => Code::Internal,
+    }
+}
+
+const fn store_code(error: &StoreError) -> Code {
+    match error {
+        StoreError::Unavailable(_) | StoreError::Conflict(_) | StoreError::Sql(_) => Code::StoreUnavailable,
+        StoreError::Ledger(_) => Code::InsufficientFunds,
+        StoreError::Fenced { .. }
+        | StoreError::Corrupt(_)
+        | StoreError::Illegal(_)
+        | StoreError::WrongNetwork { .. }
+        | StoreError::Locked(_)
+        | StoreError::Misconfigured(_) => Code::Internal,
+    }
+}
+
+impl Retryable for Error {
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_retryable(),
+            Self::Field { .. }
+            | Self::Refused { .. }
+            | Self::Psbt(_)
+            | Self::Fee(_)
+            | Self::SignatureTime(_)
+            | Self::Keys(_)
+            | Self::Chain(_) => false,
+        }
+    }
+}

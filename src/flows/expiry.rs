@@ -1,0 +1,47 @@
+//! What happens when time is up: addresses expire, and sends that nobody signed give their coins back.
+
+use async_trait::async_trait;
+
+use super::{Error, Flows};
+use crate::domain::{address, onchain_send};
+use crate::store::requests::{self, AnyRequest};
+use crate::store::{StoreError, Tx, Write, apply};
+
+/// Requests that one transaction expires.
+const BATCH: u32 = 100;
+
+/// Expires what is overdue; answers how many there were.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn expire_overdue(flows: &Flows) -> Result<usize, Error> {
+    Ok(flows.store().write(ExpireOverdue).await?)
+}
+
+struct ExpireOverdue;
+
+#[async_trait]
+impl Write for ExpireOverdue {
+    type Output = usize;
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<usize, StoreError> {
+        let now = tx.now();
+        let overdue = requests::overdue(tx.conn(), now, BATCH).await?;
+        for request in &overdue {
+            match request {
+                AnyRequest::Address(request) => {
+                    apply::advance::<address::ReceiveAddress>(tx, request.id, &address::Event::TimedOut).await.map(drop)?;
+                }
+                AnyRequest::Send(request) => {
+                    apply::advance::<onchain_send::OnchainSend>(tx, request.id, &onchain_send::Event::TimedOut)
+                        .await
+                        .map(drop)?;
+                }
+                // A deposit waits for nobody: it has no time limit.
+                AnyRequest::Deposit(_) => {}
+            }
+        }
+        Ok(overdue.len())
+    }
+}

@@ -1,0 +1,186 @@
+//! API keys: making, showing, revoking and recognising them. A key is shown once, when it is made.
+
+use std::fmt;
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use bitcoin::hashes::{Hash, sha256};
+use subtle::ConstantTimeEq;
+
+use super::{Error, Flows};
+use crate::clock::Timestamp;
+use crate::ids::{KeyId, WalletId};
+use crate::secret::Secret;
+use crate::store::keys::{self, KeyRow};
+use crate::store::{StoreError, Tx, Write};
+
+/// What a key may do. One says nothing about another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    Read,
+    Receive,
+    Send,
+    Register,
+    Admin,
+}
+
+impl Scope {
+    pub const ALL: [Self; 5] = [Self::Read, Self::Receive, Self::Send, Self::Register, Self::Admin];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Receive => "receive",
+            Self::Send => "send",
+            Self::Register => "register",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Scope {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.as_str() == text)
+            .ok_or_else(|| format!("{text} is no scope; there are read, receive, send, register, admin"))
+    }
+}
+
+/// A key that was recognised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub key: KeyId,
+    pub scopes: Vec<Scope>,
+}
+
+impl Caller {
+    #[must_use]
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    pub name: String,
+    pub scopes: Vec<Scope>,
+    pub wallets: Vec<WalletId>,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Begins every key, so that a leaked one is recognised by scanners.
+const PREFIX: &str = "sluice";
+
+/// Makes a key. The secret is answered here and nowhere else.
+///
+/// # Errors
+/// When a wallet is not registered or the store can't be used.
+pub async fn create(flows: &Flows, wanted: NewKey) -> Result<(KeyId, Secret), Error> {
+    let id = KeyId(format!("{:012x}", rand::random::<u64>() >> 16));
+    let secret = format!("{PREFIX}_{id}_{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let row = KeyRow {
+        id: id.clone(),
+        hash: hash(&secret),
+        name: wanted.name.clone(),
+        scopes: wanted.scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        created_at: flows.now(),
+        expires_at: wanted.expires_at,
+        revoked_at: None,
+    };
+    flows.store().write(Create { row, wallets: wanted.wallets }).await?;
+    Ok((id, Secret::new(secret)))
+}
+
+/// # Errors
+/// When the store can't be used.
+pub async fn list(flows: &Flows) -> Result<Vec<(KeyRow, Vec<WalletId>)>, Error> {
+    let mut conn = flows.store().read().await?;
+    let mut all = Vec::new();
+    for row in keys::list(&mut conn).await? {
+        let wallets = keys::wallets_of(&mut conn, &row.id).await?;
+        all.push((row, wallets));
+    }
+    Ok(all)
+}
+
+/// Answers whether there was such a key in force.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn revoke(flows: &Flows, id: KeyId) -> Result<bool, Error> {
+    Ok(flows.store().write(Revoke(id)).await?)
+}
+
+/// Who a key belongs to; `None` for one that is unknown, revoked or expired. All three are answered alike.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn authenticate(flows: &Flows, presented: &str) -> Result<Option<Caller>, Error> {
+    let hash = hash(presented);
+    let mut conn = flows.store().read().await?;
+    let Some(row) = keys::by_hash(&mut conn, &hash).await? else { return Ok(None) };
+    let same: bool = row.hash.as_bytes().ct_eq(hash.as_bytes()).into();
+    let in_force = row.revoked_at.is_none() && row.expires_at.is_none_or(|at| at > flows.now());
+    if !(same && in_force) {
+        return Ok(None);
+    }
+    let scopes = row.scopes.split(',').filter(|text| !text.is_empty()).map(Scope::from_str).collect::<Result<_, _>>();
+    let scopes = scopes.map_err(StoreError::Corrupt)?;
+    Ok(Some(Caller { key: row.id, scopes }))
+}
+
+/// Whether a key may act for a wallet.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn is_bound(flows: &Flows, key: &KeyId, wallet: &WalletId) -> Result<bool, Error> {
+    let mut conn = flows.store().read().await?;
+    Ok(keys::is_bound(&mut conn, key, wallet).await?)
+}
+
+fn hash(secret: &str) -> String {
+    sha256::Hash::hash(secret.as_bytes()).to_string()
+}
+
+struct Create {
+    row: KeyRow,
+    wallets: Vec<WalletId>,
+}
+
+#[async_trait]
+impl Write for Create {
+    type Output = ();
+    type Error = Error;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        keys::insert(tx, &self.row).await?;
+        for wallet in &self.wallets {
+            if crate::store::wallets::find(tx.conn(), wallet).await?.is_none() {
+                return Err(Error::field("wallet", format!("{wallet} is not registered")));
+            }
+            keys::bind_wallet(tx, &self.row.id, wallet).await?;
+        }
+        Ok(())
+    }
+}
+
+struct Revoke(KeyId);
+
+#[async_trait]
+impl Write for Revoke {
+    type Output = bool;
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+        keys::revoke(tx, &self.0).await
+    }
+}

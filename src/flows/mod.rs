@@ -1,0 +1,148 @@
+//! What the gateway does, one file per verb. Flows decide and write; they never name an adapter and never see HTTP.
+
+pub mod address;
+pub mod audit;
+pub mod balance;
+pub mod bump;
+pub mod effects;
+mod error;
+pub mod expiry;
+pub mod fees;
+pub mod follow;
+pub mod history;
+pub mod keys;
+pub mod register;
+pub mod scan;
+pub mod send;
+mod spend;
+pub mod sync;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bitcoin::Network;
+use serde::{Deserialize, Serialize};
+
+pub use error::{Code, Error};
+
+use crate::clock::Timestamp;
+use crate::domain::policy::{FeeCaps, SignatureTime};
+use crate::ids::WalletId;
+use crate::ports::chain::ChainBackend;
+use crate::store::Store;
+
+/// What the operator decides about on-chain money.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    pub fees: FeeCaps,
+    pub signature: SignatureTime,
+    /// Blocks until a send is CONFIRMED and a deposit is confirmed. Empty: 1 on regtest, 3 elsewhere.
+    pub confirmations: Option<u32>,
+    /// Blocks until a coin from a stranger may be spent. Change of one's own needs none.
+    pub min_confirmations: u32,
+    /// Scripts that are watched beyond the last issued index of each keychain.
+    pub lookahead: u32,
+    /// How long an address is offered as the current one. It is watched for ever all the same.
+    pub address_seconds: u64,
+    /// Sends of one wallet that may wait for a signature at the same time.
+    pub max_waiting_sends: u32,
+    /// Fee rate in sat/vB where the node has no estimate.
+    pub fallback_fee_rate: u32,
+    /// A reorganisation deeper than this stops payouts.
+    pub reorg_max: u32,
+    /// Seconds that refresh and sync wait for the follower to reach the node's tip.
+    pub sync_seconds: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            fees: FeeCaps::default(),
+            signature: SignatureTime::default(),
+            confirmations: None,
+            min_confirmations: 1,
+            lookahead: 1_000,
+            address_seconds: 24 * 60 * 60,
+            max_waiting_sends: 32,
+            fallback_fee_rate: 5,
+            reorg_max: 100,
+            sync_seconds: 30,
+        }
+    }
+}
+
+/// Everything a flow may use.
+#[derive(Clone)]
+pub struct Flows {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    chain: Arc<dyn ChainBackend>,
+    network: Network,
+    policy: Policy,
+    /// One at a time per wallet where coins are chosen. Across processes the database decides; this only saves retries.
+    choosing: Mutex<HashMap<WalletId, Weak<tokio::sync::Mutex<()>>>>,
+    /// Woken when the follower has moved.
+    moved: tokio::sync::Notify,
+}
+
+/// A caller's idempotency key, and the hash of what was asked with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    pub key: String,
+    pub body_hash: String,
+}
+
+impl Flows {
+    #[must_use]
+    pub fn new(store: Store, chain: Arc<dyn ChainBackend>, network: Network, policy: Policy) -> Self {
+        let choosing = Mutex::new(HashMap::new());
+        Self { inner: Arc::new(Inner { store, chain, network, policy, choosing, moved: tokio::sync::Notify::new() }) }
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    #[must_use]
+    pub fn chain(&self) -> &dyn ChainBackend {
+        self.inner.chain.as_ref()
+    }
+
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.inner.network
+    }
+
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.inner.policy
+    }
+
+    /// How many blocks make a send or a deposit final here.
+    #[must_use]
+    pub fn confirmations(&self) -> u32 {
+        let usual = if self.network() == Network::Regtest { 1 } else { 3 };
+        self.policy().confirmations.unwrap_or(usual).max(1)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.store().clock().now()
+    }
+
+    /// The lock under which coins of a wallet are chosen in this process.
+    fn choosing(&self, wallet: &WalletId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.inner.choosing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = locks.get(wallet).and_then(Weak::upgrade) {
+            return lock;
+        }
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        locks.insert(wallet.clone(), Arc::downgrade(&lock));
+        lock
+    }
+}

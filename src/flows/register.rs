@@ -1,0 +1,108 @@
+//! Registering a wallet: its keys are claimed, its first scripts derived, and a search for coins from before is asked for.
+
+use async_trait::async_trait;
+
+use super::{Code, Error, Flows, address, balance};
+use crate::domain::EventNote;
+use crate::domain::wallet::{Account, DerivedScript, WalletKeys};
+use crate::ids::{KeyId, WalletId};
+use crate::store::wallets::WalletRow;
+use crate::store::{self, StoreError, Tx, Write, keys, wallets};
+
+#[derive(Clone, Debug)]
+pub struct Registered {
+    pub address: String,
+    pub balances: balance::Balances,
+    /// False when the wallet was registered before.
+    pub is_new: bool,
+}
+
+/// Registers a wallet. Doing it again changes nothing and answers the same.
+///
+/// # Errors
+/// `keychain_in_use` when one of the keys belongs to another wallet.
+pub async fn register(flows: &Flows, keys: &WalletKeys, bind_to: Option<KeyId>) -> Result<Registered, Error> {
+    let known = find(flows, keys).await?;
+    let is_new = known.is_none();
+    if is_new {
+        let lookahead = flows.policy().lookahead;
+        let for_deriving = keys.clone();
+        // 0.1 ms a script: too long for a thread that serves others.
+        let scripts = tokio::task::spawn_blocking(move || {
+            Account::ALL.map(|account| (account, for_deriving.scripts(account, 0..lookahead)))
+        })
+        .await
+        .map_err(|e| StoreError::Unavailable(format!("deriving scripts: {e}")))?;
+        flows.store().write(Register { keys: keys.clone(), scripts, bind_to }).await?;
+    } else if let Some(key) = bind_to {
+        // Knowing a wallet's public keys is no right to it: another caller's wallet is not bound to this key.
+        require_bound(flows, &key, &keys.id()).await?;
+    }
+    let address = address::current(flows, keys).await?.machine.address;
+    let balances = balance::balances(flows, &keys.id()).await?;
+    Ok(Registered { address, balances, is_new })
+}
+
+/// The registered wallet that these keys name.
+///
+/// # Errors
+/// `wallet_not_registered` when there is none.
+pub async fn require(flows: &Flows, keys: &WalletKeys) -> Result<WalletRow, Error> {
+    find(flows, keys).await?.ok_or_else(|| {
+        Error::refused(Code::WalletNotRegistered, "this wallet is not registered; POST /wallet/register first")
+    })
+}
+
+async fn find(flows: &Flows, keys: &WalletKeys) -> Result<Option<WalletRow>, Error> {
+    let mut conn = flows.store().read().await?;
+    let row = wallets::find(&mut conn, &keys.id()).await?;
+    Ok(row.filter(|row| row.released_at.is_none()))
+}
+
+async fn require_bound(flows: &Flows, key: &KeyId, wallet: &WalletId) -> Result<(), Error> {
+    let mut conn = flows.store().read().await?;
+    if keys::is_bound(&mut conn, key, wallet).await? {
+        return Ok(());
+    }
+    Err(Error::refused(Code::Forbidden, "this wallet is registered, and this key is not bound to it"))
+}
+
+struct Register {
+    keys: WalletKeys,
+    scripts: [(Account, Vec<DerivedScript>); 2],
+    bind_to: Option<KeyId>,
+}
+
+#[async_trait]
+impl Write for Register {
+    type Output = ();
+    type Error = Error;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        let wallet = self.keys.id();
+        for account in Account::ALL {
+            let user = wallets::user_of_key(tx.conn(), &self.keys.key_material(account)).await?;
+            if user.is_some_and(|user| user != wallet) {
+                return Err(in_use(account));
+            }
+        }
+        wallets::insert(tx, &self.keys).await?;
+        for (account, scripts) in &self.scripts {
+            wallets::add_scripts(tx, &wallet, *account, scripts).await?;
+        }
+        if let Some(key) = &self.bind_to {
+            keys::bind_wallet(tx, key, &wallet).await?;
+        }
+        let note = EventNote { kind: "wallet.registered", data: serde_json::json!({}) };
+        store::events::append(tx, Some(&wallet), None, &note).await?;
+        Ok(())
+    }
+}
+
+fn in_use(account: Account) -> Error {
+    let field = match account {
+        Account::Vanilla => "xpub-van",
+        Account::Colored => "xpub-col",
+    };
+    Error::Field { code: Code::KeychainInUse, field, reason: "this key belongs to another registered wallet".to_owned() }
+}

@@ -1,0 +1,113 @@
+//! The ledger's rules in the smallest form that is still all of them. Tests run the store beside it and compare.
+
+use std::collections::BTreeMap;
+
+use super::{Account, HoldId, Kind, Posting, PostingId};
+use crate::money::AssetId;
+
+/// Why the ledger does not take a posting. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("an amount of zero moves nothing")]
+    Zero,
+    #[error("debit and credit are the same account")]
+    SameAccount,
+    #[error("the account does not have that much available")]
+    Insufficient,
+    #[error("there is no such open hold")]
+    NoSuchHold,
+    #[error("the posting does not fit the hold it closes")]
+    HoldMismatch,
+    #[error("a posting of this id exists")]
+    Duplicate,
+    #[error("the balance would not fit")]
+    Overflow,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Credits less debits.
+    pub total: i64,
+    /// Set aside by open holds.
+    pub held: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    pub balances: BTreeMap<(Account, AssetId), Balance>,
+    holds: BTreeMap<HoldId, Posting>,
+    seen: std::collections::BTreeSet<PostingId>,
+}
+
+impl Model {
+    /// # Errors
+    /// When the posting breaks a rule; the model is as it was.
+    pub fn apply(&mut self, posting: &Posting) -> Result<(), Refusal> {
+        let mut after = self.clone();
+        after.try_apply(posting)?;
+        *self = after;
+        Ok(())
+    }
+
+    fn try_apply(&mut self, posting: &Posting) -> Result<(), Refusal> {
+        check_form(posting)?;
+        if !self.seen.insert(posting.id.clone()) {
+            return Err(Refusal::Duplicate);
+        }
+        let amount = posting.money.amount.as_bigint();
+        match &posting.kind {
+            Kind::Post => self.shift(posting, amount, 0),
+            Kind::Hold => {
+                self.holds.insert(posting.id.clone(), posting.clone());
+                self.shift(posting, 0, amount)
+            }
+            Kind::PostHold(hold) => {
+                let held = self.take_hold(hold, posting)?;
+                if held < amount {
+                    return Err(Refusal::HoldMismatch);
+                }
+                self.shift(posting, amount, -held)
+            }
+            Kind::VoidHold(hold) => {
+                let held = self.take_hold(hold, posting)?;
+                if held != amount {
+                    return Err(Refusal::HoldMismatch);
+                }
+                self.shift(posting, 0, -held)
+            }
+        }
+    }
+
+    fn take_hold(&mut self, hold: &HoldId, posting: &Posting) -> Result<i64, Refusal> {
+        let held = self.holds.remove(hold).ok_or(Refusal::NoSuchHold)?;
+        let same_money = held.debit == posting.debit && held.money.asset == posting.money.asset;
+        if same_money { Ok(held.money.amount.as_bigint()) } else { Err(Refusal::HoldMismatch) }
+    }
+
+    fn shift(&mut self, posting: &Posting, moved: i64, held: i64) -> Result<(), Refusal> {
+        let asset = &posting.money.asset;
+        let debit = self.balances.entry((posting.debit.clone(), asset.clone())).or_default();
+        debit.total = debit.total.checked_sub(moved).ok_or(Refusal::Overflow)?;
+        debit.held = debit.held.checked_add(held).ok_or(Refusal::Overflow)?;
+        if posting.debit.is_guarded() && debit.total < debit.held {
+            return Err(Refusal::Insufficient);
+        }
+        let credit = self.balances.entry((posting.credit.clone(), asset.clone())).or_default();
+        credit.total = credit.total.checked_add(moved).ok_or(Refusal::Overflow)?;
+        Ok(())
+    }
+}
+
+/// What can be wrong with a posting before any balance is looked at.
+///
+/// # Errors
+/// When the amount is zero or the two accounts are one.
+pub fn check_form(posting: &Posting) -> Result<(), Refusal> {
+    if posting.money.amount.is_zero() {
+        return Err(Refusal::Zero);
+    }
+    if posting.debit == posting.credit {
+        return Err(Refusal::SameAccount);
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Recomputes what can be recomputed and says where the books differ. It writes nothing.

@@ -1,0 +1,126 @@
+//! Things to be done outside, as rows. Who inserts one has it leased; who finds one with its lease over does it.
+
+use std::time::Duration;
+
+use bitcoin::Txid;
+
+use super::row::{Columns, parse};
+use super::{Conn, StoreError, Tx};
+use crate::clock::Timestamp;
+use crate::domain::Effect;
+use crate::ids::RequestId;
+
+/// How long the inserting flow has an effect to itself. Longer than any call it makes.
+const FLOW_LEASE: Duration = Duration::from_secs(20);
+/// How long until a refused broadcast is offered again without a new block.
+pub const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// An effect that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    pub request: RequestId,
+    pub effect: Effect,
+    pub attempts: i64,
+}
+
+pub(super) async fn arm(tx: &mut Tx<'_>, request: RequestId, effect: &Effect) -> Result<(), StoreError> {
+    let now = tx.now();
+    sqlx::query(
+        "INSERT INTO effects (key, request_id, leased_until, attempts, created_at) VALUES ($1, $2, $3, 0, $4) \
+         ON CONFLICT (key) DO UPDATE SET leased_until = excluded.leased_until, done_at = NULL",
+    )
+    .bind(effect.key())
+    .bind(request.to_string())
+    .bind(now.after(FLOW_LEASE).millis())
+    .bind(now.millis())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Takes what is due, so that nobody else does it at the same time.
+///
+/// # Errors
+/// When the database can't do it or a row is corrupt.
+pub async fn claim_due(tx: &mut Tx<'_>, limit: u32) -> Result<Vec<Due>, StoreError> {
+    let now = tx.now();
+    let rows = sqlx::query(
+        "UPDATE effects SET leased_until = $1, attempts = attempts + 1 WHERE done_at IS NULL AND leased_until <= $2 \
+         AND key IN (SELECT key FROM effects WHERE done_at IS NULL AND leased_until <= $2 ORDER BY leased_until LIMIT $3) \
+         RETURNING key, request_id, attempts",
+    )
+    .bind(now.after(FLOW_LEASE).millis())
+    .bind(now.millis())
+    .bind(i64::from(limit))
+    .fetch_all(tx.conn())
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Due {
+                request: row.parsed("request_id")?,
+                effect: parse_key(&row.take::<String>("key")?)?,
+                attempts: row.take("attempts")?,
+            })
+        })
+        .collect()
+}
+
+fn parse_key(key: &str) -> Result<Effect, StoreError> {
+    match key.split_once(':') {
+        Some(("broadcast", txid)) => Ok(Effect::Broadcast(parse::<Txid>("effects.key", txid)?)),
+        _ => Err(StoreError::Corrupt(format!("an effect has the unknown key {key}"))),
+    }
+}
+
+/// # Errors
+/// When the database can't do it.
+pub async fn done(tx: &mut Tx<'_>, effect: &Effect) -> Result<(), StoreError> {
+    let now = tx.now().millis();
+    sqlx::query("UPDATE effects SET done_at = $1, last_error = NULL WHERE key = $2 AND done_at IS NULL")
+        .bind(now)
+        .bind(effect.key())
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Leaves it for later.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn postpone(tx: &mut Tx<'_>, effect: &Effect, error: &str) -> Result<(), StoreError> {
+    let until = tx.now().after(RETRY_AFTER).millis();
+    sqlx::query("UPDATE effects SET leased_until = $1, last_error = $2 WHERE key = $3 AND done_at IS NULL")
+        .bind(until)
+        .bind(error.to_owned())
+        .bind(effect.key())
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Makes every unfinished effect due at once: a new block may have changed what a node thinks of it.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn wake_all(conn: &mut Conn, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query("UPDATE effects SET leased_until = $1 WHERE done_at IS NULL AND last_error IS NOT NULL AND leased_until > $1")
+        .bind(now.millis())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Arms again what was done: the transaction has left the mempool.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn undo(tx: &mut Tx<'_>, effect: &Effect) -> Result<(), StoreError> {
+    let now = tx.now().millis();
+    sqlx::query("UPDATE effects SET done_at = NULL, leased_until = $1 WHERE key = $2")
+        .bind(now)
+        .bind(effect.key())
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! The event log: append-only, numbered in the order in which commits became readable, without gaps.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::row::Columns;
+use super::{Conn, Engine, StoreError, Tx, Write, owners};
+use crate::clock::Timestamp;
+use crate::domain::EventNote;
+use crate::ids::{RequestId, WalletId};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Empty on a request's timeline for an event that has no number yet.
+    pub seq: Option<i64>,
+    pub wallet: Option<WalletId>,
+    pub request: Option<RequestId>,
+    pub kind: String,
+    pub data: Value,
+    pub created_at: Timestamp,
+}
+
+/// Events that one batch numbers.
+const BATCH: i64 = 1_000;
+
+/// # Errors
+/// When the database can't do it.
+pub async fn append(
+    tx: &mut Tx<'_>,
+    wallet: Option<&WalletId>,
+    request: Option<RequestId>,
+    note: &EventNote,
+) -> Result<(), StoreError> {
+    let id = Uuid::now_v7().to_string();
+    let wallet = wallet.map(ToString::to_string);
+    let now = tx.now().millis();
+    sqlx::query("INSERT INTO events (id, wallet_id, request_id, kind, data, created_at) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(id.clone())
+        .bind(wallet.clone())
+        .bind(request.map(|id| id.to_string()))
+        .bind(note.kind)
+        .bind(note.data.to_string())
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    match tx.engine {
+        // The single writer is alone in its transaction: the next number is its to take.
+        Engine::Sqlite => {
+            sqlx::query(
+                "INSERT INTO event_order (seq, event_id, wallet_id) SELECT COALESCE(MAX(seq), 0) + 1, $1, $2 FROM event_order",
+            )
+        }
+        // A counter would be held through every fsync. The sequencer numbers what has been committed.
+        Engine::Postgres => sqlx::query("INSERT INTO events_unnumbered (event_id, wallet_id) VALUES ($1, $2)"),
+    }
+    .bind(id)
+    .bind(wallet)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Numbers a batch of committed events; answers how many there were.
+#[derive(Clone, Debug)]
+pub struct NumberEvents {
+    pub owner: owners::Ownership,
+}
+
+#[async_trait::async_trait]
+impl Write for NumberEvents {
+    type Output = u64;
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+        owners::fence(tx, &self.owner).await?;
+        let rows = sqlx::query("SELECT event_id, wallet_id FROM events_unnumbered ORDER BY event_id LIMIT $1")
+            .bind(BATCH)
+            .fetch_all(tx.conn())
+            .await?;
+        let last: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM event_order").fetch_one(tx.conn()).await?;
+        for (offset, row) in (1i64..).zip(&rows) {
+            let id: String = row.take("event_id")?;
+            sqlx::query("INSERT INTO event_order (seq, event_id, wallet_id) VALUES ($1, $2, $3)")
+                .bind(last + offset)
+                .bind(id.clone())
+                .bind(row.take::<Option<String>>("wallet_id")?)
+                .execute(tx.conn())
+                .await?;
+            sqlx::query("DELETE FROM events_unnumbered WHERE event_id = $1").bind(id).execute(tx.conn()).await?;
+        }
+        Ok(rows.len() as u64)
+    }
+}
+
+/// A wallet's events after a number, oldest first.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn after(conn: &mut Conn, wallet: &WalletId, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT o.seq, e.wallet_id, e.request_id, e.kind, e.data, e.created_at FROM event_order o \
+         JOIN events e ON e.id = o.event_id WHERE o.wallet_id = $1 AND o.seq > $2 ORDER BY o.seq LIMIT $3",
+    )
+    .bind(wallet.to_string())
+    .bind(after)
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+/// Everything that happened to a request, oldest first.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn timeline(conn: &mut Conn, request: RequestId) -> Result<Vec<Event>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT o.seq, e.wallet_id, e.request_id, e.kind, e.data, e.created_at FROM events e \
+         LEFT JOIN event_order o ON o.event_id = e.id WHERE e.request_id = $1 ORDER BY e.created_at, e.id LIMIT 1000",
+    )
+    .bind(request.to_string())
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+fn read(row: &sqlx::any::AnyRow) -> Result<Event, StoreError> {
+    let data: String = row.take("data")?;
+    Ok(Event {
+        seq: row.take("seq")?,
+        wallet: row.parsed_opt("wallet_id")?,
+        request: row.parsed_opt("request_id")?,
+        kind: row.take("kind")?,
+        data: serde_json::from_str(&data).map_err(|e| StoreError::Corrupt(format!("event data: {e}")))?,
+        created_at: row.time("created_at")?,
+    })
+}

@@ -1,0 +1,64 @@
+//! Reasons for which no money goes out. An alarm writes one; an operator clears it.
+
+use uuid::Uuid;
+
+use super::row::Columns;
+use super::{Conn, StoreError, Tx};
+use crate::clock::Timestamp;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Halt {
+    pub reason: String,
+    pub detail: String,
+    pub created_at: Timestamp,
+}
+
+/// The chain was reorganised deeper than the operator allows.
+pub const DEEP_REORG: &str = "deep_reorg";
+/// The audit found the books and the world to differ.
+pub const AUDIT_DRIFT: &str = "audit_drift";
+
+/// # Errors
+/// When the database can't do it.
+pub async fn raise(tx: &mut Tx<'_>, reason: &str, detail: &str) -> Result<(), StoreError> {
+    let now = tx.now().millis();
+    sqlx::query(
+        "INSERT INTO halts (id, reason, detail, created_at) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (reason) WHERE cleared_at IS NULL DO NOTHING",
+    )
+    .bind(Uuid::now_v7().to_string())
+    .bind(reason.to_owned())
+    .bind(detail.to_owned())
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Answers whether there was such a halt.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn clear(tx: &mut Tx<'_>, reason: &str) -> Result<bool, StoreError> {
+    let now = tx.now().millis();
+    let cleared = sqlx::query("UPDATE halts SET cleared_at = $1 WHERE reason = $2 AND cleared_at IS NULL")
+        .bind(now)
+        .bind(reason.to_owned())
+        .execute(tx.conn())
+        .await?
+        .rows_affected();
+    Ok(cleared > 0)
+}
+
+/// # Errors
+/// When the database can't answer.
+pub async fn in_force(conn: &mut Conn) -> Result<Vec<Halt>, StoreError> {
+    let rows = sqlx::query("SELECT reason, detail, created_at FROM halts WHERE cleared_at IS NULL ORDER BY created_at")
+        .fetch_all(conn)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Halt { reason: row.take("reason")?, detail: row.take("detail")?, created_at: row.time("created_at")? })
+        })
+        .collect()
+}

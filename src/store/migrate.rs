@@ -1,0 +1,92 @@
+//! Brings a schema up to date, one numbered file after the other, each in a transaction of its own.
+
+use bitcoin::hashes::{Hash, sha256};
+use sqlx::AssertSqlSafe;
+
+use super::{Conn, Engine, StoreError};
+use crate::clock::Timestamp;
+
+struct Migration {
+    name: &'static str,
+    sql: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+const fn shared(name: &'static str, sql: &'static str) -> Migration {
+    Migration { name, sql, sqlite: "", postgres: "" }
+}
+
+/// In order. A file that has been released is never edited: the next number says what changes.
+const MIGRATIONS: &[Migration] = &[
+    shared("0001_wallets_and_requests", include_str!("../../migrations/0001_wallets_and_requests.sql")),
+    shared("0002_ledger", include_str!("../../migrations/0002_ledger.sql")),
+    shared("0003_events_and_owners", include_str!("../../migrations/0003_events_and_owners.sql")),
+    shared("0004_chain", include_str!("../../migrations/0004_chain.sql")),
+    Migration {
+        name: "0005_keys",
+        sql: include_str!("../../migrations/0005_keys.sql"),
+        sqlite: include_str!("../../migrations/append_only.sqlite.sql"),
+        postgres: include_str!("../../migrations/append_only.postgres.sql"),
+    },
+];
+
+/// Any number will do, as long as every gateway on one PostgreSQL uses the same.
+const ADVISORY_LOCK: &str = "SELECT pg_advisory_xact_lock(5712034)";
+
+pub(super) async fn run(conn: &mut Conn, engine: Engine, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied_at BIGINT NOT NULL)",
+    )
+    .execute(&mut *conn)
+    .await?;
+    for migration in MIGRATIONS {
+        sqlx::raw_sql(engine.begin()).execute(&mut *conn).await?;
+        match apply(conn, engine, migration, now).await {
+            Ok(()) => sqlx::raw_sql("COMMIT").execute(&mut *conn).await?,
+            Err(error) => {
+                sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await?;
+                return Err(error);
+            }
+        };
+    }
+    refuse_newer_schema(conn).await
+}
+
+async fn apply(conn: &mut Conn, engine: Engine, migration: &Migration, now: Timestamp) -> Result<(), StoreError> {
+    if engine == Engine::Postgres {
+        sqlx::raw_sql(ADVISORY_LOCK).execute(&mut *conn).await?;
+    }
+    let overlay = match engine {
+        Engine::Sqlite => migration.sqlite,
+        Engine::Postgres => migration.postgres,
+    };
+    let checksum = sha256::Hash::hash(migration.sql.as_bytes()).to_string();
+    let applied: Option<String> = sqlx::query_scalar("SELECT checksum FROM schema_migrations WHERE name = $1")
+        .bind(migration.name)
+        .fetch_optional(&mut *conn)
+        .await?;
+    match applied {
+        Some(known) if known == checksum => return Ok(()),
+        Some(_) => return Err(StoreError::Corrupt(format!("migration {} was applied in another form", migration.name))),
+        None => {}
+    }
+    sqlx::raw_sql(AssertSqlSafe(format!("{}\n{overlay}", migration.sql))).execute(&mut *conn).await?;
+    sqlx::query("INSERT INTO schema_migrations (name, checksum, applied_at) VALUES ($1, $2, $3)")
+        .bind(migration.name)
+        .bind(checksum)
+        .bind(now.millis())
+        .execute(&mut *conn)
+        .await?;
+    Ok(())
+}
+
+async fn refuse_newer_schema(conn: &mut Conn) -> Result<(), StoreError> {
+    let names: Vec<String> = sqlx::query_scalar("SELECT name FROM schema_migrations").fetch_all(conn).await?;
+    match names.iter().find(|name| MIGRATIONS.iter().all(|known| known.name != name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            Err(StoreError::Misconfigured(format!("the database has migration {name}, which this program does not know")))
+        }
+    }
+}

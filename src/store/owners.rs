@@ -1,0 +1,128 @@
+//! Who acts for the whole gateway in a role. An owner that was away too long finds a newer epoch and writes nothing.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::row::Columns;
+use super::{Conn, StoreError, Tx, Write};
+
+/// How long an owner may be silent before another process takes over.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Follows the chain.
+    Chain,
+    /// Numbers events.
+    Sequencer,
+}
+
+impl Role {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Chain => "chain",
+            Self::Sequencer => "sequencer",
+        }
+    }
+}
+
+/// The proof that this process owns a role. Every write in the role checks it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    pub role: Role,
+    pub epoch: i64,
+    pub holder: String,
+}
+
+/// Takes a role that nobody holds, or that its holder has left.
+#[derive(Clone, Debug)]
+pub struct Acquire {
+    pub role: Role,
+    /// A name for this process that no other process has.
+    pub holder: String,
+}
+
+#[async_trait]
+impl Write for Acquire {
+    /// `None` when somebody else holds it.
+    type Output = Option<Ownership>;
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Option<Ownership>, StoreError> {
+        let now = tx.now();
+        let row = sqlx::query(
+            "INSERT INTO owners (role, epoch, holder, leased_until) VALUES ($1, 1, $2, $3) \
+             ON CONFLICT (role) DO UPDATE SET epoch = owners.epoch + 1, holder = excluded.holder, leased_until = excluded.leased_until \
+             WHERE owners.leased_until < $4 RETURNING epoch",
+        )
+        .bind(self.role.as_str())
+        .bind(self.holder.clone())
+        .bind(now.after(LEASE).millis())
+        .bind(now.millis())
+        .fetch_optional(tx.conn())
+        .await?;
+        let epoch = row.map(|row| row.take("epoch")).transpose()?;
+        Ok(epoch.map(|epoch| Ownership { role: self.role, epoch, holder: self.holder.clone() }))
+    }
+}
+
+/// Proves ownership inside the transaction that acts on it, and renews the lease. Nobody can take the role over before that
+/// transaction ends, because the row is written.
+///
+/// # Errors
+/// `Fenced` when a newer owner has taken over.
+pub async fn fence(tx: &mut Tx<'_>, owner: &Ownership) -> Result<(), StoreError> {
+    let until = tx.now().after(LEASE).millis();
+    let held = sqlx::query("UPDATE owners SET leased_until = $1 WHERE role = $2 AND epoch = $3 AND holder = $4")
+        .bind(until)
+        .bind(owner.role.as_str())
+        .bind(owner.epoch)
+        .bind(owner.holder.clone())
+        .execute(tx.conn())
+        .await?
+        .rows_affected();
+    if held == 1 { Ok(()) } else { Err(StoreError::Fenced { role: owner.role.as_str() }) }
+}
+
+/// Says that the owner is alive.
+#[derive(Clone, Debug)]
+pub struct Renew(pub Ownership);
+
+#[async_trait]
+impl Write for Renew {
+    type Output = ();
+    type Error = StoreError;
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        fence(tx, &self.0).await
+    }
+}
+
+/// Gives a role back, so that the next process need not wait for the lease to run out.
+#[derive(Clone, Debug)]
+pub struct Resign(pub Ownership);
+
+#[async_trait]
+impl Write for Resign {
+    type Output = ();
+    type Error = StoreError;
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        sqlx::query("UPDATE owners SET leased_until = 0 WHERE role = $1 AND epoch = $2 AND holder = $3")
+            .bind(self.0.role.as_str())
+            .bind(self.0.epoch)
+            .bind(self.0.holder.clone())
+            .execute(tx.conn())
+            .await?;
+        Ok(())
+    }
+}
+
+/// The present epoch of a role and who holds it.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn current(conn: &mut Conn, role: Role) -> Result<Option<Ownership>, StoreError> {
+    let row = sqlx::query("SELECT epoch, holder FROM owners WHERE role = $1").bind(role.as_str()).fetch_optional(conn).await?;
+    row.map(|row| Ok(Ownership { role, epoch: row.take("epoch")?, holder: row.take("holder")? })).transpose()
+}

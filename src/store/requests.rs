@@ -1,0 +1,207 @@
+//! Rows of requests: every send, receive and deposit has one here. Only `apply` changes them.
+
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyRow;
+
+use super::row::Columns;
+use super::{Conn, StoreError};
+use crate::clock::Timestamp;
+use crate::domain::address::ReceiveAddress;
+use crate::domain::deposit::Deposit;
+use crate::domain::onchain_send::OnchainSend;
+use crate::domain::{Machine, Request};
+use crate::ids::{RequestId, WalletId};
+
+/// The form that machines are stored in now. A reader of a newer form than it knows refuses it.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Stored<M> {
+    format: u32,
+    machine: M,
+}
+
+pub(super) fn encode<M: Machine>(machine: &M) -> Result<String, StoreError> {
+    serde_json::to_string(&Stored { format: FORMAT, machine: machine.clone() })
+        .map_err(|e| StoreError::Corrupt(format!("a request can't be written: {e}")))
+}
+
+fn decode<M: Machine>(text: &str) -> Result<M, StoreError> {
+    let stored: Stored<M> =
+        serde_json::from_str(text).map_err(|e| StoreError::Corrupt(format!("a {} can't be read: {e}", M::KIND)))?;
+    if stored.format == FORMAT {
+        Ok(stored.machine)
+    } else {
+        Err(StoreError::Corrupt(format!("a {} has the unknown format {}", M::KIND, stored.format)))
+    }
+}
+
+/// A request whose kind is only known from its row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnyRequest {
+    Address(Request<ReceiveAddress>),
+    Send(Request<OnchainSend>),
+    Deposit(Request<Deposit>),
+}
+
+pub(super) async fn insert<M: Machine>(conn: &mut Conn, request: &Request<M>) -> Result<(), StoreError> {
+    let written = sqlx::query(
+        "INSERT INTO requests (id, wallet_id, kind, state, is_open, data, reference, label, created_at, updated_at, expires_at, version) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(request.id.to_string())
+    .bind(request.wallet.to_string())
+    .bind(M::KIND)
+    .bind(request.machine.state())
+    .bind(i64::from(request.machine.is_open()))
+    .bind(encode(&request.machine)?)
+    .bind(request.reference.clone())
+    .bind(request.label.clone())
+    .bind(request.created_at.millis())
+    .bind(request.updated_at.millis())
+    .bind(request.expires_at.map(Timestamp::millis))
+    .bind(request.version)
+    .execute(conn)
+    .await?
+    .rows_affected();
+    if written == 1 { Ok(()) } else { Err(StoreError::Conflict("the request's id")) }
+}
+
+/// # Errors
+/// When the database can't answer or the row is corrupt.
+pub async fn load<M: Machine>(conn: &mut Conn, id: RequestId) -> Result<Option<Request<M>>, StoreError> {
+    let row = sqlx::query("SELECT * FROM requests WHERE id = $1 AND kind = $2")
+        .bind(id.to_string())
+        .bind(M::KIND)
+        .fetch_optional(conn)
+        .await?;
+    row.as_ref().map(read::<M>).transpose()
+}
+
+/// # Errors
+/// When the database can't answer or the row is corrupt.
+pub async fn load_any(conn: &mut Conn, id: RequestId) -> Result<Option<AnyRequest>, StoreError> {
+    let row = sqlx::query("SELECT * FROM requests WHERE id = $1").bind(id.to_string()).fetch_optional(conn).await?;
+    row.as_ref().map(read_any).transpose()
+}
+
+fn read<M: Machine>(row: &AnyRow) -> Result<Request<M>, StoreError> {
+    Ok(Request {
+        id: row.parsed("id")?,
+        wallet: row.parsed("wallet_id")?,
+        reference: row.take("reference")?,
+        label: row.take("label")?,
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+        expires_at: row.time_opt("expires_at")?,
+        version: row.take("version")?,
+        machine: decode(&row.take::<String>("data")?)?,
+    })
+}
+
+fn read_any(row: &AnyRow) -> Result<AnyRequest, StoreError> {
+    match row.take::<String>("kind")?.as_str() {
+        ReceiveAddress::KIND => Ok(AnyRequest::Address(read(row)?)),
+        OnchainSend::KIND => Ok(AnyRequest::Send(read(row)?)),
+        Deposit::KIND => Ok(AnyRequest::Deposit(read(row)?)),
+        other => Err(StoreError::Corrupt(format!("a request has the unknown kind {other}"))),
+    }
+}
+
+/// Where a page of a list begins: after this entry. Lists are newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageAfter {
+    pub created_at: Timestamp,
+    pub id: RequestId,
+}
+
+/// What a list of requests is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub state: Option<String>,
+    pub reference: Option<String>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+/// A page of a wallet's requests of one kind, newest first.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn page<M: Machine>(
+    conn: &mut Conn,
+    wallet: &WalletId,
+    filter: &Filter,
+    after: Option<PageAfter>,
+    limit: u32,
+) -> Result<Vec<Request<M>>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM requests WHERE wallet_id = $1 AND kind = $2 \
+         AND (created_at < $3 OR (created_at = $3 AND id < $4)) \
+         AND ($5 = '' OR state = $5) AND ($6 = '' OR reference = $6) \
+         AND created_at >= $7 AND created_at < $8 \
+         ORDER BY created_at DESC, id DESC LIMIT $9",
+    )
+    .bind(wallet.to_string())
+    .bind(M::KIND)
+    .bind(after.map_or(i64::MAX, |a| a.created_at.millis()))
+    .bind(after.map_or_else(String::new, |a| a.id.to_string()))
+    .bind(filter.state.clone().unwrap_or_default())
+    .bind(filter.reference.clone().unwrap_or_default())
+    .bind(filter.since.map_or(i64::MIN, Timestamp::millis))
+    .bind(filter.until.map_or(i64::MAX, Timestamp::millis))
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(read::<M>).collect()
+}
+
+/// The newest address of a wallet that was handed out as "the current one" and is still unused.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn current_address(
+    conn: &mut Conn,
+    wallet: &WalletId,
+    now: Timestamp,
+) -> Result<Option<Request<ReceiveAddress>>, StoreError> {
+    let row = sqlx::query(
+        "SELECT * FROM requests WHERE wallet_id = $1 AND kind = 'onchain_receive' AND state = 'open' \
+         AND label IS NULL AND reference IS NULL AND (expires_at IS NULL OR expires_at > $2) \
+         ORDER BY created_at DESC, id DESC LIMIT 1",
+    )
+    .bind(wallet.to_string())
+    .bind(now.millis())
+    .fetch_optional(conn)
+    .await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Requests whose time is over and that still wait, oldest first.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn overdue(conn: &mut Conn, now: Timestamp, limit: u32) -> Result<Vec<AnyRequest>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM requests WHERE state IN ('open', 'awaiting_signature') AND expires_at <= $1 \
+         ORDER BY expires_at LIMIT $2",
+    )
+    .bind(now.millis())
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(read_any).collect()
+}
+
+/// Sends and deposits that are in a block and wait for it to be deep enough.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn not_yet_deep(conn: &mut Conn) -> Result<Vec<AnyRequest>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM requests WHERE (kind = 'deposit' AND state = 'mined') OR (kind = 'onchain_send' AND state = 'seen')",
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(read_any).collect()
+}
