@@ -1,1 +1,4 @@
-#[test] fn boots() {}
+//! The one integration binary: stories and suites that need more than one room.
+
+mod conformance;
+mod harness;
