@@ -12,6 +12,7 @@ pub mod follow;
 pub mod health;
 pub mod history;
 pub mod keys;
+pub mod operator;
 pub mod register;
 pub mod scan;
 pub mod send;
