@@ -1,1 +1,2 @@
-#[test] fn boots() {}
+#[test]
+fn boots() {}
