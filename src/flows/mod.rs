@@ -9,6 +9,7 @@ mod error;
 pub mod expiry;
 pub mod fees;
 pub mod follow;
+pub mod health;
 pub mod history;
 mod ingest;
 pub mod keys;
