@@ -10,7 +10,7 @@ use crate::flows::audit::{self, Report};
 
 /// Recompute the books and say where they differ from what is stored
 ///
-/// Exits with 1 if anything differs. The node is asked where it can be. The gateway audits itself beside its work, too; on
+/// Exits with 1 if anything differs. What the node can't be asked about now is said to be skipped. The gateway audits itself beside its work, too; on
 /// SQLite it has to be stopped for this command.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  sluice audit\n  sluice audit --json | jq .drifts")]
@@ -39,9 +39,11 @@ impl Audit {
 fn in_words(report: &Report) -> String {
     let mut lines: Vec<String> = report.checked.iter().map(|(rule, rows)| format!("{rule}: {rows} checked")).collect();
     lines.extend(report.drifts.iter().map(|drift| format!("DRIFT {}: {}", drift.rule, drift.detail)));
-    lines.push(match report.drifts.len() {
-        0 => "No drift.".to_owned(),
-        drifts => format!("{drifts} drifts."),
+    lines.extend(report.skipped.iter().map(|skipped| format!("SKIPPED {}: {}", skipped.rule, skipped.detail)));
+    lines.push(match (report.drifts.len(), report.skipped.len()) {
+        (0, 0) => "No drift.".to_owned(),
+        (0, skipped) => format!("No drift in what could be checked; {skipped} could not."),
+        (drifts, _) => format!("{drifts} drifts."),
     });
     lines.join("\n")
 }
@@ -53,9 +55,16 @@ mod tests {
 
     #[test]
     fn a_drift_can_be_grepped_for() {
-        let mut report = Report { checked: vec![("leases", 3)], drifts: Vec::new() };
+        let drift = Drift { rule: "leases", detail: "one too many".to_owned() };
+        let mut report = Report { checked: vec![("leases", 3)], ..Report::default() };
         assert_eq!(in_words(&report), "leases: 3 checked\nNo drift.");
-        report.drifts.push(Drift { rule: "leases", detail: "one too many".to_owned() });
-        assert_eq!(in_words(&report), "leases: 3 checked\nDRIFT leases: one too many\n1 drifts.");
+        report.skipped.push(Drift { rule: "coins", detail: "the node is down".to_owned() });
+        assert!(
+            in_words(&report)
+                .ends_with("SKIPPED coins: the node is down\nNo drift in what could be checked; 1 could not.")
+        );
+        report.drifts.push(drift);
+        assert!(in_words(&report).contains("\nDRIFT leases: one too many\n"));
+        assert!(in_words(&report).ends_with("\n1 drifts."));
     }
 }

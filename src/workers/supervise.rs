@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use crate::flows::Error;
 use crate::store::StoreError;
 
-const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+const FIRST_BACKOFF: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 250 });
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// How long a worker may take to finish its round when the gateway stops. What it does then is as safe to cut as by a crash.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5_000 });
 
 /// Something that is done again and again.
 #[async_trait]
@@ -187,13 +187,17 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_worker_goes_on_after_an_error_and_a_panic_and_leaves_once() {
         let count = Count::default();
         let mut supervisor = Supervisor::default();
         supervisor.add(count.clone());
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(count.rounds.load(Ordering::SeqCst), 4);
+        let all_rounds = async {
+            while count.rounds.load(Ordering::SeqCst) < 4 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), all_rounds).await.unwrap();
         supervisor.stop().await;
         assert_eq!(count.rounds.load(Ordering::SeqCst), 4, "a sleeping worker is not woken for another round");
         assert_eq!(count.left.load(Ordering::SeqCst), 1);
@@ -211,12 +215,12 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_round_that_hangs_does_not_keep_the_gateway_from_stopping() {
         let mut supervisor = Supervisor::default();
         supervisor.add(Hang);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        tokio::time::timeout(GRACE * 2, supervisor.stop()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::timeout(Duration::from_secs(20), supervisor.stop()).await.unwrap();
     }
 
     #[test]
