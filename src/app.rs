@@ -44,7 +44,7 @@ pub enum StartError {
     )]
     WrongNetwork { network: bitcoin::Network, wanted: BlockHash, found: BlockHash },
     #[error(
-        "{0} can be reached from other machines, and there is no API key yet; make one first:\n\n  \
+        "{0} can be reached from other machines, and there is no API key yet; make one first, with the same settings:\n\n  \
          sluice keys create --name first --scope register --scope read --scope receive --scope send\n"
     )]
     NoKeys(SocketAddr),
@@ -252,3 +252,6 @@ fn pace(config: &Config) -> Pace {
         audit: (minutes > 0).then(|| Duration::from_secs(minutes.saturating_mul(60))),
     }
 }
+
+#[cfg(test)]
+mod tests;

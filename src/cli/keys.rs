@@ -40,7 +40,7 @@ pub(super) enum Keys {
     /// List all keys: what they are called and may do, never the keys themselves
     List,
     /// End a key at once
-    #[command(after_help = "Example:\n  sluice keys revoke k_0123456789abcdef")]
+    #[command(after_help = "Example:\n  sluice keys revoke 0123456789ab")]
     Revoke {
         /// Its id, as `sluice keys list` prints it
         id: String,

@@ -50,7 +50,7 @@ struct Cli {
 #[command(next_help_heading = "Settings")]
 struct Settings {
     /// The configuration file [default: sluice.toml, if there is one]
-    #[arg(long, global = true, value_name = "FILE", env = FILE_VARIABLE)]
+    #[arg(long, global = true, value_name = "FILE", env = FILE_VARIABLE, hide_env_values = true)]
     config: Option<PathBuf>,
     /// Where the API listens, for instance 127.0.0.1:8080
     #[arg(long, global = true, value_name = "ADDRESS")]

@@ -256,11 +256,11 @@ fn nearest(key: &str, known: &Json) -> Option<String> {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let distance = |name: &str| {
         let whole = strsim::damerau_levenshtein(key, name);
-        // The right key in the wrong section.
-        if last(name) == last(key) { whole.min(1) } else { whole }
+        // The right key in the wrong section is as near as one wrong letter, unless another section is nearer.
+        (if last(name) == last(key) { whole.min(1) } else { whole }, whole)
     };
     let candidates = names(known).into_iter().map(|(name, _)| (distance(&name), name));
-    let (distance, name) = candidates.min()?;
+    let ((distance, _), name) = candidates.min()?;
     (distance <= FARTHEST_NAME).then_some(name)
 }
 
@@ -306,7 +306,11 @@ mod tests {
             environment,
             "SLUICE__STORE__CONECTIONS: there is no key store.conections; do you mean store.connections?"
         );
-        assert_eq!(error(&[], &["chain.listen=1"]), "--set: there is no key chain.listen; do you mean http.listen?");
+        assert_eq!(error(&[], &["htp.listen=1"]), "--set: there is no key htp.listen; do you mean http.listen?");
+        assert_eq!(
+            error(&[], &["bitcoind.cookie_file=x"]),
+            "--set: there is no key bitcoind.cookie_file; do you mean chain.bitcoind.cookie_file?"
+        );
         assert!(error(&[], &["nothing_like_it.at_all=1"]).ends_with("`sluice config` shows them all"));
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -36,6 +36,8 @@ wait "$node""#;
 
 pub(super) struct Node {
     child: Mutex<Child>,
+    /// Apart from the child: waiting for a child closes the pipe it still has.
+    leash: Option<ChildStdin>,
     http: reqwest::Client,
     folder: PathBuf,
     port: u16,
@@ -61,7 +63,7 @@ impl Node {
         let port = remembered_port(&folder)?;
         // Kept, because bitcoind explains itself there when it can't start.
         let complaints = File::create(folder.join("stderr.log"))?;
-        let child = Command::new("/bin/sh")
+        let mut child = Command::new("/bin/sh")
             .args(["-c", LEASH, "leash"])
             .arg(&program)
             .args(["-regtest", "-server", "-listen=0", "-txindex=0", "-fallbackfee=0.0001", "-printtoconsole=0"])
@@ -74,12 +76,13 @@ impl Node {
             .process_group(0)
             .spawn()
             .map_err(|error| Failure::new(format!("can't start {}: {error}", program.display())))?;
+        let leash = child.stdin.take();
         let http = reqwest::Client::builder()
             .timeout(CALL_WITHIN)
             .no_proxy()
             .build()
             .map_err(|error| Failure::new(format!("no HTTP client: {error}")))?;
-        Ok(Self { child: Mutex::new(child), http, folder, port })
+        Ok(Self { child: Mutex::new(child), leash, http, folder, port })
     }
 
     pub(super) fn url(&self) -> String {
@@ -151,10 +154,11 @@ impl Node {
         if let Err(error) = self.call::<Value>("stop", json!([])).await {
             tracing::debug!(%error, "bitcoind could not be asked to stop; it is told by its leash");
         }
-        let mut child = self.child.into_inner();
-        if timeout(STOP_WITHIN, child.wait()).await.is_err() {
+        let Self { child, leash, .. } = self;
+        if timeout(STOP_WITHIN, child.lock().await.wait()).await.is_err() {
             tracing::warn!("bitcoind does not stop; it is told by its leash");
         }
+        drop(leash);
     }
 
     async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, CallError> {
