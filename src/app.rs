@@ -3,12 +3,13 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use bitcoin::BlockHash;
 use bitcoin::constants::genesis_block;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::flows::Flows;
 use crate::flows::health::Health;
-use crate::http::{self, HttpState};
+use crate::http::{self, HttpState, OperatorState};
 use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
 use crate::store::{self, Store, StoreError};
@@ -76,6 +77,7 @@ pub struct Running {
     workers: Workers,
     api: Server,
     operator: Server,
+    upkeep: JoinHandle<()>,
 }
 
 /// Starts a gateway with the node that the configuration names.
@@ -102,12 +104,15 @@ pub async fn start_with(config: &Config, chain: Arc<dyn ChainBackend>, clock: Cl
 
     let flows = Flows::new(store, chain, config.chain.network, config.policy.clone());
     let health = Health::default();
-    let state = HttpState::new(flows.clone(), health.clone(), &config.http);
+    let metrics = metrics()?;
     let workers = Workers::start(&flows, &health, pace(config));
-    let api = Server::spawn("api", api_listener, http::router(state.clone()), config);
-    let operator = Server::spawn("operator", operator_listener, http::operator_router(state), config);
+    let upkeep = tokio::spawn(http::metrics_upkeep(metrics.clone()));
+    let api_router = http::router(HttpState::new(flows.clone(), &config.http));
+    let operator_router = http::operator_router(OperatorState { health: health.clone(), metrics });
+    let api = Server::spawn("api", api_listener, api_router, config);
+    let operator = Server::spawn("operator", operator_listener, operator_router, config);
     tracing::info!(%api_addr, %operator_addr, network = %config.chain.network, "the gateway serves");
-    Ok(Running { api_addr, operator_addr, flows, health, workers, api, operator })
+    Ok(Running { api_addr, operator_addr, flows, health, workers, api, operator, upkeep })
 }
 
 /// Opens the store for a command that does one thing and ends: nobody listens and no worker runs.
@@ -142,10 +147,11 @@ impl Running {
 
     /// Stops in the order in which others depend on it: callers, workers, probes, and last the database.
     pub async fn stop(self) {
-        let Self { flows, workers, api, operator, api_addr: _, operator_addr: _, health: _ } = self;
+        let Self { flows, workers, api, operator, upkeep, api_addr: _, operator_addr: _, health: _ } = self;
         api.stop().await;
         workers.stop().await;
         operator.stop().await;
+        upkeep.abort();
         flows.store().close().await;
         tracing::info!("the gateway has stopped");
     }
@@ -190,6 +196,18 @@ impl Server {
             tracing::error!(%error, "a listener did not end well");
         }
     }
+}
+
+/// A process measures itself once, however many gateways run in it, as they do in tests.
+fn metrics() -> Result<PrometheusHandle, StartError> {
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut handle = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*handle {
+        return Ok(handle.clone());
+    }
+    let installed = http::install_metrics().map_err(|error| StartError::Settings(format!("metrics: {error}")))?;
+    *handle = Some(installed.clone());
+    Ok(installed)
 }
 
 async fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {

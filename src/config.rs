@@ -5,6 +5,7 @@
 mod layers;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use bitcoin::Network;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use crate::{flows, http, store};
 pub struct Config {
     pub http: http::Config,
     pub operator: Operator,
-    pub auth: http::AuthConfig,
+    pub auth: http::config::AuthConfig,
     pub store: store::Config,
     pub chain: Chain,
     pub policy: flows::Policy,
@@ -102,6 +103,15 @@ impl Config {
         // A section of its own in the file, because operators look for it there; the listener is what obeys it.
         config.http.auth = config.auth.clone();
         Ok(config)
+    }
+
+    /// Points the gateway at a regtest node of this machine, whatever was configured: for `sluice regtest`.
+    pub fn use_private_node(&mut self, url: String, cookie_file: PathBuf) {
+        self.chain.network = Network::Regtest;
+        self.chain.bitcoind.url = url;
+        self.chain.bitcoind.cookie_file = Some(cookie_file);
+        self.chain.bitcoind.user = None;
+        self.chain.bitcoind.password = None;
     }
 
     /// The effective configuration as TOML, secrets masked.

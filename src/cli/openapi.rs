@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::failure::{Failure, print};
-use crate::http;
+use crate::http::openapi;
 
 /// Print the OpenAPI description of the API
 #[derive(Args)]
@@ -23,7 +23,7 @@ pub(super) struct Openapi {
 
 impl Openapi {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let served = http::openapi_json();
+        let served = openapi::document_json();
         let shown = self.file.display();
         if self.write {
             if let Some(folder) = self.file.parent() {

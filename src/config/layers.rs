@@ -238,6 +238,7 @@ fn add_default_url(table: &mut Table) {
 }
 
 /// The dotted names of all keys that hold a value.
+#[cfg(test)]
 pub(super) fn leaves(known: &Json) -> Vec<String> {
     names(known).into_iter().filter(|(_, is_section)| !is_section).map(|(name, _)| name).collect()
 }

@@ -38,10 +38,9 @@ impl Worker for Audit {
             return Ok(Next::After(FIRST_AFTER.min(self.every)));
         }
         let report = audit::audit(&self.flows).await?;
-        // A gauge holds floating-point numbers; there are never so many drifts that one would be rounded.
-        metrics::gauge!("sluice_audit_drifts").set(report.drifts.len() as f64);
+        metrics::gauge!("sluice_audit_drifts").set(u32::try_from(report.drifts.len()).unwrap_or(u32::MAX));
         if report.drifts.is_empty() {
-            tracing::info!("the audit found no drift");
+            tracing::info!(skipped = report.skipped.len(), "the audit found no drift");
             return Ok(Next::After(self.every));
         }
         for drift in &report.drifts {

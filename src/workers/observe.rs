@@ -118,21 +118,26 @@ impl Observe {
         let mut conn = self.flows.store().read().await?;
         let Gauges { open_requests, effects_pending } = gauges::count(&mut conn).await?;
         drop(conn);
-        metrics::gauge!("sluice_effects_pending").set(effects_pending as f64);
+        metrics::gauge!("sluice_effects_pending").set(as_gauge(effects_pending));
         let mut gone = std::mem::take(&mut self.set_before);
         for (kind, state, number) in open_requests {
-            set_open(&kind, &state, number as f64);
+            set_open(&kind, &state, as_gauge(number));
             gone.remove(&(kind.clone(), state.clone()));
             self.set_before.insert((kind, state));
         }
         for (kind, state) in gone {
-            set_open(&kind, &state, 0.0);
+            set_open(&kind, &state, 0);
         }
         Ok(())
     }
 }
 
-fn set_open(kind: &str, state: &str, number: f64) {
+/// A gauge holds a floating-point number, in which every number of these is exact.
+fn as_gauge(count: i64) -> u32 {
+    u32::try_from(count.max(0)).unwrap_or(u32::MAX)
+}
+
+fn set_open(kind: &str, state: &str, number: u32) {
     metrics::gauge!("sluice_requests_open", "kind" => kind.to_owned(), "state" => state.to_owned()).set(number);
 }
 

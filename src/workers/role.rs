@@ -14,7 +14,10 @@ use crate::store::owners::{self, Acquire, LEASE, Ownership, Renew, Resign, Role}
 use crate::store::{Engine, StoreError};
 
 /// Two renewals may fail before the lease is over.
-const RENEW_EVERY: Duration = Duration::from_millis(LEASE.as_millis() as u64 / 3);
+const RENEW_EVERY: Duration = match LEASE.checked_div(3) {
+    Some(third) => third,
+    None => LEASE,
+};
 /// How often a role that another process holds is asked for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 

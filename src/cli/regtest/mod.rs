@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bitcoin::Network;
 use clap::Args;
 
 use self::demo::Demo;
@@ -19,7 +18,6 @@ use super::failure::{Failure, print};
 use super::signals::Stop;
 use super::{Settings, block_on, logging};
 use crate::app::{self, Running};
-use crate::chain::bitcoind;
 use crate::config::{Config, Override};
 
 /// What a coinbase coin waits for, and one more.
@@ -87,7 +85,7 @@ impl Regtest {
             ready = prepare(node) => ready?,
             () = stop.asked() => return Ok(()),
         }
-        use_node(&mut config, node);
+        config.use_private_node(node.url(), node.cookie_file());
         step(&format!("Starting the gateway on {}", config.http.listen))?;
         let running = app::start(&config).await?;
         let outcome = tokio::select! {
@@ -144,17 +142,6 @@ fn usual_or_free(usual: u16) -> Result<SocketAddr, Failure> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let bound = TcpListener::bind(local(usual)).or_else(|_| TcpListener::bind(local(0)));
     Ok(bound.and_then(|listener| listener.local_addr())?)
-}
-
-fn use_node(config: &mut Config, node: &Node) {
-    config.chain.network = Network::Regtest;
-    config.chain.bitcoind = bitcoind::Config {
-        url: node.url(),
-        cookie_file: Some(node.cookie_file()),
-        user: None,
-        password: None,
-        ..config.chain.bitcoind.clone()
-    };
 }
 
 /// A node that answers, with coins to give away, and with a tip of today: an old one counts as still syncing.
