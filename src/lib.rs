@@ -16,4 +16,6 @@ pub mod store;
 pub mod chain;
 pub mod flows;
 
+pub mod http;
+
 pub mod crash;

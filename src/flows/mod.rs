@@ -17,6 +17,7 @@ pub mod scan;
 pub mod send;
 mod spend;
 pub mod sync;
+pub mod values;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
