@@ -23,4 +23,6 @@ pub mod app;
 pub mod cli;
 pub mod config;
 
+pub mod http;
+
 pub mod crash;

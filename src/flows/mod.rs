@@ -19,6 +19,7 @@ pub mod scan;
 pub mod send;
 mod spend;
 pub mod sync;
+pub mod values;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
