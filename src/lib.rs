@@ -2,6 +2,8 @@
 //!
 //! The rooms, in reading order. `docs/ARCHITECTURE.md` is the map; `tests/tidy.rs` checks who may import whom.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::string_slice, clippy::let_underscore_must_use))]
+
 pub mod clock;
 pub mod ids;
 pub mod money;

@@ -72,7 +72,7 @@ pub fn payment_with(keys: &[KeyPath], outputs: Vec<(TxOut, Option<KeyPath>)>) ->
     let transaction = Transaction {
         version: Version::TWO,
         lock_time: LockTime::ZERO,
-        input: (0..keys.len() as u32).map(txin).collect(),
+        input: (0..).take(keys.len()).map(txin).collect(),
         output: outputs.iter().map(|(txout, _)| txout.clone()).collect(),
     };
     let mut psbt = Psbt::from_unsigned_tx(transaction).unwrap();

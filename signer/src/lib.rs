@@ -7,6 +7,8 @@
 //! Absent on purpose: network access, a clock, script-path spends, and any key outside `/0` of the two accounts. Were
 //! more keys signed, a gateway that strays would work here and fail with the signers that its users have.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::string_slice, clippy::let_underscore_must_use))]
+
 pub mod authorization;
 pub mod describe;
 pub mod error;

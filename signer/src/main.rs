@@ -3,7 +3,6 @@
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitcoin::{Amount, Network};
 use clap::{Args, Parser, Subcommand};
@@ -171,11 +170,12 @@ fn sign(file: PathBuf, json: bool, limits: &Limits) -> Result<(), Failure> {
 }
 
 /// Only a warning: this machine's clock may be wrong, and the gateway refuses what has expired.
+#[expect(clippy::disallowed_types, reason = "a program that ends at once has no Clock to be handed")]
 fn warn_if_expired(summary: &Summary) {
     let Kind::Authorization(authorization) = &summary.kind else {
         return;
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
     if authorization.expires_unix <= now {
         eprintln!("warning: it has expired; the gateway will refuse it");
     }

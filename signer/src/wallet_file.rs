@@ -69,7 +69,7 @@ impl WalletFile {
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
         written.map_err(|source| {
             // Half a wallet must not stand in the way of the next try; it was made a moment ago and by us.
-            let _ = fs::remove_file(&self.path);
+            drop(fs::remove_file(&self.path));
             self.io_error(source)
         })
     }

@@ -1,5 +1,7 @@
 //! Pure machines: what a request may become, and what has to be written when it does. No async, no IO, no database.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 pub mod address;
 pub mod deposit;
 pub mod onchain_send;

@@ -74,15 +74,16 @@ fn key_spend_signature(index: usize, input: &Input) -> Result<bitcoin::taproot::
     };
     match signature.sighash_type {
         TapSighashType::Default | TapSighashType::All => Ok(signature),
-        _ => Err(PsbtProblem::BadSighash(index)),
+        TapSighashType::None
+        | TapSighashType::Single
+        | TapSighashType::AllPlusAnyoneCanPay
+        | TapSighashType::NonePlusAnyoneCanPay
+        | TapSighashType::SinglePlusAnyoneCanPay => Err(PsbtProblem::BadSighash(index)),
     }
 }
 
 fn parse_witness(index: usize, witness: &Witness) -> Result<bitcoin::taproot::Signature, PsbtProblem> {
-    let item = match (witness.len(), witness.nth(0)) {
-        (1, Some(item)) => item,
-        _ => return Err(PsbtProblem::BadSignature(index)),
-    };
+    let (1, Some(item)) = (witness.len(), witness.nth(0)) else { return Err(PsbtProblem::BadSignature(index)) };
     let (signature, sighash_type) = match item.len() {
         64 => (item, TapSighashType::Default),
         65 => {

@@ -155,18 +155,21 @@ async fn fetch(flows: &Flows, coins: &[ScannedCoin]) -> Result<HashMap<Txid, Fet
     let mut blocks: HashMap<u32, Option<(BlockHash, i64)>> = HashMap::new();
     let mut fetched = HashMap::new();
     for coin in coins {
-        if !blocks.contains_key(&coin.height) {
-            let block = match flows.chain().block_hash(coin.height).await? {
-                Some(hash) => Some((hash, i64::from(flows.chain().block(hash).await?.header.time))),
-                None => None,
-            };
-            blocks.insert(coin.height, block);
-        }
-        let Some(Some((hash, mined_at))) = blocks.get(&coin.height).copied() else { continue };
+        let block = match blocks.get(&coin.height) {
+            Some(known) => *known,
+            None => block_time(flows, coin.height).await?,
+        };
+        blocks.insert(coin.height, block);
+        let Some((hash, mined_at)) = block else { continue };
         let raw = flows.chain().confirmed_transaction(coin.outpoint.txid, hash).await?;
         fetched.insert(coin.outpoint.txid, Fetched { mined_at, raw });
     }
     Ok(fetched)
+}
+
+async fn block_time(flows: &Flows, height: u32) -> Result<Option<(BlockHash, i64)>, Error> {
+    let Some(hash) = flows.chain().block_hash(height).await? else { return Ok(None) };
+    Ok(Some((hash, i64::from(flows.chain().block(hash).await?.header.time))))
 }
 
 struct Finish {

@@ -66,14 +66,14 @@ impl Model {
                 if held < amount {
                     return Err(Refusal::HoldMismatch);
                 }
-                self.shift(posting, amount, -held)
+                self.shift(posting, amount, held.checked_neg().ok_or(Refusal::Overflow)?)
             }
             Kind::VoidHold(hold) => {
                 let held = self.take_hold(hold, posting)?;
                 if held != amount {
                     return Err(Refusal::HoldMismatch);
                 }
-                self.shift(posting, 0, -held)
+                self.shift(posting, 0, held.checked_neg().ok_or(Refusal::Overflow)?)
             }
         }
     }

@@ -31,6 +31,7 @@ impl Amount {
 
     /// A whole number of satoshis always fits: there are 2.1 quadrillion of them.
     #[must_use]
+    #[expect(clippy::arithmetic_side_effects, reason = "the largest Sat is 2.1e15, and 2.1e18 msat fit")]
     pub const fn from_sat(sat: Sat) -> Self {
         Self(sat.to_u64() * MSAT_PER_SAT)
     }
@@ -42,6 +43,7 @@ impl Amount {
 
     /// The amount as a database keeps it.
     #[must_use]
+    #[expect(clippy::cast_possible_wrap, reason = "no amount is above i64::MAX")]
     pub const fn as_bigint(self) -> i64 {
         self.0 as i64
     }

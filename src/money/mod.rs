@@ -1,5 +1,7 @@
 //! Money with its unit in the type. Nothing here has operators: whoever adds two amounts says what happens when they don't fit.
 
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
 mod amount;
 mod asset;
 mod rate;

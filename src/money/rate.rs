@@ -16,6 +16,7 @@ impl FeeRate {
     pub const ABSURD: Self = Self(100_000_000);
 
     #[must_use]
+    #[expect(clippy::arithmetic_side_effects, reason = "1,000 times a u32 fits a u64")]
     pub const fn from_sat_per_vb(rate: u32) -> Self {
         Self(rate as u64 * 1_000)
     }
@@ -29,6 +30,12 @@ impl FeeRate {
     ///
     /// # Errors
     /// When it isn't a finite number above zero, or is absurd.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "what is cast was checked to be between 1 and ABSURD, where a float is exact"
+    )]
     pub fn from_btc_per_kvb(rate: f64) -> Result<Self, OutOfRange> {
         // 1 BTC/kvB = 100,000 sat/vB = 100,000,000 of our unit.
         let milli = rate * 100_000_000.0;
@@ -44,6 +51,7 @@ impl FeeRate {
     }
 
     #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "for show; fees are computed from the integer")]
     pub fn sat_per_vb(self) -> f64 {
         self.0 as f64 / 1_000.0
     }

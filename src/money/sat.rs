@@ -32,6 +32,7 @@ impl Sat {
     }
 
     #[must_use]
+    #[expect(clippy::cast_possible_wrap, reason = "no number of satoshis is above 2.1e15")]
     pub const fn as_bigint(self) -> i64 {
         self.0 as i64
     }

@@ -139,9 +139,9 @@ async fn write_in_groups(mut conn: Conn, mut queue: mpsc::Receiver<Box<dyn Job>>
             // What is left of the transaction, if anything is; there may be none to roll back.
             drop(sqlx::raw_sql("ROLLBACK").execute(&mut conn).await);
         }
-        let outcome = committed.as_ref().map(|()| ()).map_err(ToString::to_string);
+        let outcome = committed.map_err(|error| error.to_string());
         for job in group {
-            job.answer(outcome.as_ref().map(|()| ()).map_err(String::as_str));
+            job.answer(outcome.as_ref().copied().map_err(String::as_str));
         }
     }
     drop(conn.close().await);

@@ -210,7 +210,7 @@ impl ChainBackend for Bitcoind {
 
     async fn block(&self, hash: BlockHash) -> Result<Block, PortError> {
         match self.client.call::<String>(Call::new("getblock", json!([hash, 0]))).await? {
-            Ok(hex) => map::block(&hex, hash),
+            Ok(hex) => checked_block(hex, hash).await,
             Err(no) if no.code == code::MISC => Err(misconfigured(format!("block {hash}: {}", no.message))),
             Err(no) => Err(refused_call(&no)),
         }
@@ -305,6 +305,12 @@ impl ChainBackend for Bitcoind {
         let fee: SmartFee = self.client.ask(Call::new("estimatesmartfee", json!([target, "economical"]))).await?;
         map::fee_rate(&fee)
     }
+}
+
+/// A full block takes tens of milliseconds to read and to hash: other work goes on meanwhile.
+async fn checked_block(hex: String, asked: BlockHash) -> Result<Block, PortError> {
+    let checking = tokio::task::spawn_blocking(move || map::block(&hex, asked));
+    checking.await.map_err(|_| unreachable("stopped while reading a block"))?
 }
 
 /// The result of a call that has to succeed.

@@ -107,8 +107,7 @@ impl FakeChain {
         let state = &mut self.lock().state;
         for _ in 0..blocks {
             let waiting = state.waiting_in_order();
-            // The mempool holds only what can be mined, in this order.
-            let _: Result<BlockRef, FakeError> = state.mine(waiting);
+            state.mine_checked(waiting);
         }
         state.tip()
     }
@@ -117,7 +116,7 @@ impl FakeChain {
     pub fn mine_empty(&self, blocks: u32) -> BlockRef {
         let state = &mut self.lock().state;
         for _ in 0..blocks {
-            let _: Result<BlockRef, FakeError> = state.mine(Vec::new());
+            state.mine_checked(Vec::new());
         }
         state.tip()
     }

@@ -120,15 +120,28 @@ async fn an_answer_has_to_be_the_one_to_the_question() {
         let (single, batch) = (adapter.fee_rate(6).await, adapter.info().await);
         assert!(is_nonsense(&single) && is_nonsense(&batch), "{body}: {single:?} {batch:?}");
     }
-    let (_server, adapter) = always(200, &" ".repeat((64 << 20) + 1)).await;
+    let good = r#"{"result":{},"error":null,"id":0}"#;
+    let (_server, adapter) = always(200, good).await;
+    assert_eq!(adapter.fee_rate(6).await, Ok(None));
+    let (_server, adapter) = always(200, &format!("{good}{}", " ".repeat(64 << 20))).await;
     assert!(is_nonsense(&adapter.fee_rate(6).await), "more than anybody wants to read");
+
+    let hash = BlockHash::all_zeros();
+    let answer = |id: u64, result: Value| json!({ "result": result, "error": null, "id": id });
+    let mut answers = vec![answer(0, chain_info(hash, 9)), answer(1, json!(hash))];
+    let (_server, adapter) = always(200, &json!(answers).to_string()).await;
+    assert!(adapter.info().await.is_ok());
+    answers.push(answer(2, json!(hash)));
+    let (_server, adapter) = always(200, &json!(answers).to_string()).await;
+    assert!(is_nonsense(&adapter.info().await), "more answers than questions");
 }
 
 #[tokio::test]
 async fn silence_ends_at_the_deadline() {
     let (_server, adapter) = canned(|_, _| Canned::Silence).await;
     let started = Instant::now();
-    assert!(is_unreachable(&adapter.fee_rate(6).await));
+    let answer = tokio::time::timeout(TIMEOUT * 3, adapter.fee_rate(6)).await.expect("it gives up by itself");
+    assert!(is_unreachable(&answer));
     assert!(started.elapsed() >= TIMEOUT && started.elapsed() < TIMEOUT * 3, "{:?}", started.elapsed());
 }
 
@@ -159,11 +172,17 @@ async fn a_block_has_to_be_the_one_asked_for_and_whole() {
     let hash = honest.block_hash();
     assert_eq!(block_from(&honest, hash).await, Ok(honest.clone()));
 
-    let falsifications: [(&str, Falsify); 6] = [
+    let falsifications: [(&str, Falsify); 7] = [
         ("another header", |block| block.header.nonce ^= 1),
         ("more money", |block| block.txdata[1].output[0].value *= 2),
         ("a transaction left out", |block| drop(block.txdata.pop())),
         ("the same merkle root with the last transaction twice", |block| block.txdata.push(block.txdata[1].clone())),
+        ("more money, and no witnesses to commit to", |block| {
+            for input in block.txdata.iter_mut().flat_map(|tx| &mut tx.input) {
+                input.witness = Witness::new();
+            }
+            block.txdata[1].output[0].value *= 2;
+        }),
         ("another witness", |block| block.txdata[1].input[0].witness = Witness::from_slice(&[[2; 64]])),
         ("nothing in it", |block| block.txdata.clear()),
     ];
@@ -253,6 +272,17 @@ async fn one_answer_belongs_to_one_tip() {
     let (_server, adapter) = restless(100).await;
     assert!(is_unreachable(&adapter.mempool().await));
     assert!(is_unreachable(&adapter.still_unspent(&[output]).await));
+}
+
+#[tokio::test]
+async fn an_output_seen_at_another_tip_is_not_counted() {
+    let (_server, adapter) = canned(|method, _| match method {
+        "getblockchaininfo" => Canned::Result(chain_info(BlockHash::all_zeros(), 1)),
+        "getbestblockhash" => Canned::Result(json!(BlockHash::all_zeros())),
+        _ => Canned::Result(json!({ "bestblock": BlockHash::from_byte_array([1; 32]) })),
+    })
+    .await;
+    assert!(is_unreachable(&adapter.still_unspent(&[OutPoint { txid: Txid::all_zeros(), vout: 0 }]).await));
 }
 
 /// What the adapter says when `sendrawtransaction` is answered like this, and the look-ups after it like that.

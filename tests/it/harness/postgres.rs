@@ -1,10 +1,9 @@
 //! A PostgreSQL of the tests' own: one cluster for the whole run, one database for each story.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
@@ -12,11 +11,9 @@ use super::bitcoind::skip;
 
 /// PostgreSQL refuses to run as root; this user is on every Debian.
 const UNPRIVILEGED: &str = "nobody";
-const READY_WITHIN: Duration = Duration::from_secs(30);
 
 struct Cluster {
     folder: PathBuf,
-    server: Mutex<Child>,
 }
 
 /// The address of a new, empty database; `None` after a loud skip where there is no PostgreSQL.
@@ -49,49 +46,40 @@ fn start() -> Option<Cluster> {
     run(unprivileged(&bin.join("initdb"))
         .args(["--username=sluice", "--auth=trust", "--no-sync", "--encoding=UTF8", "-D"])
         .arg(&data));
-    let server = unprivileged(&bin.join("postgres"))
-        .arg("-D")
+    let settings = format!("-c listen_addresses= -c max_connections=300 -k {}", folder.display());
+    // Returns when the server answers, or fails with its log.
+    run(unprivileged(&bin.join("pg_ctl"))
+        .args(["start", "--wait", "-D"])
         .arg(&data)
-        .args(["-c", "listen_addresses=", "-c", "max_connections=300", "-k"])
-        .arg(&folder)
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create("/dev/null").expect("a null device"))
-        .spawn()
-        .expect("PostgreSQL starts");
-    let cluster = Cluster { folder, server: Mutex::new(server) };
-    wait_until_ready(&bin, &cluster);
-    register_stop(&cluster);
-    Some(cluster)
+        .arg("-l")
+        .arg(folder.join("log"))
+        .arg("-o")
+        .arg(settings));
+    stop_after_this_process(&bin, &folder);
+    Some(Cluster { folder })
 }
 
-fn wait_until_ready(bin: &Path, cluster: &Cluster) {
-    let deadline = Instant::now() + READY_WITHIN;
-    loop {
-        let ready = Command::new(bin.join("pg_isready")).arg("-q").arg("-h").arg(&cluster.folder).status();
-        if ready.is_ok_and(|status| status.success()) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "PostgreSQL was not ready in time");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// The test process has no last word of its own: a child of PostgreSQL's outlives it unless the kernel is told otherwise.
-fn register_stop(cluster: &Cluster) {
-    let pid = cluster.server.lock().expect("not poisoned").id();
-    let folder = cluster.folder.clone();
-    let me = std::process::id();
+/// A test process has no last word of its own. A watcher in another session stops the server once this process is gone.
+fn stop_after_this_process(bin: &Path, folder: &Path) {
+    let stop = unprivileged(&bin.join("pg_ctl"));
+    let stop: Vec<String> = std::iter::once(stop.get_program())
+        .chain(stop.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     let watch = format!(
-        "while kill -0 {me} 2>/dev/null; do sleep 0.5; done; kill -INT {pid} 2>/dev/null; sleep 2; rm -rf '{}'",
-        folder.display()
+        "cd /; (while kill -0 {me} 2>/dev/null; do sleep 0.5; done; {stop} stop -m immediate -D '{folder}/data'; rm -rf '{folder}') &",
+        me = std::process::id(),
+        stop = stop.join(" "),
+        folder = folder.display(),
     );
-    Command::new("setsid")
+    let shell = Command::new("setsid")
         .args(["sh", "-c", &watch])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
+        .status()
         .expect("a watcher starts");
+    assert!(shell.success(), "the watcher of PostgreSQL did not start");
 }
 
 fn unprivileged(program: &Path) -> Command {
@@ -105,8 +93,7 @@ fn unprivileged(program: &Path) -> Command {
 }
 
 fn is_root() -> bool {
-    // SAFETY: asks for a number; nothing can go wrong.
-    unsafe { libc::geteuid() == 0 }
+    rustix::process::geteuid().is_root()
 }
 
 fn run(command: &mut Command) {
