@@ -3,3 +3,5 @@
 
 pub mod bitcoind;
 pub mod canned;
+pub mod postgres;
+pub mod rig;
