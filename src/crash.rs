@@ -18,8 +18,8 @@ pub const POINTS: &[&str] = &[
 /// Dies here, at once and without clean-up, when a test asked for it.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
         let wanted = std::env::var(VARIABLE).ok()?;

@@ -78,11 +78,7 @@ impl FromStr for WalletId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
         let lower_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-        if text.len() == Self::LENGTH && text.chars().all(lower_hex) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(BadId)
-        }
+        if text.len() == Self::LENGTH && text.chars().all(lower_hex) { Ok(Self(text.to_owned())) } else { Err(BadId) }
     }
 }
 

@@ -15,10 +15,16 @@ pub enum State {
     /// In the mempool.
     Seen,
     /// In a block that is not yet deep enough.
-    Mined { height: u32 },
-    Confirmed { height: u32 },
+    Mined {
+        height: u32,
+    },
+    Confirmed {
+        height: u32,
+    },
     /// Another transaction spent what it was paid with.
-    Replaced { by: Txid },
+    Replaced {
+        by: Txid,
+    },
     /// It left the mempool without a successor.
     Evicted,
     /// Its block is no longer part of the chain.
@@ -39,11 +45,15 @@ pub struct Deposit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     InMempool,
-    Mined { height: u32 },
+    Mined {
+        height: u32,
+    },
     /// The block it is in is deep enough.
     Deep,
     Unmined,
-    Replaced { by: Txid },
+    Replaced {
+        by: Txid,
+    },
     Evicted,
 }
 
@@ -87,7 +97,9 @@ impl Machine for Deposit {
                 | State::Evicted
                 | State::Reorged,
             ) => State::Mined { height: *height },
-            (Event::Deep, State::Mined { height } | State::Confirmed { height }) => State::Confirmed { height: *height },
+            (Event::Deep, State::Mined { height } | State::Confirmed { height }) => {
+                State::Confirmed { height: *height }
+            }
             (Event::Deep, State::Seen | State::Replaced { .. } | State::Evicted | State::Reorged) => {
                 return Err(Illegal { state: self.state(), event: "deep" });
             }

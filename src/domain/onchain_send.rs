@@ -59,14 +59,30 @@ impl Role {
 pub enum State {
     AwaitingSignature,
     /// A signed version is out, or being offered. `last_error` says why no node has taken it yet.
-    Broadcast { txid: Txid, last_error: Option<String> },
+    Broadcast {
+        txid: Txid,
+        last_error: Option<String>,
+    },
     /// In a block that is not yet deep enough.
-    Seen { txid: Txid, height: u32, role: Role },
-    Confirmed { txid: Txid, height: u32 },
+    Seen {
+        txid: Txid,
+        height: u32,
+        role: Role,
+    },
+    Confirmed {
+        txid: Txid,
+        height: u32,
+    },
     /// The cancelling version is deep enough.
-    Cancelled { txid: Txid, height: u32 },
+    Cancelled {
+        txid: Txid,
+        height: u32,
+    },
     /// Another transaction took a coin of it. `signed` is the version to go back to if that is undone.
-    Conflicted { by: Txid, signed: Option<Txid> },
+    Conflicted {
+        by: Txid,
+        signed: Option<Txid>,
+    },
     /// No signature came in time. Its transaction is in the client's hands and stays watched.
     Expired,
 }
@@ -251,7 +267,9 @@ impl OnchainSend {
 
     fn mined(&self, txid: Txid, height: u32, role: Role) -> Transition<Self> {
         match self.state {
-            State::Seen { txid: t, height: h, .. } | State::Confirmed { txid: t, height: h } | State::Cancelled { txid: t, height: h }
+            State::Seen { txid: t, height: h, .. }
+            | State::Confirmed { txid: t, height: h }
+            | State::Cancelled { txid: t, height: h }
                 if t == txid && h == height =>
             {
                 self.unchanged()
@@ -287,7 +305,9 @@ impl OnchainSend {
 
     fn unmined(&self, txid: Txid) -> Transition<Self> {
         match self.state {
-            State::Seen { txid: t, .. } | State::Confirmed { txid: t, .. } | State::Cancelled { txid: t, .. } if t == txid => {
+            State::Seen { txid: t, .. } | State::Confirmed { txid: t, .. } | State::Cancelled { txid: t, .. }
+                if t == txid =>
+            {
                 self.to(State::Broadcast { txid, last_error: None })
                     .event("onchain_send.reorged", json!({ "txid": txid }))
                     .effect(Effect::Broadcast(txid))

@@ -22,7 +22,12 @@ pub struct FeeCaps {
 
 impl Default for FeeCaps {
     fn default() -> Self {
-        Self { max_rate_sat_per_vb: 1_000, max_fee_sat: 1_000_000, max_fee_percent: 25, percent_applies_above_sat: 20_000 }
+        Self {
+            max_rate_sat_per_vb: 1_000,
+            max_fee_sat: 1_000_000,
+            max_fee_percent: 25,
+            percent_applies_above_sat: 20_000,
+        }
     }
 }
 

@@ -162,13 +162,7 @@ impl WalletKeys {
             (Account::Colored, true) => 827_166,
             (Account::Colored, false) => 827_167,
         };
-        DerivationPath::from(vec![
-            hardened(86),
-            hardened(coin),
-            hardened(0),
-            KEYCHAIN,
-            ChildNumber::Normal { index },
-        ])
+        DerivationPath::from(vec![hardened(86), hardened(coin), hardened(0), KEYCHAIN, ChildNumber::Normal { index }])
     }
 
     #[must_use]

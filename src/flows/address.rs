@@ -79,9 +79,8 @@ async fn issue(
     idempotency: Option<Idempotency>,
     only_if: OnlyIf,
 ) -> Result<Request<ReceiveAddress>, Error> {
-    let id = idempotency
-        .as_ref()
-        .map_or_else(RequestId::fresh, |key| RequestId::from_idempotency_key(&keys.id(), &key.key));
+    let id =
+        idempotency.as_ref().map_or_else(RequestId::fresh, |key| RequestId::from_idempotency_key(&keys.id(), &key.key));
     let issue = IssueAddress {
         id,
         keys: keys.clone(),
@@ -120,7 +119,8 @@ impl Write for IssueAddress {
         {
             return Ok(current);
         }
-        let (index, address) = next_script(tx, &self.keys, Account::Vanilla, Purpose::Receive, self.id, self.lookahead).await?;
+        let (index, address) =
+            next_script(tx, &self.keys, Account::Vanilla, Purpose::Receive, self.id, self.lookahead).await?;
         self.remember(tx, &wallet).await?;
         let machine = ReceiveAddress { address, index, state: State::Open };
         let request = self.request(&wallet, machine, now);

@@ -102,7 +102,10 @@ mod tests {
     fn strangers_coins_wait_and_own_change_does_not() {
         assert!(!is_ripe(&coin(None), 100, 1));
         assert!(is_ripe(&Coin { own: true, ..coin(None) }, 100, 1));
-        assert!(!is_ripe(&Coin { own: true, in_mempool: false, ..coin(None) }, 100, 1), "offered is not in the mempool");
+        assert!(
+            !is_ripe(&Coin { own: true, in_mempool: false, ..coin(None) }, 100, 1),
+            "offered is not in the mempool"
+        );
         assert!(is_ripe(&coin(Some(98)), 100, 3));
         assert!(!is_ripe(&coin(Some(99)), 100, 3));
     }

@@ -1,8 +1,121 @@
 //! Doing what has to be done outside, once more where a flow could not.
 
-use super::{Error, Flows};
+use async_trait::async_trait;
+use bitcoin::{Transaction, Txid};
+
+use super::{Error, Flows, ingest};
+use crate::crash;
+use crate::domain::Effect;
+use crate::domain::onchain_send::{Event, OnchainSend, State};
+use crate::ids::RequestId;
+use crate::ports::PortError;
+use crate::ports::chain::BroadcastOutcome;
+use crate::store::effects::{self, Due};
+use crate::store::{StoreError, Tx, Write, apply, issued, requests};
+
+/// Effects that one call takes on.
+const BATCH: u32 = 20;
 
 /// Does what is due; answers how many effects that were.
-pub async fn run_due(_flows: &Flows) -> Result<usize, Error> {
-    todo!()
+///
+/// # Errors
+/// When the store can't be used. A node that does not answer is no error here: the effect stays due.
+pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
+    let due = flows.store().write(ClaimDue).await?;
+    for item in &due {
+        let Effect::Broadcast(txid) = item.effect;
+        match still_wanted(flows, item.request, txid).await? {
+            Some(transaction) => offer(flows, item.request, &transaction).await?,
+            None => flows.store().write(Finish(item.effect.clone())).await?,
+        }
+    }
+    Ok(due.len())
+}
+
+/// The signed transaction, as long as it is the version that stands for its request and is in no block.
+async fn still_wanted(flows: &Flows, request: RequestId, txid: Txid) -> Result<Option<Transaction>, Error> {
+    let mut conn = flows.store().read().await?;
+    let Some(request) = requests::load::<OnchainSend>(&mut conn, request).await? else { return Ok(None) };
+    if !matches!(request.machine.state, State::Broadcast { txid: current, .. } if current == txid) {
+        return Ok(None);
+    }
+    Ok(issued::by_txid(&mut conn, txid).await?.and_then(|version| version.signed_tx))
+}
+
+/// Offers a transaction to the network and writes down what the node said. What it said moves no money: only a block does.
+///
+/// # Errors
+/// When the store can't be used. The effect's row stays due then.
+pub(super) async fn offer(flows: &Flows, request: RequestId, transaction: &Transaction) -> Result<(), Error> {
+    let said = flows.chain().broadcast(transaction).await;
+    crash::point("end.broadcast");
+    flows.store().write(Offered { flows: flows.clone(), request, transaction: transaction.clone(), said }).await?;
+    crash::point("effects.offered");
+    Ok(())
+}
+
+struct Offered {
+    flows: Flows,
+    request: RequestId,
+    transaction: Transaction,
+    said: Result<BroadcastOutcome, PortError>,
+}
+
+#[async_trait]
+impl Write for Offered {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let txid = self.transaction.compute_txid();
+        let effect = Effect::Broadcast(txid);
+        match &self.said {
+            Ok(BroadcastOutcome::InMempool) => {
+                let (policy, network) = (self.flows.policy(), self.flows.network());
+                ingest::take_in(tx, policy, network, &self.transaction, ingest::Sighting::mempool()).await?;
+                self.tell(tx, Event::Accepted { txid }).await?;
+                effects::done(tx, &effect).await
+            }
+            // The follower has read that block, or will.
+            Ok(BroadcastOutcome::InChain) => effects::done(tx, &effect).await,
+            Ok(BroadcastOutcome::Refused { reason }) => {
+                self.tell(tx, Event::Refused { txid, reason: reason.clone() }).await?;
+                effects::postpone(tx, &effect, reason).await
+            }
+            Err(error) => {
+                self.tell(tx, Event::Refused { txid, reason: error.to_string() }).await?;
+                effects::postpone(tx, &effect, &error.to_string()).await
+            }
+        }
+    }
+}
+
+impl Offered {
+    async fn tell(&self, tx: &mut Tx<'_>, event: Event) -> Result<(), StoreError> {
+        apply::advance::<OnchainSend>(tx, self.request, &event).await.map(drop)
+    }
+}
+
+struct ClaimDue;
+
+#[async_trait]
+impl Write for ClaimDue {
+    type Output = Vec<Due>;
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<Due>, StoreError> {
+        effects::claim_due(tx, BATCH).await
+    }
+}
+
+struct Finish(Effect);
+
+#[async_trait]
+impl Write for Finish {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        effects::done(tx, &self.0).await
+    }
 }

@@ -31,7 +31,9 @@ impl Write for ExpireOverdue {
         for request in &overdue {
             match request {
                 AnyRequest::Address(request) => {
-                    apply::advance::<address::ReceiveAddress>(tx, request.id, &address::Event::TimedOut).await.map(drop)?;
+                    apply::advance::<address::ReceiveAddress>(tx, request.id, &address::Event::TimedOut)
+                        .await
+                        .map(drop)?;
                 }
                 AnyRequest::Send(request) => {
                     apply::advance::<onchain_send::OnchainSend>(tx, request.id, &onchain_send::Event::TimedOut)

@@ -9,7 +9,9 @@ mod error;
 pub mod expiry;
 pub mod fees;
 pub mod follow;
+pub mod health;
 pub mod history;
+mod ingest;
 pub mod keys;
 pub mod register;
 pub mod scan;
@@ -17,10 +19,10 @@ pub mod send;
 mod spend;
 pub mod sync;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use bitcoin::Network;
+use bitcoin::{Network, Txid};
 use serde::{Deserialize, Serialize};
 
 pub use error::{Code, Error};
@@ -87,6 +89,8 @@ struct Inner {
     choosing: Mutex<HashMap<WalletId, Weak<tokio::sync::Mutex<()>>>>,
     /// Woken when the follower has moved.
     moved: tokio::sync::Notify,
+    /// The mempool as the follower last saw it: only what is new is fetched.
+    mempool_seen: Mutex<Arc<HashSet<Txid>>>,
 }
 
 /// A caller's idempotency key, and the hash of what was asked with it.
@@ -100,7 +104,9 @@ impl Flows {
     #[must_use]
     pub fn new(store: Store, chain: Arc<dyn ChainBackend>, network: Network, policy: Policy) -> Self {
         let choosing = Mutex::new(HashMap::new());
-        Self { inner: Arc::new(Inner { store, chain, network, policy, choosing, moved: tokio::sync::Notify::new() }) }
+        let moved = tokio::sync::Notify::new();
+        let mempool_seen = Mutex::default();
+        Self { inner: Arc::new(Inner { store, chain, network, policy, choosing, moved, mempool_seen }) }
     }
 
     #[must_use]
@@ -132,6 +138,23 @@ impl Flows {
 
     fn now(&self) -> Timestamp {
         self.store().clock().now()
+    }
+
+    fn mempool_seen(&self) -> Arc<HashSet<Txid>> {
+        Arc::clone(&self.inner.mempool_seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Remembers what was looked at, unless somebody asked meanwhile for everything to be looked at again.
+    fn remember_mempool(&self, before: &Arc<HashSet<Txid>>, now: Arc<HashSet<Txid>>) {
+        let mut seen = self.inner.mempool_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&seen, before) {
+            *seen = now;
+        }
+    }
+
+    /// Has the whole mempool looked at again: scripts are watched that were not when it was read.
+    fn forget_mempool(&self) {
+        *self.inner.mempool_seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
     }
 
     /// The lock under which coins of a wallet are chosen in this process.

@@ -104,5 +104,9 @@ fn in_use(account: Account) -> Error {
         Account::Vanilla => "xpub-van",
         Account::Colored => "xpub-col",
     };
-    Error::Field { code: Code::KeychainInUse, field, reason: "this key belongs to another registered wallet".to_owned() }
+    Error::Field {
+        code: Code::KeychainInUse,
+        field,
+        reason: "this key belongs to another registered wallet".to_owned(),
+    }
 }

@@ -1,12 +1,36 @@
 //! Sending the client's own coins: `begin` chooses and sets aside, the client signs, `end` checks and broadcasts.
 
-use crate::clock::Timestamp;
-use crate::domain::onchain_send::Door;
-use crate::domain::wallet::WalletKeys;
-use crate::ids::RequestId;
-use crate::money::Sat;
+use std::str::FromStr;
 
-use super::{Error, Flows, Idempotency};
+use async_trait::async_trait;
+use bitcoin::absolute::LockTime;
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::{Address, ScriptBuf, Transaction, Txid};
+
+use super::balance::is_ripe;
+use super::history::Send;
+use super::spend::{self, MAX_INPUTS, Plan, Planned, Unplannable};
+use super::{Code, Error, Flows, Idempotency, address, effects, ingest};
+use crate::clock::Timestamp;
+use crate::crash;
+use crate::domain::onchain_send::{Door, Event, OnchainSend, Role, State, Terms};
+use crate::domain::psbt;
+use crate::domain::wallet::{Account, WalletKeys};
+use crate::domain::{Machine, Request, Transition};
+use crate::ids::{RequestId, WalletId};
+use crate::money::{FeeRate, Sat};
+use crate::ports::chain::BlockRef;
+use crate::store::chain::{self, Coin};
+use crate::store::idempotency::{self, Remembered};
+use crate::store::issued::{self, IssuedTx};
+use crate::store::requests;
+use crate::store::wallets::{self, Purpose};
+use crate::store::{Retryable, StoreError, Tx, Write, apply, halts, leases};
+
+/// How often coins are chosen anew when somebody else took one meanwhile.
+const CHOICES: u32 = 12;
+/// Characters of a caller's own reference or label.
+pub const REFERENCE_MAX: usize = 256;
 
 /// What a caller asks for.
 #[derive(Clone, Debug)]
@@ -37,20 +61,528 @@ pub struct Begun {
     pub expires_at: Timestamp,
 }
 
-pub async fn begin(
-    _flows: &Flows,
-    _keys: &WalletKeys,
-    _wanted: BeginSend,
-    _idempotency: Option<Idempotency>,
-) -> Result<Begun, Error> {
-    todo!()
+impl Begun {
+    pub(super) fn of(issued: &IssuedTx) -> Self {
+        Self { psbt: issued.psbt.clone(), request: issued.request, fee: issued.fee, expires_at: issued.expires_at }
+    }
 }
 
-pub async fn end(
-    _flows: &Flows,
-    _wallet: &crate::ids::WalletId,
-    _door: Door,
-    _signed_psbt: &str,
-) -> Result<super::history::Send, Error> {
-    todo!()
+// ---- begin ----
+
+/// Chooses coins, sets them aside and hands out the transaction to sign.
+///
+/// # Errors
+/// Every reason for which such a send can't begin, each with its own code. Nothing is set aside then.
+pub async fn begin(
+    flows: &Flows,
+    keys: &WalletKeys,
+    wanted: BeginSend,
+    idempotency: Option<Idempotency>,
+) -> Result<Begun, Error> {
+    if let Some(begun) = answered_before(flows, &keys.id(), idempotency.as_ref()).await? {
+        return Ok(begun);
+    }
+    let to = destination(flows, &wanted)?;
+    check_terms(flows, &wanted, &to)?;
+    refuse_while_halted(flows).await?;
+    let lock = flows.choosing(&keys.id());
+    let _one_at_a_time = lock.lock().await;
+    for attempt in 0..CHOICES {
+        if let Some(begun) = answered_before(flows, &keys.id(), idempotency.as_ref()).await? {
+            return Ok(begun);
+        }
+        let choice = choose(flows, keys, &wanted, &to, attempt).await?;
+        let begin = Begin {
+            keys: keys.clone(),
+            wanted: wanted.clone(),
+            choice,
+            idempotency: idempotency.clone(),
+            flows: flows.clone(),
+        };
+        match flows.store().write(begin).await {
+            Ok(begun) => {
+                crash::point("begin.committed");
+                return Ok(begun);
+            }
+            Err(Stale::ChooseAgain) => {}
+            Err(Stale::Other(error)) => return Err(error),
+        }
+    }
+    Err(Error::refused(Code::CoinsLeased, "other requests keep taking this wallet's coins; try again"))
+}
+
+/// What an idempotency key was answered with, to the byte.
+pub(super) async fn answered_before(
+    flows: &Flows,
+    wallet: &WalletId,
+    key: Option<&Idempotency>,
+) -> Result<Option<Begun>, Error> {
+    let Some(key) = key else { return Ok(None) };
+    let mut conn = flows.store().read().await?;
+    let id = RequestId::from_idempotency_key(wallet, &key.key);
+    let Some(known) = idempotency::find(&mut conn, id).await? else { return Ok(None) };
+    address::check_same_body(&known, key)?;
+    let txid = known.unsigned_txid.ok_or_else(|| StoreError::Corrupt(format!("{id} began nothing")))?;
+    let issued = issued::by_txid(&mut conn, txid).await?;
+    let issued = issued.ok_or_else(|| StoreError::Corrupt(format!("{txid} is named but was not issued")))?;
+    let request = requests::load::<OnchainSend>(&mut conn, issued.request).await?;
+    let expired = request.is_some_and(|request| request.machine.state == State::Expired);
+    let lapsed = issued.signed_tx.is_none() && issued.expires_at <= flows.now();
+    if expired || lapsed {
+        return Err(expired_error());
+    }
+    Ok(Some(Begun::of(&issued)))
+}
+
+fn expired_error() -> Error {
+    Error::refused(Code::RequestExpired, "no signature came in time and the coins were given back; begin again")
+}
+
+fn destination(flows: &Flows, wanted: &BeginSend) -> Result<ScriptBuf, Error> {
+    let bad = |code, reason: String| Error::Field { code, field: wanted.to_field, reason };
+    let address = Address::<NetworkUnchecked>::from_str(wanted.to.trim())
+        .map_err(|e| bad(Code::InvalidAddress, format!("not a Bitcoin address: {e}")))?;
+    let address = address
+        .require_network(flows.network())
+        .map_err(|_| bad(Code::WrongNetwork, format!("this address is not one of {}", flows.network())))?;
+    Ok(address.script_pubkey())
+}
+
+fn check_terms(flows: &Flows, wanted: &BeginSend, to: &ScriptBuf) -> Result<(), Error> {
+    let policy = flows.policy();
+    policy.fees.check_rate(FeeRate::from_sat_per_vb(wanted.fee_rate))?;
+    policy.signature.choose(wanted.expires_in_seconds)?;
+    let dust = to.minimal_non_dust();
+    if wanted.amount.to_bitcoin() < dust {
+        return Err(Error::Field {
+            code: Code::AmountBelowDust,
+            field: wanted.amount_field,
+            reason: format!("the network does not relay less than {} sat to this address", dust.to_sat()),
+        });
+    }
+    if wanted.reference.as_ref().is_some_and(|text| text.chars().count() > REFERENCE_MAX) {
+        return Err(Error::field("reference", format!("at most {REFERENCE_MAX} characters")));
+    }
+    Ok(())
+}
+
+/// No money goes out while an alarm is in force.
+pub(super) async fn refuse_while_halted(flows: &Flows) -> Result<(), Error> {
+    let mut conn = flows.store().read().await?;
+    match halts::in_force(&mut conn).await?.first() {
+        None => Ok(()),
+        Some(halt) => Err(Error::refused(Code::PayoutsHalted, format!("payouts are stopped: {}", halt.reason))),
+    }
+}
+
+/// Everything decided before the transaction that writes it.
+struct Choice {
+    planned: Planned,
+    change_index: u32,
+}
+
+async fn choose(
+    flows: &Flows,
+    keys: &WalletKeys,
+    wanted: &BeginSend,
+    to: &ScriptBuf,
+    attempt: u32,
+) -> Result<Choice, Error> {
+    let wallet = keys.id();
+    let mut conn = flows.store().read().await?;
+    let tip = chain::cursor(&mut conn).await?.ok_or_else(not_synced)?;
+    let all: Vec<Coin> = chain::unspent(&mut conn, &wallet).await?;
+    let all: Vec<Coin> =
+        all.into_iter().filter(|coin| coin.account == Account::Vanilla && coin.spent_by.is_none()).collect();
+    let change_index = wallets::keychain(&mut conn, &wallet, Account::Vanilla).await?.next_index;
+    let change = wallets::script_at(&mut conn, &wallet, Account::Vanilla, change_index).await?;
+    drop(conn);
+    let change = change.ok_or_else(|| StoreError::Corrupt(format!("{wallet} has no script left for change")))?.script;
+    let depth = flows.policy().min_confirmations.max(wanted.min_confirmations.unwrap_or(0));
+    let (ripe, rest): (Vec<Coin>, Vec<Coin>) =
+        all.into_iter().partition(|coin| coin.leased_by.is_none() && is_ripe(coin, tip.height, depth));
+    let job = PlanJob {
+        keys: keys.clone(),
+        to: to.clone(),
+        amount: wanted.amount,
+        fee_rate: FeeRate::from_sat_per_vb(wanted.fee_rate),
+        deduct_fee: wanted.deduct_fee,
+        change,
+        change_index,
+        lock_time: lock_time(tip, attempt),
+    };
+    let most = flows.policy().fees.clone();
+    let planned = tokio::task::spawn_blocking(move || job.run(ripe, &rest, tip, depth))
+        .await
+        .map_err(|e| StoreError::Unavailable(format!("choosing coins: {e}")))??;
+    most.check_fee(planned.fee, planned.amount_sent)?;
+    Ok(Choice { planned, change_index })
+}
+
+fn not_synced() -> Error {
+    Error::refused(Code::ChainNotSynced, "the chain has not been followed yet; try again shortly")
+}
+
+/// The tip's height, so that nobody gains by mining it into an older block. A transaction that was issued before gets a
+/// lower one, until it is new.
+fn lock_time(tip: BlockRef, attempt: u32) -> LockTime {
+    LockTime::from_height(tip.height.saturating_sub(attempt)).unwrap_or(LockTime::ZERO)
+}
+
+/// Choosing coins, as a value that can be sent to a thread of its own.
+struct PlanJob {
+    keys: WalletKeys,
+    to: ScriptBuf,
+    amount: Sat,
+    fee_rate: FeeRate,
+    deduct_fee: bool,
+    change: ScriptBuf,
+    change_index: u32,
+    lock_time: LockTime,
+}
+
+impl PlanJob {
+    fn run(self, mut ripe: Vec<Coin>, rest: &[Coin], tip: BlockRef, depth: u32) -> Result<Planned, Error> {
+        ripe.sort_by(|a, b| b.amount.cmp(&a.amount).then_with(|| a.outpoint.cmp(&b.outpoint)));
+        let usable = &ripe[..ripe.len().min(MAX_INPUTS)];
+        let plan = Plan {
+            keys: &self.keys,
+            coins: usable,
+            to: &self.to,
+            amount: self.amount,
+            fee_rate: self.fee_rate,
+            deduct_fee: self.deduct_fee,
+            change: &self.change,
+            change_index: self.change_index,
+            lock_time: self.lock_time,
+        };
+        match spend::plan(&plan) {
+            Ok(planned) => Ok(planned),
+            Err(Unplannable::Refused(error)) => Err(error),
+            Err(Unplannable::Short { needed }) => Err(self.why_short(needed.max(self.amount), &ripe, rest, tip, depth)),
+        }
+    }
+
+    /// Tells money that is not there from money that is only not free now.
+    fn why_short(&self, needed: Sat, ripe: &[Coin], rest: &[Coin], tip: BlockRef, depth: u32) -> Error {
+        let sum = |coins: &mut dyn Iterator<Item = &Coin>| Sat::sum(coins.map(|coin| coin.amount)).unwrap_or(Sat::MAX);
+        let free = sum(&mut ripe.iter());
+        let needed = if needed == Sat::MAX { self.amount } else { needed };
+        if free >= needed && ripe.len() > MAX_INPUTS {
+            let largest = sum(&mut ripe.iter().take(MAX_INPUTS));
+            let fee = self.fee_rate.fee(MAX_INPUTS as u64 * 58 + 100).unwrap_or(Sat::MAX);
+            let possible = largest.checked_sub(fee).unwrap_or(Sat::ZERO);
+            return Error::refused(
+                Code::TooManyInputs,
+                format!(
+                    "more than {MAX_INPUTS} coins would be needed; the largest amount possible now is {possible} sat"
+                ),
+            );
+        }
+        let leased = sum(&mut rest.iter().filter(|coin| coin.leased_by.is_some() && is_ripe(coin, tip.height, depth)));
+        let unleased = free.checked_add(leased).unwrap_or(Sat::MAX);
+        let everything = unleased
+            .checked_add(sum(&mut rest.iter().filter(|coin| !is_ripe(coin, tip.height, depth))))
+            .unwrap_or(Sat::MAX);
+        if unleased >= needed {
+            return Error::refused(
+                Code::CoinsLeased,
+                format!(
+                    "{needed} sat are needed and {free} sat are free; the rest is set aside by requests that wait for a signature"
+                ),
+            );
+        }
+        if everything >= needed {
+            return Error::refused(
+                Code::CoinsUnconfirmed,
+                format!("{needed} sat are needed and {free} sat are free; the rest waits for confirmations"),
+            );
+        }
+        Error::insufficient(needed, everything)
+    }
+}
+
+/// The choice no longer fits what is stored.
+pub(super) enum Stale {
+    ChooseAgain,
+    Other(Error),
+}
+
+impl From<StoreError> for Stale {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict(_) => Self::ChooseAgain,
+            other => Self::Other(other.into()),
+        }
+    }
+}
+
+impl From<Error> for Stale {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Store(error) => error.into(),
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl Retryable for Stale {
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::ChooseAgain => false,
+            Self::Other(error) => error.is_retryable(),
+        }
+    }
+}
+
+struct Begin {
+    flows: Flows,
+    keys: WalletKeys,
+    wanted: BeginSend,
+    choice: Choice,
+    idempotency: Option<Idempotency>,
+}
+
+#[async_trait]
+impl Write for Begin {
+    type Output = Begun;
+    type Error = Stale;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Begun, Stale> {
+        let wallet = self.keys.id();
+        let policy = self.flows.policy();
+        let waiting = leases::waiting_requests(tx.conn(), &wallet).await?;
+        if waiting >= i64::from(policy.max_waiting_sends) {
+            return Err(Stale::Other(Error::refused(
+                Code::TooManyOpenRequests,
+                format!("{waiting} sends of this wallet wait for a signature already; end them or let them expire"),
+            )));
+        }
+        let issued = self.issued(tx.now())?;
+        let psbt = &self.choice.planned.psbt;
+        let inputs: Vec<_> = psbt.unsigned_tx.input.iter().map(|input| input.previous_output).collect();
+        require_free(tx, &inputs).await?;
+        let request = self.request(&issued, tx.now());
+        let first = Transition::to(request.machine.clone()).event(
+            "onchain_send.begun",
+            serde_json::json!({
+                "to": self.wanted.to, "amount_sats": request.machine.terms.amount_sent,
+                "fee_sats": issued.fee, "unsigned_txid": issued.unsigned_txid, "expires_at": issued.expires_at.rfc3339(),
+            }),
+        );
+        apply::create(tx, request, first).await?;
+        leases::take(tx, issued.request, &wallet, &inputs).await?;
+        if self.choice.planned.has_change {
+            issue_change(tx, &self.keys, self.choice.change_index, issued.request, policy.lookahead).await?;
+        }
+        issued::insert(tx.conn(), &issued).await?;
+        if let Some(key) = &self.idempotency {
+            let what = Remembered {
+                body_hash: key.body_hash.clone(),
+                request: issued.request,
+                unsigned_txid: Some(issued.unsigned_txid),
+            };
+            idempotency::remember(tx, RequestId::from_idempotency_key(&wallet, &key.key), &wallet, &what).await?;
+        }
+        Ok(Begun::of(&issued))
+    }
+}
+
+impl Begin {
+    fn issued(&self, now: Timestamp) -> Result<IssuedTx, Error> {
+        let wallet = self.keys.id();
+        let id = self
+            .idempotency
+            .as_ref()
+            .map_or_else(RequestId::fresh, |key| RequestId::from_idempotency_key(&wallet, &key.key));
+        let time = self.flows.policy().signature.choose(self.wanted.expires_in_seconds)?;
+        let psbt = &self.choice.planned.psbt;
+        Ok(IssuedTx {
+            unsigned_txid: psbt.unsigned_tx.compute_txid(),
+            request: id,
+            wallet,
+            role: Role::Original,
+            psbt: psbt.to_string(),
+            fee: self.choice.planned.fee,
+            fee_rate: FeeRate::from_sat_per_vb(self.wanted.fee_rate),
+            created_at: now,
+            expires_at: now.after(time),
+            signed_tx: None,
+        })
+    }
+
+    fn request(&self, issued: &IssuedTx, now: Timestamp) -> Request<OnchainSend> {
+        let terms = Terms {
+            to: self.wanted.to.clone(),
+            amount_requested: self.wanted.amount,
+            amount_sent: self.choice.planned.amount_sent,
+            fee_rate: issued.fee_rate,
+            deduct_fee: self.wanted.deduct_fee,
+            door: self.wanted.door,
+        };
+        Request {
+            id: issued.request,
+            wallet: issued.wallet.clone(),
+            reference: self.wanted.reference.clone(),
+            label: None,
+            created_at: now,
+            updated_at: now,
+            expires_at: Some(issued.expires_at),
+            version: 1,
+            machine: OnchainSend::begun(terms),
+        }
+    }
+}
+
+/// The coins are as they were when they were chosen: there, and spent by nobody.
+async fn require_free(tx: &mut Tx<'_>, inputs: &[bitcoin::OutPoint]) -> Result<(), Stale> {
+    let coins = chain::coins_among(tx.conn(), inputs).await?;
+    let free = coins.iter().filter(|coin| coin.live && coin.spent_by.is_none() && coin.leased_by.is_none()).count();
+    if free == inputs.len() { Ok(()) } else { Err(Stale::ChooseAgain) }
+}
+
+/// Issues an index as change and keeps the lookahead full.
+pub(super) async fn issue_change(
+    tx: &mut Tx<'_>,
+    keys: &WalletKeys,
+    index: u32,
+    request: RequestId,
+    lookahead: u32,
+) -> Result<(), StoreError> {
+    address::extend_lookahead(tx, keys, Account::Vanilla, index.saturating_add(1), lookahead).await?;
+    wallets::issue_index(tx, &keys.id(), Account::Vanilla, index, Purpose::Change, request).await
+}
+
+// ---- end ----
+
+/// Checks the signatures and broadcasts. The same signed PSBT again answers the state of the same request.
+///
+/// # Errors
+/// Every reason for which this PSBT is not accepted, each with its own code. Nothing goes out then.
+pub async fn end(flows: &Flows, wallet: &WalletId, door: Door, signed_psbt: &str) -> Result<Send, Error> {
+    let right = |issued: &IssuedTx, request: &Request<OnchainSend>| {
+        issued.role == Role::Original && request.machine.terms.door == door
+    };
+    end_version(flows, wallet, signed_psbt, right).await
+}
+
+/// Ends whichever version of a request the PSBT is, if it is one that this endpoint may end.
+pub(super) async fn end_version(
+    flows: &Flows,
+    wallet: &WalletId,
+    signed_psbt: &str,
+    is_right: impl Fn(&IssuedTx, &Request<OnchainSend>) -> bool,
+) -> Result<Send, Error> {
+    let signed = psbt::parse(signed_psbt)?;
+    let txid = signed.unsigned_tx.compute_txid();
+    let issued = find_issued(flows, wallet, txid, is_right).await?;
+    let transaction = psbt::finish(&issued.parse_psbt()?, &signed)?;
+    refuse_while_halted(flows).await?;
+    let end = End { issued, transaction: transaction.clone() };
+    let request = flows.store().write(end).await?;
+    crash::point("end.committed");
+    if matches!(&request.machine.state, State::Broadcast { txid: current, .. } if *current == txid) {
+        effects::offer(flows, request.id, &transaction).await?;
+    }
+    let send = super::history::send(flows, wallet, request.id).await?;
+    send.ok_or_else(|| StoreError::Corrupt(format!("request {} is gone", request.id)).into())
+}
+
+async fn find_issued(
+    flows: &Flows,
+    wallet: &WalletId,
+    txid: Txid,
+    is_right: impl Fn(&IssuedTx, &Request<OnchainSend>) -> bool,
+) -> Result<IssuedTx, Error> {
+    let unknown = || Error::Field {
+        code: Code::PsbtUnknown,
+        field: "signed_psbt",
+        reason: "no transaction of this wallet that this endpoint could end was issued with these inputs and outputs"
+            .to_owned(),
+    };
+    let mut conn = flows.store().read().await?;
+    let issued = issued::by_txid(&mut conn, txid).await?.ok_or_else(unknown)?;
+    let request = requests::load::<OnchainSend>(&mut conn, issued.request).await?.ok_or_else(unknown)?;
+    if issued.wallet == *wallet && is_right(&issued, &request) { Ok(issued) } else { Err(unknown()) }
+}
+
+struct End {
+    issued: IssuedTx,
+    transaction: Transaction,
+}
+
+#[async_trait]
+impl Write for End {
+    type Output = Request<OnchainSend>;
+    type Error = Error;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Request<OnchainSend>, Error> {
+        let before = requests::load::<OnchainSend>(tx.conn(), self.issued.request)
+            .await?
+            .ok_or_else(|| StoreError::Corrupt(format!("request {} is gone", self.issued.request)))?;
+        let txid = self.issued.unsigned_txid;
+        let stored = issued::by_txid(tx.conn(), txid).await?;
+        let known = stored.is_some_and(|stored| stored.signed_tx.is_some());
+        match (&before.machine.state, self.issued.role) {
+            // Said before, or already out: the state is the answer.
+            _ if known => return Ok(before),
+            (State::Broadcast { txid: current, .. }, _) if *current == txid => {}
+            (State::Broadcast { .. }, Role::Bump | Role::Cancel) | (State::AwaitingSignature, Role::Original) => {
+                self.require_in_time(tx.now())?;
+                self.require_unspent(tx).await?;
+            }
+            (State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. }, Role::Original) => {
+                return Ok(before);
+            }
+            (State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. }, Role::Bump | Role::Cancel) => {
+                return Err(Error::refused(
+                    Code::AlreadyConfirmed,
+                    "another version of this send is in a block already",
+                ));
+            }
+            (State::Conflicted { .. }, _) => return Err(spent_error()),
+            (State::Expired, _) => return Err(expired_error()),
+            (State::Broadcast { .. }, Role::Original) | (State::AwaitingSignature, Role::Bump | Role::Cancel) => {
+                return Err(Error::refused(Code::NotBroadcast, "this version can't be ended as the request stands"));
+            }
+        }
+        let now = tx.now();
+        issued::keep_signed(tx.conn(), txid, &self.transaction, now).await?;
+        record_offered(tx, &self.issued, &self.transaction).await?;
+        let transition = before.machine.apply(&Event::Signed { txid }, now).map_err(StoreError::from)?;
+        Ok(apply::apply(tx, before, transition).await?)
+    }
+}
+
+fn spent_error() -> Error {
+    Error::refused(Code::InputsSpent, "another transaction spends a coin of this one; begin again")
+}
+
+impl End {
+    fn require_in_time(&self, now: Timestamp) -> Result<(), Error> {
+        if self.issued.expires_at > now { Ok(()) } else { Err(expired_error()) }
+    }
+
+    /// Every input is still there, and spent by nobody but another version of this request.
+    async fn require_unspent(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        let inputs: Vec<_> = self.transaction.input.iter().map(|input| input.previous_output).collect();
+        let coins = chain::coins_among(tx.conn(), &inputs).await?;
+        let versions: Vec<Txid> = issued::of_request(tx.conn(), self.issued.request)
+            .await?
+            .iter()
+            .map(|version| version.unsigned_txid)
+            .collect();
+        let ours = |coin: &Coin| coin.live && coin.spent_by.is_none_or(|by| versions.contains(&by));
+        if coins.len() == inputs.len() && coins.iter().all(ours) { Ok(()) } else { Err(spent_error()) }
+    }
+}
+
+/// Writes down what the signed transaction will do to the wallet's coins, as soon as it is promised to go out.
+///
+/// A version that competes with one that is out already waits for the network to take it: until then its change is not real.
+async fn record_offered(tx: &mut Tx<'_>, issued: &IssuedTx, transaction: &Transaction) -> Result<(), StoreError> {
+    if issued.role != Role::Original || chain::find_tx(tx.conn(), issued.unsigned_txid).await?.is_some() {
+        return Ok(());
+    }
+    ingest::record(tx, transaction, ingest::Sighting::offered()).await.map(drop)
 }

@@ -17,7 +17,10 @@ pub async fn wait_for_tip(flows: &Flows) -> Result<BlockRef, Error> {
     let wanted = flows.chain().info().await?.tip;
     let limit = Duration::from_secs(flows.policy().sync_seconds);
     tokio::time::timeout(limit, until_reached(flows, wanted)).await.map_err(|_| {
-        Error::refused(Code::SyncTimeout, format!("block {} was not reached within {} s", wanted.height, limit.as_secs()))
+        Error::refused(
+            Code::SyncTimeout,
+            format!("block {} was not reached within {} s", wanted.height, limit.as_secs()),
+        )
     })?
 }
 

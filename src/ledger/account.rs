@@ -27,7 +27,9 @@ impl Account {
     pub const fn is_guarded(&self) -> bool {
         match self {
             Self::Wallet(_) => true,
-            Self::Debt(_) | Self::Channels | Self::InFlight | Self::Capital | Self::RoutingFees | Self::Suspense => false,
+            Self::Debt(_) | Self::Channels | Self::InFlight | Self::Capital | Self::RoutingFees | Self::Suspense => {
+                false
+            }
         }
     }
 }

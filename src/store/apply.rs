@@ -102,4 +102,3 @@ pub async fn advance<M: Machine>(
     let transition = before.machine.apply(event, now)?;
     apply(tx, before, transition).await
 }
-

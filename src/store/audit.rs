@@ -1,1 +1,223 @@
-//! Recomputes what can be recomputed and says where the books differ. It writes nothing.
+//! The audit's questions to the database. Each finds rows that break a rule, and counts what it looked at. It writes nothing.
+
+use bitcoin::OutPoint;
+
+use super::row::Columns;
+use super::{Conn, StoreError};
+use crate::ids::RequestId;
+
+/// A rule as two queries: how many rows it is about, and which of them break it (a text each).
+pub struct Rule {
+    pub name: &'static str,
+    pub count: &'static str,
+    pub broken: &'static str,
+}
+
+/// Rules that the database can check on its own.
+pub const RULES: &[Rule] = &[
+    Rule {
+        name: "balances_are_the_fold_of_postings",
+        count: "SELECT COUNT(*) AS n FROM balances",
+        broken: "SELECT b.account || ' ' || b.asset AS what FROM balances b WHERE b.total <> \
+                 (SELECT CAST(COALESCE(SUM(CASE WHEN p.credit = b.account THEN p.amount ELSE -p.amount END), 0) AS BIGINT) FROM postings p \
+                  WHERE p.asset = b.asset AND p.kind IN ('post', 'post_hold') AND (p.credit = b.account OR p.debit = b.account)) \
+                 OR b.held <> (SELECT CAST(COALESCE(SUM(h.amount), 0) AS BIGINT) FROM holds h WHERE h.debit = b.account AND h.asset = b.asset)",
+    },
+    Rule {
+        name: "every_account_posted_to_has_a_balance",
+        count: "SELECT COUNT(*) AS n FROM postings",
+        broken: "SELECT p.id AS what FROM postings p WHERE NOT EXISTS (SELECT 1 FROM balances b WHERE b.account = p.debit AND b.asset = p.asset) \
+                 OR (p.kind IN ('post', 'post_hold') AND NOT EXISTS (SELECT 1 FROM balances b WHERE b.account = p.credit AND b.asset = p.asset))",
+    },
+    Rule {
+        name: "the_ledger_sums_to_zero",
+        count: "SELECT COUNT(DISTINCT asset) AS n FROM balances",
+        broken: "SELECT asset AS what FROM balances GROUP BY asset HAVING SUM(total) <> 0",
+    },
+    Rule {
+        name: "holds_are_open_postings_of_open_requests",
+        count: "SELECT COUNT(*) AS n FROM holds",
+        broken: "SELECT h.id AS what FROM holds h LEFT JOIN postings p ON p.id = h.id AND p.kind = 'hold' AND p.amount = h.amount \
+                 WHERE p.id IS NULL OR EXISTS (SELECT 1 FROM postings c WHERE c.hold_id = h.id) \
+                 OR EXISTS (SELECT 1 FROM requests r WHERE r.id = h.request_id AND r.is_open = 0)",
+    },
+    Rule {
+        name: "every_hold_posting_is_open_or_closed",
+        count: "SELECT COUNT(*) AS n FROM postings WHERE kind = 'hold'",
+        broken: "SELECT p.id AS what FROM postings p WHERE p.kind = 'hold' AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.id = p.id) \
+                 AND NOT EXISTS (SELECT 1 FROM postings c WHERE c.hold_id = p.id)",
+    },
+    Rule {
+        name: "events_are_numbered_without_gaps",
+        count: "SELECT COUNT(*) AS n FROM events",
+        broken: "SELECT 'counts differ' AS what FROM (SELECT (SELECT COUNT(*) FROM event_order) AS ordered, \
+                 (SELECT COALESCE(MAX(seq), 0) FROM event_order) AS last, (SELECT COUNT(*) FROM events_unnumbered) AS waiting, \
+                 (SELECT COUNT(*) FROM events) AS written) c WHERE ordered <> last OR ordered + waiting <> written",
+    },
+    Rule {
+        name: "leases_belong_to_open_sends",
+        count: "SELECT COUNT(*) AS n FROM leases",
+        broken: "SELECT l.outpoint AS what FROM leases l LEFT JOIN requests r ON r.id = l.request_id AND r.wallet_id = l.wallet_id \
+                 WHERE r.id IS NULL OR r.kind <> 'onchain_send' OR r.is_open = 0",
+    },
+    Rule {
+        name: "sends_have_an_original_transaction",
+        count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'onchain_send'",
+        broken: "SELECT r.id AS what FROM requests r WHERE r.kind = 'onchain_send' AND \
+                 (SELECT COUNT(*) FROM request_txs t WHERE t.request_id = r.id AND t.role = 'original' AND t.wallet_id = r.wallet_id) <> 1",
+    },
+    Rule {
+        name: "issued_transactions_belong_to_sends",
+        count: "SELECT COUNT(*) AS n FROM request_txs",
+        broken: "SELECT t.unsigned_txid AS what FROM request_txs t LEFT JOIN requests r ON r.id = t.request_id \
+                 WHERE r.id IS NULL OR r.kind <> 'onchain_send' OR r.wallet_id <> t.wallet_id",
+    },
+    Rule {
+        name: "every_index_up_to_the_last_derived_has_a_script",
+        count: "SELECT COUNT(*) AS n FROM keychains WHERE released_at IS NULL",
+        broken: "SELECT k.wallet_id || ' ' || k.account AS what FROM keychains k WHERE k.released_at IS NULL AND (k.next_index > k.derived_to \
+                 OR k.derived_to <> (SELECT COUNT(*) FROM scripts s WHERE s.wallet_id = k.wallet_id AND s.account = k.account))",
+    },
+    Rule {
+        name: "issued_scripts_belong_to_requests",
+        count: "SELECT COUNT(*) AS n FROM scripts WHERE purpose IS NOT NULL",
+        broken: "SELECT s.script AS what FROM scripts s JOIN keychains k ON k.wallet_id = s.wallet_id AND k.account = s.account \
+                 LEFT JOIN requests r ON r.id = s.request_id WHERE s.purpose IS NOT NULL AND (s.idx >= k.next_index OR r.id IS NULL \
+                 OR r.wallet_id <> s.wallet_id OR r.kind <> CASE s.purpose WHEN 'receive' THEN 'onchain_receive' ELSE 'onchain_send' END)",
+    },
+    Rule {
+        name: "an_address_is_handed_out_once",
+        count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'onchain_receive'",
+        broken: "SELECT r.id AS what FROM requests r JOIN wallets w ON w.id = r.wallet_id AND w.released_at IS NULL \
+                 WHERE r.kind = 'onchain_receive' AND r.created_at >= w.created_at AND \
+                 (SELECT COUNT(*) FROM scripts s WHERE s.request_id = r.id AND s.purpose = 'receive') > 1",
+    },
+    Rule {
+        name: "deposits_are_coins_on_receive_scripts",
+        count: "SELECT COUNT(*) AS n FROM deposits",
+        broken: "SELECT d.outpoint AS what FROM deposits d JOIN wallets w ON w.id = d.wallet_id AND w.released_at IS NULL \
+                 LEFT JOIN coins c ON c.outpoint = d.outpoint LEFT JOIN scripts s ON s.script = c.script \
+                 WHERE c.outpoint IS NULL OR c.amount_sat <> d.amount_sat OR c.wallet_id <> d.wallet_id OR s.purpose IS NULL OR s.purpose <> 'receive' \
+                 OR EXISTS (SELECT 1 FROM spends x JOIN coins o ON o.outpoint = x.outpoint WHERE x.txid = d.txid AND o.wallet_id = d.wallet_id)",
+    },
+    Rule {
+        name: "every_payment_to_a_receive_script_is_a_deposit",
+        count: "SELECT COUNT(*) AS n FROM coins c JOIN scripts s ON s.script = c.script WHERE s.purpose = 'receive'",
+        broken: "SELECT c.outpoint AS what FROM coins c JOIN scripts s ON s.script = c.script JOIN txs t ON t.txid = c.txid \
+                 WHERE s.purpose = 'receive' AND t.status IN ('mempool', 'mined') AND NOT EXISTS (SELECT 1 FROM deposits d WHERE d.outpoint = c.outpoint) \
+                 AND NOT EXISTS (SELECT 1 FROM spends x JOIN coins o ON o.outpoint = x.outpoint WHERE x.txid = c.txid AND o.wallet_id = c.wallet_id)",
+    },
+    Rule {
+        name: "deposits_stand_as_their_transactions_do",
+        count: "SELECT COUNT(*) AS n FROM deposits",
+        broken: "SELECT d.outpoint AS what FROM deposits d JOIN wallets w ON w.id = d.wallet_id AND w.released_at IS NULL \
+                 JOIN requests r ON r.id = d.request_id JOIN txs t ON t.txid = d.txid \
+                 WHERE (t.status = 'mined') <> (r.state IN ('mined', 'confirmed')) OR (t.status = 'evicted') <> (r.state = 'evicted') \
+                 OR (t.status = 'replaced') <> (r.state = 'replaced')",
+    },
+    Rule {
+        name: "coins_copy_their_transactions",
+        count: "SELECT COUNT(*) AS n FROM coins",
+        broken: "SELECT c.outpoint AS what FROM coins c LEFT JOIN txs t ON t.txid = c.txid WHERE t.txid IS NULL OR t.status <> c.status \
+                 OR COALESCE(t.height, -1) <> COALESCE(c.height, -1)",
+    },
+    Rule {
+        name: "spent_coins_name_a_live_spender",
+        count: "SELECT COUNT(*) AS n FROM coins WHERE spent_by IS NOT NULL",
+        broken: "SELECT c.outpoint AS what FROM coins c LEFT JOIN txs t ON t.txid = c.spent_by WHERE c.spent_by IS NOT NULL AND \
+                 (t.txid IS NULL OR t.status NOT IN ('offered', 'mempool', 'mined') OR COALESCE(t.height, -1) <> COALESCE(c.spent_height, -1))",
+    },
+    Rule {
+        name: "no_live_spender_is_forgotten",
+        count: "SELECT COUNT(*) AS n FROM spends",
+        broken: "SELECT s.outpoint AS what FROM spends s JOIN txs t ON t.txid = s.txid JOIN coins c ON c.outpoint = s.outpoint \
+                 WHERE t.status IN ('offered', 'mempool', 'mined') AND c.spent_by IS NULL",
+    },
+    Rule {
+        name: "no_coin_has_two_mined_spenders",
+        count: "SELECT COUNT(*) AS n FROM spends",
+        broken: "SELECT s.outpoint AS what FROM spends s JOIN txs t ON t.txid = s.txid WHERE t.status = 'mined' GROUP BY s.outpoint HAVING COUNT(*) > 1",
+    },
+    Rule {
+        name: "nothing_is_mined_above_the_cursor",
+        count: "SELECT COUNT(*) AS n FROM txs WHERE height IS NOT NULL",
+        broken: "SELECT t.txid AS what FROM txs t WHERE t.height > (SELECT COALESCE(MAX(height), -1) FROM chain_cursor)",
+    },
+    Rule {
+        name: "the_cursor_is_a_remembered_block",
+        count: "SELECT COUNT(*) AS n FROM chain_cursor",
+        broken: "SELECT c.hash AS what FROM chain_cursor c LEFT JOIN chain_blocks b ON b.height = c.height AND b.hash = c.hash WHERE b.hash IS NULL",
+    },
+    Rule {
+        name: "unfinished_effects_belong_to_requests",
+        count: "SELECT COUNT(*) AS n FROM effects WHERE done_at IS NULL",
+        broken: "SELECT e.key AS what FROM effects e LEFT JOIN requests r ON r.id = e.request_id WHERE e.done_at IS NULL AND r.id IS NULL",
+    },
+    Rule {
+        name: "idempotency_keys_name_requests",
+        count: "SELECT COUNT(*) AS n FROM idempotency",
+        broken: "SELECT i.id AS what FROM idempotency i LEFT JOIN requests r ON r.id = i.request_id AND r.wallet_id = i.wallet_id WHERE r.id IS NULL",
+    },
+];
+
+/// Rows that one rule names at most: enough to begin looking.
+const NAMED: usize = 20;
+
+/// Checks one rule: how many rows it is about, and some that break it.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn check(conn: &mut Conn, rule: &Rule) -> Result<(u64, Vec<String>), StoreError> {
+    let count = sqlx::query(rule.count).fetch_one(&mut *conn).await?.number("n")?;
+    let rows = sqlx::query(rule.broken).fetch_all(conn).await?;
+    let broken = rows.iter().take(NAMED).map(|row| row.take("what")).collect::<Result<_, _>>()?;
+    Ok((count, broken))
+}
+
+/// Sends that wait for a signature, for a look into their PSBTs.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn waiting_sends(conn: &mut Conn) -> Result<Vec<RequestId>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id FROM requests WHERE kind = 'onchain_send' AND state = 'awaiting_signature' AND is_open = 1",
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(|row| row.parsed("id")).collect()
+}
+
+/// Confirmed coins that nothing spends, after an outpoint, in order.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn confirmed_unspent(conn: &mut Conn, after: &str, limit: u32) -> Result<Vec<OutPoint>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT outpoint FROM coins WHERE status = 'mined' AND spent_height IS NULL AND outpoint > $1 ORDER BY outpoint LIMIT $2",
+    )
+    .bind(after.to_owned())
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(|row| row.parsed("outpoint")).collect()
+}
+
+/// Begins a view of the database that does not change while the audit looks at it.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn begin_snapshot(conn: &mut Conn, engine: super::Engine) -> Result<(), StoreError> {
+    let begin = match engine {
+        super::Engine::Sqlite => "BEGIN",
+        super::Engine::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    };
+    sqlx::raw_sql(begin).execute(conn).await?;
+    Ok(())
+}
+
+/// # Errors
+/// When the database can't do it.
+pub async fn end_snapshot(conn: &mut Conn) -> Result<(), StoreError> {
+    sqlx::raw_sql("ROLLBACK").execute(conn).await?;
+    Ok(())
+}

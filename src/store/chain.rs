@@ -21,11 +21,15 @@ pub enum Status {
     /// Signed by a client, and not in our node's mempool.
     Offered,
     Mempool,
-    Mined { height: u32 },
+    Mined {
+        height: u32,
+    },
     /// Left the mempool without a successor that we know.
     Evicted,
     /// Another transaction spends the same coin.
-    Replaced { by: Txid },
+    Replaced {
+        by: Txid,
+    },
 }
 
 impl Status {
@@ -202,12 +206,7 @@ pub async fn insert_tx(tx: &mut Tx<'_>, row: &TxRow) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// When the database can't do it.
-pub async fn set_status(
-    tx: &mut Tx<'_>,
-    txid: Txid,
-    status: Status,
-    mined_at: Option<i64>,
-) -> Result<(), StoreError> {
+pub async fn set_status(tx: &mut Tx<'_>, txid: Txid, status: Status, mined_at: Option<i64>) -> Result<(), StoreError> {
     let by = match status {
         Status::Replaced { by } => Some(by.to_string()),
         Status::Offered | Status::Mempool | Status::Mined { .. } | Status::Evicted => None,
@@ -450,10 +449,8 @@ pub async fn insert_deposit(
 /// # Errors
 /// When the database can't answer.
 pub async fn deposits_of(conn: &mut Conn, txid: Txid) -> Result<Vec<RequestId>, StoreError> {
-    let rows = sqlx::query("SELECT request_id FROM deposits WHERE txid = $1")
-        .bind(txid.to_string())
-        .fetch_all(conn)
-        .await?;
+    let rows =
+        sqlx::query("SELECT request_id FROM deposits WHERE txid = $1").bind(txid.to_string()).fetch_all(conn).await?;
     rows.iter().map(|row| row.parsed("request_id")).collect()
 }
 

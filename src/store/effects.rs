@@ -104,10 +104,12 @@ pub async fn postpone(tx: &mut Tx<'_>, effect: &Effect, error: &str) -> Result<(
 /// # Errors
 /// When the database can't do it.
 pub async fn wake_all(conn: &mut Conn, now: Timestamp) -> Result<(), StoreError> {
-    sqlx::query("UPDATE effects SET leased_until = $1 WHERE done_at IS NULL AND last_error IS NOT NULL AND leased_until > $1")
-        .bind(now.millis())
-        .execute(conn)
-        .await?;
+    sqlx::query(
+        "UPDATE effects SET leased_until = $1 WHERE done_at IS NULL AND last_error IS NOT NULL AND leased_until > $1",
+    )
+    .bind(now.millis())
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

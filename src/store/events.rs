@@ -34,15 +34,17 @@ pub async fn append(
     let id = Uuid::now_v7().to_string();
     let wallet = wallet.map(ToString::to_string);
     let now = tx.now().millis();
-    sqlx::query("INSERT INTO events (id, wallet_id, request_id, kind, data, created_at) VALUES ($1, $2, $3, $4, $5, $6)")
-        .bind(id.clone())
-        .bind(wallet.clone())
-        .bind(request.map(|id| id.to_string()))
-        .bind(note.kind)
-        .bind(note.data.to_string())
-        .bind(now)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "INSERT INTO events (id, wallet_id, request_id, kind, data, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(id.clone())
+    .bind(wallet.clone())
+    .bind(request.map(|id| id.to_string()))
+    .bind(note.kind)
+    .bind(note.data.to_string())
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
     match tx.engine {
         // The single writer is alone in its transaction: the next number is its to take.
         Engine::Sqlite => {
@@ -77,7 +79,8 @@ impl Write for NumberEvents {
             .bind(BATCH)
             .fetch_all(tx.conn())
             .await?;
-        let last: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM event_order").fetch_one(tx.conn()).await?;
+        let last: i64 =
+            sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM event_order").fetch_one(tx.conn()).await?;
         for (offset, row) in (1i64..).zip(&rows) {
             let id: String = row.take("event_id")?;
             sqlx::query("INSERT INTO event_order (seq, event_id, wallet_id) VALUES ($1, $2, $3)")

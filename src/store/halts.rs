@@ -62,3 +62,20 @@ pub async fn in_force(conn: &mut Conn) -> Result<Vec<Halt>, StoreError> {
         })
         .collect()
 }
+
+/// How long an operator's word on a halt stands: long enough to walk back the blocks it was about.
+const WORD_STANDS_MILLIS: i64 = 60 * 60 * 1_000;
+
+/// Whether an operator cleared such a halt a short while ago, and so allowed what raised it.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn was_cleared_lately(tx: &mut Tx<'_>, reason: &str) -> Result<bool, StoreError> {
+    let since = tx.now().millis() - WORD_STANDS_MILLIS;
+    let row = sqlx::query("SELECT id FROM halts WHERE reason = $1 AND cleared_at > $2 LIMIT 1")
+        .bind(reason.to_owned())
+        .bind(since)
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(row.is_some())
+}

@@ -33,12 +33,7 @@ pub async fn find(conn: &mut Conn, key: RequestId) -> Result<Option<Remembered>,
 
 /// # Errors
 /// `Conflict` when the key is taken: read it and answer what it stands for.
-pub async fn remember(
-    tx: &mut Tx<'_>,
-    key: RequestId,
-    wallet: &WalletId,
-    what: &Remembered,
-) -> Result<(), StoreError> {
+pub async fn remember(tx: &mut Tx<'_>, key: RequestId, wallet: &WalletId, what: &Remembered) -> Result<(), StoreError> {
     let now = tx.now().millis();
     let written = sqlx::query(
         "INSERT INTO idempotency (id, wallet_id, body_hash, request_id, unsigned_txid, created_at) \

@@ -22,15 +22,17 @@ pub struct KeyRow {
 /// # Errors
 /// When the database can't do it.
 pub async fn insert(tx: &mut Tx<'_>, key: &KeyRow) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO api_keys (id, hash, name, scopes, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)")
-        .bind(key.id.to_string())
-        .bind(key.hash.clone())
-        .bind(key.name.clone())
-        .bind(key.scopes.clone())
-        .bind(key.created_at.millis())
-        .bind(key.expires_at.map(Timestamp::millis))
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "INSERT INTO api_keys (id, hash, name, scopes, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(key.id.to_string())
+    .bind(key.hash.clone())
+    .bind(key.name.clone())
+    .bind(key.scopes.clone())
+    .bind(key.created_at.millis())
+    .bind(key.expires_at.map(Timestamp::millis))
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 

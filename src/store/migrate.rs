@@ -68,7 +68,9 @@ async fn apply(conn: &mut Conn, engine: Engine, migration: &Migration, now: Time
         .await?;
     match applied {
         Some(known) if known == checksum => return Ok(()),
-        Some(_) => return Err(StoreError::Corrupt(format!("migration {} was applied in another form", migration.name))),
+        Some(_) => {
+            return Err(StoreError::Corrupt(format!("migration {} was applied in another form", migration.name)));
+        }
         None => {}
     }
     sqlx::raw_sql(AssertSqlSafe(format!("{}\n{overlay}", migration.sql))).execute(&mut *conn).await?;
@@ -85,8 +87,8 @@ async fn refuse_newer_schema(conn: &mut Conn) -> Result<(), StoreError> {
     let names: Vec<String> = sqlx::query_scalar("SELECT name FROM schema_migrations").fetch_all(conn).await?;
     match names.iter().find(|name| MIGRATIONS.iter().all(|known| known.name != name.as_str())) {
         None => Ok(()),
-        Some(name) => {
-            Err(StoreError::Misconfigured(format!("the database has migration {name}, which this program does not know")))
-        }
+        Some(name) => Err(StoreError::Misconfigured(format!(
+            "the database has migration {name}, which this program does not know"
+        ))),
     }
 }

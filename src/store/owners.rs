@@ -123,6 +123,9 @@ impl Write for Resign {
 /// # Errors
 /// When the database can't answer.
 pub async fn current(conn: &mut Conn, role: Role) -> Result<Option<Ownership>, StoreError> {
-    let row = sqlx::query("SELECT epoch, holder FROM owners WHERE role = $1").bind(role.as_str()).fetch_optional(conn).await?;
+    let row = sqlx::query("SELECT epoch, holder FROM owners WHERE role = $1")
+        .bind(role.as_str())
+        .fetch_optional(conn)
+        .await?;
     row.map(|row| Ok(Ownership { role, epoch: row.take("epoch")?, holder: row.take("holder")? })).transpose()
 }

@@ -127,10 +127,11 @@ pub async fn insert(tx: &mut Tx<'_>, keys: &WalletKeys) -> Result<(), StoreError
 
 async fn insert_keychain(conn: &mut Conn, keys: &WalletKeys, account: Account) -> Result<(), StoreError> {
     let material = keys.key_material(account);
-    let next_index: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(next_index), 0) FROM keychains WHERE key_material = $1")
-        .bind(material.clone())
-        .fetch_one(&mut *conn)
-        .await?;
+    let next_index: i64 =
+        sqlx::query_scalar("SELECT COALESCE(MAX(next_index), 0) FROM keychains WHERE key_material = $1")
+            .bind(material.clone())
+            .fetch_one(&mut *conn)
+            .await?;
     // Scripts of a released wallet are gone: deriving begins at the first index again, so that old addresses are watched too.
     let written = sqlx::query(
         "INSERT INTO keychains (wallet_id, account, key_material, next_index, derived_to) VALUES ($1, $2, $3, $4, 0) \
@@ -288,7 +289,8 @@ pub async fn script_at(
 /// # Errors
 /// When the database can't answer or a row is corrupt.
 pub async fn scripts_of(conn: &mut Conn, wallet: &WalletId) -> Result<Vec<KnownScript>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM scripts WHERE wallet_id = $1").bind(wallet.to_string()).fetch_all(conn).await?;
+    let rows =
+        sqlx::query("SELECT * FROM scripts WHERE wallet_id = $1").bind(wallet.to_string()).fetch_all(conn).await?;
     rows.iter().map(read_script).collect()
 }
 
@@ -340,11 +342,12 @@ pub async fn mark_scanned(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<(), Stor
 /// # Errors
 /// `Conflict` when a request of it is still open.
 pub async fn release(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<(), StoreError> {
-    let open: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM requests WHERE wallet_id = $1 AND is_open = 1 AND kind <> 'onchain_receive'")
-            .bind(wallet.to_string())
-            .fetch_one(tx.conn())
-            .await?;
+    let open: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM requests WHERE wallet_id = $1 AND is_open = 1 AND kind <> 'onchain_receive'",
+    )
+    .bind(wallet.to_string())
+    .fetch_one(tx.conn())
+    .await?;
     if open > 0 {
         return Err(StoreError::Conflict("an open request of the wallet"));
     }
@@ -359,9 +362,10 @@ pub async fn release(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<(), StoreErro
     ] {
         sqlx::query(statement).bind(wallet.to_string()).execute(tx.conn()).await?;
     }
-    for statement in
-        ["UPDATE keychains SET released_at = $1 WHERE wallet_id = $2", "UPDATE wallets SET released_at = $1 WHERE id = $2"]
-    {
+    for statement in [
+        "UPDATE keychains SET released_at = $1 WHERE wallet_id = $2",
+        "UPDATE wallets SET released_at = $1 WHERE id = $2",
+    ] {
         sqlx::query(statement).bind(now).bind(wallet.to_string()).execute(tx.conn()).await?;
     }
     Ok(())

@@ -1,0 +1,296 @@
+//! What one transaction means to the wallets it touches: coins made and spent, deposits, and the requests it moves.
+//!
+//! A transaction is taken in by the same steps wherever it was seen: offered by a client, in the mempool, in a block.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bitcoin::{OutPoint, Transaction, Txid};
+
+use super::Policy;
+use super::address::extend_lookahead;
+use crate::domain::Request;
+use crate::domain::address::{self, ReceiveAddress};
+use crate::domain::deposit::{self, Deposit};
+use crate::domain::onchain_send::{self, OnchainSend};
+use crate::domain::wallet::{WalletKeys, address_of};
+use crate::ids::{RequestId, WalletId};
+use crate::money::Sat;
+use crate::store::chain::{self, Coin, Status, TxRow};
+use crate::store::issued::{self, IssuedTx};
+use crate::store::wallets::{self, KnownScript};
+use crate::store::{StoreError, Tx, apply, leases, requests};
+
+/// Where and how a transaction was seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sighting {
+    pub status: Status,
+    pub mined_at: Option<i64>,
+    pub coinbase: bool,
+}
+
+impl Sighting {
+    pub(super) const fn offered() -> Self {
+        Self { status: Status::Offered, mined_at: None, coinbase: false }
+    }
+
+    pub(super) const fn mempool() -> Self {
+        Self { status: Status::Mempool, mined_at: None, coinbase: false }
+    }
+
+    pub(super) const fn mined(height: u32, mined_at: i64, coinbase: bool) -> Self {
+        Self { status: Status::Mined { height }, mined_at: Some(mined_at), coinbase }
+    }
+}
+
+/// What a transaction touches of ours.
+pub(super) struct Touched {
+    outputs: Vec<(OutPoint, Sat, KnownScript)>,
+    inputs: Vec<Coin>,
+    issued: Option<IssuedTx>,
+}
+
+/// Writes down a transaction's coins, spends and status. Nothing when it touches no wallet.
+pub(super) async fn record(
+    tx: &mut Tx<'_>,
+    transaction: &Transaction,
+    sighting: Sighting,
+) -> Result<Option<Touched>, StoreError> {
+    let txid = transaction.compute_txid();
+    let touched = touched(tx, transaction, txid).await?;
+    if touched.outputs.is_empty() && touched.inputs.is_empty() {
+        return Ok(None);
+    }
+    if is_known_better(tx, txid, sighting.status).await? {
+        return Ok(Some(touched));
+    }
+    chain::insert_tx(tx, &row_of(transaction, txid, sighting, tx.now())).await?;
+    let mut concerned = BTreeSet::new();
+    for coin in &touched.inputs {
+        chain::insert_spend(tx, &coin.outpoint, txid).await?;
+        concerned.insert(coin.wallet.clone());
+    }
+    for (outpoint, amount, script) in &touched.outputs {
+        let own = touched.issued.as_ref().is_some_and(|issued| issued.wallet == script.wallet);
+        chain::insert_coin(tx, &coin_of(*outpoint, *amount, script, own, sighting.coinbase), sighting.status).await?;
+        concerned.insert(script.wallet.clone());
+    }
+    for wallet in &concerned {
+        chain::insert_wallet_tx(tx, wallet, txid).await?;
+    }
+    chain::set_status(tx, txid, sighting.status, sighting.mined_at).await?;
+    Ok(Some(touched))
+}
+
+/// A weaker sighting does not take back a stronger one: offering again what is in a block moves nothing.
+async fn is_known_better(tx: &mut Tx<'_>, txid: Txid, status: Status) -> Result<bool, StoreError> {
+    let rank = |status: Status| match status {
+        Status::Evicted | Status::Replaced { .. } => 0,
+        Status::Offered => 1,
+        Status::Mempool => 2,
+        Status::Mined { .. } => 3,
+    };
+    Ok(chain::find_tx(tx.conn(), txid).await?.is_some_and(|known| rank(known.status) > rank(status)))
+}
+
+async fn touched(tx: &mut Tx<'_>, transaction: &Transaction, txid: Txid) -> Result<Touched, StoreError> {
+    let scripts: Vec<_> = transaction.output.iter().map(|out| out.script_pubkey.clone()).collect();
+    let known: HashMap<_, _> = wallets::scripts_among(tx.conn(), &scripts)
+        .await?
+        .into_iter()
+        .map(|known| (known.script.clone(), known))
+        .collect();
+    let spent: Vec<OutPoint> = transaction.input.iter().map(|input| input.previous_output).collect();
+    let inputs = chain::coins_among(tx.conn(), &spent).await?;
+    let mut outputs = Vec::new();
+    for (vout, out) in (0u32..).zip(&transaction.output) {
+        if let Some(script) = known.get(&out.script_pubkey) {
+            let amount =
+                Sat::try_from(out.value).map_err(|_| StoreError::Corrupt(format!("{txid}:{vout} is too large")))?;
+            outputs.push((OutPoint { txid, vout }, amount, script.clone()));
+        }
+    }
+    let issued = if inputs.is_empty() { None } else { issued::by_txid(tx.conn(), txid).await? };
+    Ok(Touched { outputs, inputs, issued })
+}
+
+fn row_of(transaction: &Transaction, txid: Txid, sighting: Sighting, now: crate::clock::Timestamp) -> TxRow {
+    TxRow {
+        txid,
+        raw: Some(transaction.clone()),
+        status: sighting.status,
+        mined_at: sighting.mined_at,
+        coinbase: sighting.coinbase,
+        first_seen_at: now,
+    }
+}
+
+pub(super) fn coin_of(outpoint: OutPoint, amount: Sat, script: &KnownScript, own: bool, coinbase: bool) -> Coin {
+    Coin {
+        outpoint,
+        wallet: script.wallet.clone(),
+        account: script.account,
+        index: script.index,
+        script: script.script.clone(),
+        amount,
+        own,
+        coinbase,
+        live: true,
+        in_mempool: false,
+        height: None,
+        spent_by: None,
+        spent_height: None,
+        leased_by: None,
+    }
+}
+
+/// Takes in a transaction that the network shows: its facts, and everything that follows from them.
+pub(super) async fn take_in(
+    tx: &mut Tx<'_>,
+    policy: &Policy,
+    network: bitcoin::Network,
+    transaction: &Transaction,
+    sighting: Sighting,
+) -> Result<(), StoreError> {
+    let Some(touched) = record(tx, transaction, sighting).await? else { return Ok(()) };
+    let txid = transaction.compute_txid();
+    skip_used_indexes(tx, policy, network, &touched).await?;
+    displace_rivals(tx, txid, sighting.status, &touched).await?;
+    move_own_request(tx, txid, sighting.status, &touched).await?;
+    note_deposits(tx, network, sighting.status, &touched).await
+}
+
+/// An index that was not issued here and is used all the same is never handed out; what lies beyond it is watched too.
+async fn skip_used_indexes(
+    tx: &mut Tx<'_>,
+    policy: &Policy,
+    network: bitcoin::Network,
+    touched: &Touched,
+) -> Result<(), StoreError> {
+    for (_, _, script) in &touched.outputs {
+        let next = wallets::keychain(tx.conn(), &script.wallet, script.account).await?.next_index;
+        if script.index < next {
+            continue;
+        }
+        wallets::skip_to(tx, &script.wallet, script.account, script.index).await?;
+        let keys = keys_of(tx, &script.wallet, network).await?;
+        extend_lookahead(tx, &keys, script.account, script.index.saturating_add(1), policy.lookahead).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn keys_of(
+    tx: &mut Tx<'_>,
+    wallet: &WalletId,
+    network: bitcoin::Network,
+) -> Result<WalletKeys, StoreError> {
+    let row = wallets::find(tx.conn(), wallet).await?;
+    let row = row.ok_or_else(|| StoreError::Corrupt(format!("wallet {wallet} is named but not there")))?;
+    WalletKeys::parse(&row.xpub_van, &row.xpub_col, &row.fingerprint, network)
+        .map_err(|e| StoreError::Corrupt(format!("keys of wallet {wallet}: {e}")))
+}
+
+/// Whatever else spends one of its coins is replaced, as long as the network shows this one.
+async fn displace_rivals(tx: &mut Tx<'_>, txid: Txid, status: Status, touched: &Touched) -> Result<(), StoreError> {
+    let own_request = touched.issued.as_ref().map(|issued| issued.request);
+    let mined = status.height().is_some();
+    let mut harmed: BTreeSet<RequestId> = BTreeSet::new();
+    for coin in &touched.inputs {
+        harmed.extend(leases::holder(tx.conn(), &coin.outpoint).await?);
+    }
+    for rival in chain::rivals(tx.conn(), txid).await? {
+        if let Some(version) = issued::by_txid(tx.conn(), rival.txid).await? {
+            harmed.insert(version.request);
+        }
+        if !rival.status.is_live() || rival.status.height().is_some() && !mined {
+            continue;
+        }
+        chain::set_status(tx, rival.txid, Status::Replaced { by: txid }, None).await?;
+        for id in chain::deposits_of(tx.conn(), rival.txid).await? {
+            apply::advance::<Deposit>(tx, id, &deposit::Event::Replaced { by: txid }).await?;
+        }
+    }
+    for id in harmed {
+        if Some(id) != own_request {
+            let event = onchain_send::Event::InputSpent { by: txid, mined };
+            apply::advance::<OnchainSend>(tx, id, &event).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn move_own_request(tx: &mut Tx<'_>, txid: Txid, status: Status, touched: &Touched) -> Result<(), StoreError> {
+    let Some(issued) = &touched.issued else { return Ok(()) };
+    let event = match status {
+        Status::Mempool => onchain_send::Event::InMempool { txid },
+        Status::Mined { height } => onchain_send::Event::Mined { txid, height, role: issued.role },
+        Status::Offered | Status::Evicted | Status::Replaced { .. } => return Ok(()),
+    };
+    apply::advance::<OnchainSend>(tx, issued.request, &event).await.map(drop)
+}
+
+/// A deposit is an output to an address that was handed out for receiving, in a transaction that spends no coin of the same wallet.
+async fn note_deposits(
+    tx: &mut Tx<'_>,
+    network: bitcoin::Network,
+    status: Status,
+    touched: &Touched,
+) -> Result<(), StoreError> {
+    let event = match status {
+        Status::Mempool => deposit::Event::InMempool,
+        Status::Mined { height } => deposit::Event::Mined { height },
+        Status::Offered | Status::Evicted | Status::Replaced { .. } => return Ok(()),
+    };
+    for (outpoint, amount, script) in &touched.outputs {
+        let from_itself = touched.inputs.iter().any(|coin| coin.wallet == script.wallet);
+        if !script.is_receive || from_itself {
+            continue;
+        }
+        let id = RequestId::of_deposit(&script.wallet, outpoint);
+        if requests::load::<Deposit>(tx.conn(), id).await?.is_some() {
+            apply::advance::<Deposit>(tx, id, &event).await?;
+        } else {
+            announce(tx, id, *outpoint, *amount, script, network, status).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn announce(
+    tx: &mut Tx<'_>,
+    id: RequestId,
+    outpoint: OutPoint,
+    amount: Sat,
+    script: &KnownScript,
+    network: bitcoin::Network,
+    status: Status,
+) -> Result<(), StoreError> {
+    let state = match status {
+        Status::Mined { height } => deposit::State::Mined { height },
+        Status::Offered | Status::Mempool | Status::Evicted | Status::Replaced { .. } => deposit::State::Seen,
+    };
+    let address = address_of(&script.script, network);
+    let machine = Deposit { outpoint, address, amount, address_request: script.request, state };
+    let asked = match script.request {
+        Some(id) => requests::load::<ReceiveAddress>(tx.conn(), id).await?,
+        None => None,
+    };
+    let now = tx.now();
+    let request = Request {
+        id,
+        wallet: script.wallet.clone(),
+        reference: asked.as_ref().and_then(|asked| asked.reference.clone()),
+        label: asked.as_ref().and_then(|asked| asked.label.clone()),
+        created_at: now,
+        updated_at: now,
+        expires_at: None,
+        version: 1,
+        machine,
+    };
+    let first = request.machine.announce();
+    apply::create(tx, request, first).await?;
+    chain::insert_deposit(tx, &outpoint, id, &script.wallet, amount).await?;
+    if let Some(asked) = asked {
+        apply::advance::<ReceiveAddress>(tx, asked.id, &address::Event::Paid { outpoint }).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,4 @@
+//! One suite per port, run by every adapter of it.
+
+mod bitcoind_answers;
+mod chain;

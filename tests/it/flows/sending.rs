@@ -1,0 +1,57 @@
+//! Begin, sign, end, confirm; and everything that may come between.
+
+use sluice::domain::Machine;
+use sluice::domain::onchain_send::State;
+use sluice::flows::Code;
+
+use crate::harness::rig::{Client, Database, Rig, stranger};
+
+/// Runs a story on both databases.
+macro_rules! on_both {
+    ($name:ident, $story:expr) => {
+        mod $name {
+            use super::*;
+
+            #[tokio::test]
+            async fn sqlite() {
+                let story: fn(Rig) -> futures::future::BoxFuture<'static, ()> = $story;
+                story(Rig::sqlite().await).await;
+            }
+
+            #[tokio::test]
+            async fn postgres() {
+                let story: fn(Rig) -> futures::future::BoxFuture<'static, ()> = $story;
+                if let Some(rig) = Rig::with(Database::Postgres, Default::default()).await {
+                    story(rig).await;
+                }
+            }
+        }
+    };
+}
+
+on_both!(a_send_goes_out_and_confirms, |rig| Box::pin(async move {
+    let client = Client::number(1);
+    rig.funded(&client, 100_000).await;
+    let begun = rig.begin(&client, &stranger(), 30_000).await.expect("it begins");
+    assert_eq!(rig.spendable(&client).await, 0, "the coin is set aside");
+    let sent = rig.end(&client, &begun.psbt).await.expect("it ends");
+    assert_eq!(sent.request.machine.state(), "broadcast");
+    rig.settle().await;
+    assert_eq!(rig.spendable(&client).await, 100_000 - 30_000 - begun.fee.to_u64(), "own change is spendable at once");
+    rig.chain.mine(1);
+    rig.settle().await;
+    let again = rig.end(&client, &begun.psbt).await.expect("the same again answers the state");
+    assert!(matches!(again.request.machine.state, State::Confirmed { .. }), "{:?}", again.request.machine.state);
+    rig.audit().await;
+}));
+
+on_both!(two_begins_never_share_a_coin, |rig| Box::pin(async move {
+    let client = Client::number(2);
+    rig.funded(&client, 100_000).await;
+    rig.begin(&client, &stranger(), 30_000).await.expect("it begins");
+    let refused = rig.begin(&client, &stranger(), 30_000).await.expect_err("the only coin is taken");
+    assert_eq!(refused.code(), Code::CoinsLeased);
+    let refused = rig.begin(&client, &stranger(), 300_000).await.expect_err("there is not that much");
+    assert_eq!(refused.code(), Code::InsufficientFunds);
+    rig.audit().await;
+}));
