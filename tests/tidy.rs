@@ -22,6 +22,7 @@ type Rule = fn(&[SourceFile]) -> Vec<Finding>;
 
 const RULES: &[(&str, Rule)] = &[
     ("a room imports only what the table says", rooms::imports),
+    ("the map shows the same arrows", rooms::map),
     ("only the store speaks SQL, only the chain speaks HTTP to others", words::owned_crates),
     ("no private key has a type in the gateway", words::private_keys),
     ("nothing is left to be done", words::unfinished),
@@ -70,9 +71,15 @@ fn prove(rule: Rule, faulty: &[(&str, &str)], clean: &[(&str, &str)]) {
 #[test]
 fn rooms_are_kept_apart() {
     let clean = [
-        ("src/flows/send.rs", "use crate::{ids::RequestId, store::Store};\nuse super::Error;\n// crate::http is a comment\n"),
+        (
+            "src/flows/send.rs",
+            "use crate::{ids::RequestId, store::Store};\nuse super::Error;\n// crate::http is a comment\n",
+        ),
         ("src/chain/bitcoind/map.rs", "use super::super::Config;\nconst A: &str = \"crate::http\";"),
-        ("src/http/mod.rs", "fn a() { crate::flows::send::begin() }\n#[cfg(test)]\nmod tests { use crate::store::Store; }"),
+        (
+            "src/http/mod.rs",
+            "fn a() { crate::flows::send::begin() }\n#[cfg(test)]\nmod tests { use crate::store::Store; }",
+        ),
         ("src/main.rs", "fn main() { sluice::cli::run() }"),
         ("src/domain/x.rs", "fn a() { crate::crash::point(\"a\"); }"),
     ];
@@ -86,16 +93,35 @@ fn rooms_are_kept_apart() {
 }
 
 #[test]
+fn the_map_is_true() {
+    let map = |imports: &str| {
+        format!(
+            "| Room | What | Imports |\n|---|---|---|\n| `ids`, `clock` | a | nothing |\n| `ledger` | b | {imports} |\n\n| x | y | z |"
+        )
+    };
+    prove(
+        rooms::map,
+        &[("docs/ARCHITECTURE.md", &map("money, ids, store"))],
+        &[("docs/ARCHITECTURE.md", &map("ids, money"))],
+    );
+    prove(rooms::map, &[("docs/ARCHITECTURE.md", &map("money"))], &[]);
+}
+
+#[test]
 fn crates_have_owners() {
-    let clean =
-        [("src/store/mod.rs", "use sqlx::Row;"), ("src/chain/bitcoind/client.rs", "use reqwest::Client;"), ("src/a.rs", "// sqlx")];
+    let clean = [
+        ("src/store/mod.rs", "use sqlx::Row;"),
+        ("src/chain/bitcoind/client.rs", "use reqwest::Client;"),
+        ("src/a.rs", "// sqlx"),
+    ];
     prove(words::owned_crates, &[("src/flows/mod.rs", "use sqlx::Row;")], &clean);
     prove(words::owned_crates, &[("src/chain/fake/mod.rs", "fn a() { reqwest::get(1) }")], &clean);
 }
 
 #[test]
 fn private_keys_stay_with_the_signer() {
-    let clean = [("signer/src/keys.rs", "use bitcoin::bip32::Xpriv;"), ("src/a.rs", "fn a(key: Xpub) {} // not an Xpriv")];
+    let clean =
+        [("signer/src/keys.rs", "use bitcoin::bip32::Xpriv;"), ("src/a.rs", "fn a(key: Xpub) {} // not an Xpriv")];
     for name in words::PRIVATE_KEYS {
         prove(words::private_keys, &[("src/domain/wallet.rs", &format!("fn a(key: {name}) {{}}"))], &clean);
     }
@@ -124,14 +150,21 @@ fn libraries_do_not_print() {
 
 #[test]
 fn no_test_sleeps_unseen() {
-    prove(words::ignored_tests, &[("tests/it/a.rs", "#[test]\n#[ignore]\nfn a() {}")], &[("src/a.rs", "#[test]\nfn ignored() {}")]);
+    prove(
+        words::ignored_tests,
+        &[("tests/it/a.rs", "#[test]\n#[ignore]\nfn a() {}")],
+        &[("src/a.rs", "#[test]\nfn ignored() {}")],
+    );
     prove(words::ignored_tests, &[("src/a.rs", "#[ignore = \"slow\"]\nfn a() {}")], &[]);
 }
 
 #[test]
 fn panics_are_proven_impossible() {
     let clean = [
-        ("src/a.rs", "fn a() {\n    // proof: it was inserted above\n    b.expect(\"inserted\");\n    c.unwrap_or(1);\n}"),
+        (
+            "src/a.rs",
+            "fn a() {\n    // proof: it was inserted above\n    b.expect(\"inserted\");\n    c.unwrap_or(1);\n}",
+        ),
         ("src/b.rs", "#[cfg(test)]\nmod tests;\n"),
         ("src/b/tests.rs", "fn a() { b.unwrap() }"),
         ("tests/it/a.rs", "fn a() { b.unwrap() }"),
@@ -156,7 +189,8 @@ fn imports_are_named() {
 #[test]
 fn machines_name_every_case() {
     let machine = |arm: &str| format!("impl Machine for Send {{ fn a() {{ match b {{ C => 1, {arm} => 2 }} }} }}");
-    let clean = [("src/domain/send.rs", &*machine("D { .. }")), ("src/domain/psbt.rs", "fn a() { match 65 { _ => 1 } }")];
+    let clean =
+        [("src/domain/send.rs", &*machine("D { .. }")), ("src/domain/psbt.rs", "fn a() { match 65 { _ => 1 } }")];
     prove(words::wildcard_arms, &[("src/domain/send.rs", &machine("_"))], &clean);
     prove(words::wildcard_arms, &[("src/domain/send.rs", &machine("(_, _)"))], &clean);
     prove(words::wildcard_arms, &[("src/domain/send.rs", &machine("_ if e"))], &clean);
@@ -189,7 +223,11 @@ fn files_are_modules() {
         ("tests/e.rs", "mod e {\n    pub mod f;\n}"),
         ("tests/e/f.rs", ""),
     ];
-    prove(shape::undeclared_modules, &[("src/a/b.rs", ""), ("src/a/mod.rs", "// mod b;"), ("src/lib.rs", "mod a;")], &clean);
+    prove(
+        shape::undeclared_modules,
+        &[("src/a/b.rs", ""), ("src/a/mod.rs", "// mod b;"), ("src/lib.rs", "mod a;")],
+        &clean,
+    );
 }
 
 #[test]
@@ -205,12 +243,17 @@ fn codes_are_answered() {
     let codes = ("src/flows/error.rs", "pub enum Code {\n    /// Why.\n    NotFound,\n    Timeout,\n}\n");
     let clean = [codes, ("src/http/problem.rs", "match code {\n Code::NotFound => 404,\n Code::Timeout => 504 }")];
     prove(books::codes, &[("src/http/problem.rs", "match code { Code::NotFound => 404 }"), codes], &clean);
-    prove(books::codes, &[("src/http/problem.rs", "match code { Code::NotFound => 404, Code::TimeoutLong => 1 }"), codes], &[codes]);
+    prove(
+        books::codes,
+        &[("src/http/problem.rs", "match code { Code::NotFound => 404, Code::TimeoutLong => 1 }"), codes],
+        &[codes],
+    );
 }
 
 #[test]
 fn decisions_are_complete() {
-    let whole = "# 0001 A title\n\n## Status\n\nAccepted.\n\n## Context\n\na\n\n## Decision\n\nb\n\n## Consequences\n\nc\n";
+    let whole =
+        "# 0001 A title\n\n## Status\n\nAccepted.\n\n## Context\n\na\n\n## Decision\n\nb\n\n## Consequences\n\nc\n";
     let clean = [("docs/adr/0001-a-title.md", whole)];
     for part in ["# 0001 A title", "## Status", "## Context", "## Decision", "## Consequences"] {
         prove(books::decisions, &[("docs/adr/0001-a-title.md", &whole.replace(part, "text"))], &clean);
@@ -224,7 +267,10 @@ fn decisions_are_complete() {
 #[test]
 fn links_lead_somewhere() {
     let clean = [
-        ("README.md", "[a](docs/A.md#part) [b](docs/) [c](https://github.com/x) [d](#here) `src/lib.rs` `src/*.rs`\n```\n[x](y)\n```"),
+        (
+            "README.md",
+            "[a](docs/A.md#part) [b](docs/) [c](https://github.com/x) [d](#here) `src/lib.rs` `src/*.rs`\n```\n[x](y)\n```",
+        ),
         ("docs/A.md", "[back](../README.md)"),
         ("src/lib.rs", ""),
     ];
@@ -251,7 +297,10 @@ fn machines_are_not_named() {
 
 #[test]
 fn hosts_are_known() {
-    let clean = [("README.md", "http://127.0.0.1:3000/a http://bitcoind:18443 https://github.com/a https://a.example/ http://$HOST")];
+    let clean = [(
+        "README.md",
+        "http://127.0.0.1:3000/a http://bitcoind:18443 https://github.com/a https://a.example/ http://$HOST",
+    )];
     let url = |host: &str| format!("get https://{host}/simple");
     prove(books::hosts, &[("scripts/a", &url("packages.corp.internal"))], &clean);
     prove(books::hosts, &[("src/a.rs", &url("cdn.jsdelivr.net"))], &clean);

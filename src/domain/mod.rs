@@ -3,6 +3,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod address;
+mod block;
 pub mod deposit;
 pub mod onchain_send;
 pub mod policy;
@@ -11,5 +12,6 @@ pub mod request;
 pub mod transition;
 pub mod wallet;
 
+pub use block::BlockRef;
 pub use request::{Machine, Request};
 pub use transition::{Effect, EventNote, Illegal, Leases, Transition};

@@ -13,11 +13,20 @@ const DECISION_PARTS: [&str; 4] = ["## Status", "## Context", "## Decision", "##
 const TYPOGRAPHY: &str = "\u{2026}\u{2192}\u{2013}\u{2014}\u{2264}\u{2265}\u{d7}\u{b1}\u{b5}";
 
 /// Folders that name somebody's machine.
-const MACHINE_FOLDERS: [&str; 5] = ["/home/", "/root/", "/work/", "/Users/", "/mnt/"];
+const MACHINE_FOLDERS: [&str; 5] = ["home", "root", "work", "Users", "mnt"];
 
 /// Whom text may name. A name without a dot is a service of a compose file; `example` and `test` belong to nobody.
-const HOSTS: &[&str] =
-    &["127.0.0.1", "0.0.0.0", "github.com", "rustup.rs", "crates.io", "docs.rs", "spec.openapis.org", "json-schema.org", "www.rfc-editor.org"];
+const HOSTS: &[&str] = &[
+    "127.0.0.1",
+    "0.0.0.0",
+    "github.com",
+    "rustup.rs",
+    "crates.io",
+    "docs.rs",
+    "spec.openapis.org",
+    "json-schema.org",
+    "www.rfc-editor.org",
+];
 const NOBODY: &[&str] = &[".example", ".test", ".invalid", "example.com", "example.org"];
 
 pub fn migrations(files: &[SourceFile]) -> Vec<Finding> {
@@ -26,7 +35,8 @@ pub fn migrations(files: &[SourceFile]) -> Vec<Finding> {
     let there = |path: &str| files.iter().any(|file| file.path == path);
     let is_migration = |file: &&SourceFile| file.path.starts_with("migrations/") && file.path.ends_with(".sql");
     let unlisted = files.iter().filter(is_migration).filter(|file| !list.text.contains(&format!("/{}\"", file.path)));
-    let mut findings: Vec<Finding> = unlisted.map(|file| file.finding(1, format!("{LIST} does not apply it"))).collect();
+    let mut findings: Vec<Finding> =
+        unlisted.map(|file| file.finding(1, format!("{LIST} does not apply it"))).collect();
     for line in list.lines() {
         for (at, _) in line.text.match_indices("migrations/") {
             let path = line.text[at..].split('"').next().unwrap_or_default();
@@ -42,7 +52,9 @@ pub fn migrations(files: &[SourceFile]) -> Vec<Finding> {
 /// that nobody falls into a last arm, `wildcard_arms` knows; this one is for a table that is not a match.
 pub fn codes(files: &[SourceFile]) -> Vec<Finding> {
     let find = |path: &str| files.iter().find(|file| file.path == path);
-    let (Some(codes), Some(table)) = (find("src/flows/error.rs"), find("src/http/problem.rs")) else { return Vec::new() };
+    let (Some(codes), Some(table)) = (find("src/flows/error.rs"), find("src/http/problem.rs")) else {
+        return Vec::new();
+    };
     let Some(body) = codes.code.split("pub enum Code {").nth(1).and_then(|rest| rest.split('}').next()) else {
         return vec![codes.finding(1, "there is no `pub enum Code`")];
     };
@@ -109,7 +121,8 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 
 fn link_targets(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let local = targets.filter(|target| !target.contains("://") && !target.starts_with(['#', '/']) && !target.starts_with("mailto:"));
+    let local = targets
+        .filter(|target| !target.contains("://") && !target.starts_with(['#', '/']) && !target.starts_with("mailto:"));
     local.filter_map(|target| target.split('#').next())
 }
 
@@ -143,17 +156,19 @@ pub fn plain_text(files: &[SourceFile]) -> Vec<Finding> {
 pub fn machine_paths(files: &[SourceFile]) -> Vec<Finding> {
     each_text_line(files, |text| {
         let named = |folder: &&&str| {
-            text.match_indices(**folder).any(|(at, _)| !text[..at].ends_with(|c| is_word(c) || "./}~*-".contains(c)))
+            text.match_indices(&format!("/{folder}/"))
+                .any(|(at, _)| !text[..at].ends_with(|c| is_word(c) || "./}~*-".contains(c)))
         };
         let folder = MACHINE_FOLDERS.iter().find(named)?;
-        Some(format!("{folder} is a folder of one machine"))
+        Some(format!("/{folder} is a folder of one machine"))
     })
 }
 
 pub fn hosts(files: &[SourceFile]) -> Vec<Finding> {
     each_text_line(files, |text| {
         let named = text.split("://").skip(1).map(|rest| {
-            let authority = rest.split(|c: char| !(c.is_ascii_alphanumeric() || ".-:@_".contains(c))).next().unwrap_or_default();
+            let authority =
+                rest.split(|c: char| !(c.is_ascii_alphanumeric() || ".-:@_".contains(c))).next().unwrap_or_default();
             authority.rsplit('@').next().unwrap_or(authority).split(':').next().unwrap_or(authority)
         });
         let known = |host: &&str| {

@@ -1,5 +1,7 @@
 //! The arrow rule: who may import whom.
 
+use std::collections::BTreeSet;
+
 use super::source::{Finding, Line, SourceFile, is_word};
 
 /// A room, and the rooms it may import. The same table as in docs/ARCHITECTURE.md; a new arrow is an ADR.
@@ -28,8 +30,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "config", "http", "workers", "flows", "chain", "connectors", "assets", "store", "ports", "domain", "ledger", "money",
-            "ids", "clock",
+            "config",
+            "http",
+            "workers",
+            "flows",
+            "chain",
+            "connectors",
+            "assets",
+            "store",
+            "ports",
+            "domain",
+            "ledger",
+            "money",
+            "ids",
+            "clock",
         ],
     ),
     ("cli", &["app", "config", "http", "flows", "money", "ids", "clock"]),
@@ -61,6 +75,31 @@ pub fn imports(files: &[SourceFile]) -> Vec<Finding> {
         let escapes = |line: &Line<'_>| !line.is_test && longest_super_chain(line.code) >= depth + line.inline_depth;
         for line in file.lines().filter(|line| !["main", "lib"].contains(&room) && escapes(line)) {
             findings.push(file.finding(line.number, "`super::` leaves the room: write crate::"));
+        }
+    }
+    findings
+}
+
+const MAP: &str = "docs/ARCHITECTURE.md";
+
+/// The table above, and the one that people read, say the same: `| a, b | what they are | c, d |`. The map may leave out rooms
+/// that are still empty, and calls the two that see everything `all`.
+pub fn map(files: &[SourceFile]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let Some(map) = files.iter().find(|file| file.path == MAP) else { return findings };
+    let table = map.lines().skip_while(|line| !line.text.starts_with("| Room |")).skip(2);
+    for line in table.take_while(|line| line.text.starts_with('|')) {
+        let cells: Vec<&str> = line.text.trim_matches('|').split('|').map(str::trim).collect();
+        let [rooms, _, imports] = cells[..] else { continue };
+        if imports == "all" {
+            continue;
+        }
+        let drawn: BTreeSet<&str> = imports.split(", ").filter(|name| *name != "nothing").collect();
+        for room in rooms.split(", ").map(|name| name.trim_matches('`')) {
+            let allowed = ROOMS.iter().find(|(name, _)| *name == room).map_or(&[][..], |(_, allowed)| allowed);
+            if drawn != allowed.iter().copied().collect() {
+                findings.push(map.finding(line.number, format!("`{room}` may import {}", allowed.join(", "))));
+            }
         }
     }
     findings

@@ -41,7 +41,8 @@ pub fn file_length(files: &[SourceFile]) -> Vec<Finding> {
 pub fn undeclared_modules(files: &[SourceFile]) -> Vec<Finding> {
     let declared: BTreeSet<&String> = files.iter().flat_map(|file| &file.modules).collect();
     let module = |path: &str| path.trim_end_matches(".rs").trim_end_matches("/mod").to_owned();
-    let lost = files.iter().filter(|file| file.is_rust() && !is_root(&file.path) && !declared.contains(&module(&file.path)));
+    let lost =
+        files.iter().filter(|file| file.is_rust() && !is_root(&file.path) && !declared.contains(&module(&file.path)));
     lost.map(|file| file.finding(1, "no `mod` declares this file")).collect()
 }
 

@@ -88,7 +88,8 @@ impl SourceFile {
     /// Where the files of its modules are.
     fn module_folder(&self) -> String {
         let (folder, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
-        let is_root = ["mod.rs", "lib.rs", "main.rs"].contains(&name) || folder == "tests" || folder.ends_with("/tests");
+        let is_root =
+            ["mod.rs", "lib.rs", "main.rs"].contains(&name) || folder == "tests" || folder.ends_with("/tests");
         if is_root { folder.to_owned() } else { format!("{folder}/{}", name.trim_end_matches(".rs")) }
     }
 }
@@ -303,5 +304,7 @@ pub fn is_word(c: char) -> bool {
 
 /// The words of a piece of code, and where each begins.
 pub fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
-    code.split(|c| !is_word(c)).filter(|word| !word.is_empty()).map(|word| (word.as_ptr() as usize - code.as_ptr() as usize, word))
+    code.split(|c| !is_word(c))
+        .filter(|word| !word.is_empty())
+        .map(|word| (word.as_ptr() as usize - code.as_ptr() as usize, word))
 }

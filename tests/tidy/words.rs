@@ -53,7 +53,9 @@ pub fn printing(files: &[SourceFile]) -> Vec<Finding> {
 
 pub fn ignored_tests(files: &[SourceFile]) -> Vec<Finding> {
     each_line(rust(files), |_, line| {
-        line.code.contains("#[ignore").then(|| "a test that is not run proves nothing; make it quick or give it a target".to_owned())
+        line.code
+            .contains("#[ignore")
+            .then(|| "a test that is not run proves nothing; make it quick or give it a target".to_owned())
     })
 }
 
@@ -82,7 +84,9 @@ fn may_panic(code: &str) -> Option<&'static str> {
 /// `use a::*`. Only a unit test may say `use super::*`.
 pub fn glob_imports(files: &[SourceFile]) -> Vec<Finding> {
     each_line(rust(files), |_, line| {
-        let is_glob = |(at, _): (usize, &str)| matches!(line.code[at + 3..].trim_start().chars().next(), None | Some(';' | ',' | '}'));
+        let is_glob = |(at, _): (usize, &str)| {
+            matches!(line.code[at + 3..].trim_start().chars().next(), None | Some(';' | ',' | '}'))
+        };
         let excused = line.is_test && line.code.trim() == "use super::*;";
         let found = !excused && line.code.match_indices("::*").any(is_glob);
         found.then(|| "a glob hides where a name comes from, and may take in a new one".to_owned())
@@ -143,5 +147,7 @@ fn each_line<'a>(
 
 /// `name!`, and not `other_name!` or `name != `.
 fn has_macro(code: &str, name: &str) -> bool {
-    words(code).any(|(at, word)| word == name && code[at + name.len()..].starts_with('!') && !code[at + name.len()..].starts_with("!="))
+    words(code).any(|(at, word)| {
+        word == name && code[at + name.len()..].starts_with('!') && !code[at + name.len()..].starts_with("!=")
+    })
 }
