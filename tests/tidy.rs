@@ -179,7 +179,10 @@ fn panics_are_proven_impossible() {
 
 #[test]
 fn imports_are_named() {
-    let clean = [("src/a.rs", "use b::{c, d};\nfn a() { 2 * 3 }\n#[cfg(test)]\nmod tests {\n    use super::*;\n}")];
+    let clean = [(
+        "src/a.rs",
+        "use b::{c, d};\nfn a() { 2 * 3 }\n#[cfg(test)]\nmod tests {\n    use super::*;\n    use c::prelude::*;\n}",
+    )];
     prove(words::glob_imports, &[("src/a.rs", "use b::*;")], &clean);
     prove(words::glob_imports, &[("src/a.rs", "use b::{c::*, d};")], &clean);
     prove(words::glob_imports, &[("src/a.rs", "use super::*;")], &clean);
@@ -214,10 +217,10 @@ fn files_are_short() {
 fn files_are_modules() {
     let clean = [
         ("src/lib.rs", "pub mod a;"),
-        ("src/a/mod.rs", "mod b;\n#[cfg(test)]\nmod tests;"),
+        ("src/a/mod.rs", "mod b;\n#[cfg(test)]\n#[path = \"a_tests.rs\"]\nmod tests;"),
         ("src/a/b.rs", "mod c;"),
         ("src/a/b/c.rs", ""),
-        ("src/a/tests.rs", ""),
+        ("src/a/a_tests.rs", ""),
         ("tests/it/main.rs", "mod d;"),
         ("tests/it/d.rs", ""),
         ("tests/e.rs", "mod e {\n    pub mod f;\n}"),

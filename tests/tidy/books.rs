@@ -9,8 +9,9 @@ use super::source::{Finding, SourceFile, is_word};
 const DECISION_LINES: usize = 60;
 const DECISION_PARTS: [&str; 4] = ["## Status", "## Context", "## Decision", "## Consequences"];
 
-/// Beyond ASCII: an ellipsis, an arrow, dashes, and the signs of arithmetic. Quotes are straight, spaces are spaces.
-const TYPOGRAPHY: &str = "\u{2026}\u{2192}\u{2013}\u{2014}\u{2264}\u{2265}\u{d7}\u{b1}\u{b5}";
+/// Beyond ASCII: an ellipsis, an arrow, dashes, the signs of arithmetic, and the marks of a table. Quotes are straight, spaces are spaces.
+const TYPOGRAPHY: &str =
+    "\u{2026}\u{2192}\u{2013}\u{2014}\u{2264}\u{2265}\u{d7}\u{b1}\u{b5}\u{b7}\u{2020}\u{2713}\u{2717}";
 
 /// Folders that name somebody's machine.
 const MACHINE_FOLDERS: [&str; 5] = ["home", "root", "work", "Users", "mnt"];

@@ -244,7 +244,10 @@ impl Outline {
                     place = format!("{place}/{name}");
                 }
             }
-            let module = format!("{place}/{name}");
+            // `blank` keeps every byte in its place, so the text still has what the code lacks.
+            let path = file.text[self.head..at].split("#[path = \"").nth(1).and_then(|rest| rest.split(".rs\"").next());
+            let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let module = path.map_or_else(|| format!("{place}/{name}"), |path| format!("{folder}/{path}"));
             if is_test_head(head) {
                 file.test_modules.insert(module.clone());
             }

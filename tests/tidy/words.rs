@@ -81,13 +81,13 @@ fn may_panic(code: &str) -> Option<&'static str> {
     call.or_else(|| ["panic", "unreachable"].into_iter().find(|name| has_macro(code, name)))
 }
 
-/// `use a::*`. Only a unit test may say `use super::*`.
+/// `use a::*`. Only a test may say `use super::*`, or take a library's prelude, which was made for that.
 pub fn glob_imports(files: &[SourceFile]) -> Vec<Finding> {
     each_line(rust(files), |_, line| {
         let is_glob = |(at, _): (usize, &str)| {
             matches!(line.code[at + 3..].trim_start().chars().next(), None | Some(';' | ',' | '}'))
         };
-        let excused = line.is_test && line.code.trim() == "use super::*;";
+        let excused = line.is_test && (line.code.trim() == "use super::*;" || line.code.contains("::prelude::*;"));
         let found = !excused && line.code.match_indices("::*").any(is_glob);
         found.then(|| "a glob hides where a name comes from, and may take in a new one".to_owned())
     })
