@@ -17,5 +17,12 @@ pub mod store;
 
 pub mod chain;
 pub mod flows;
+pub mod workers;
+
+pub mod http;
+
+pub mod app;
+pub mod cli;
+pub mod config;
 
 pub mod crash;

@@ -9,6 +9,8 @@ pub mod onchain_send;
 pub mod policy;
 pub mod psbt;
 pub mod request;
+#[cfg(test)]
+mod states;
 pub mod transition;
 pub mod wallet;
 

@@ -13,11 +13,13 @@ pub mod health;
 pub mod history;
 mod ingest;
 pub mod keys;
+pub mod operator;
 pub mod register;
 pub mod scan;
 pub mod send;
 mod spend;
 pub mod sync;
+pub mod values;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

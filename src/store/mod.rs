@@ -10,6 +10,7 @@ pub mod effects;
 mod engine;
 mod error;
 pub mod events;
+pub mod gauges;
 pub mod halts;
 pub mod idempotency;
 pub mod issued;

@@ -1,0 +1,275 @@
+//! Wiring: configuration in, a running gateway out. The only file that sees every room.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use bitcoin::BlockHash;
+use bitcoin::constants::genesis_block;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::chain::bitcoind::Bitcoind;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::flows::Flows;
+use crate::flows::health::Health;
+use crate::http::{self, HttpState, OperatorState};
+use crate::ports::PortError;
+use crate::ports::chain::ChainBackend;
+use crate::store::{self, Store, StoreError};
+use crate::workers::{Pace, Workers};
+
+/// How long a start waits for the node's word on its network. Reads are served without it.
+const FIRST_LOOK: Duration = Duration::from_millis(800);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Settings(String),
+    #[error("can't listen on {address}, which {key} asks for: {source}")]
+    Listen { address: SocketAddr, key: &'static str, source: io::Error },
+    #[error("{0}; SQLite serves one process at a time: stop the gateway that uses it, or move to PostgreSQL")]
+    InUse(StoreError),
+    #[error(transparent)]
+    Store(StoreError),
+    #[error("chain.bitcoind: {0}")]
+    Chain(#[from] PortError),
+    #[error(
+        "bitcoind is of another network: its first block is {found}, and chain.network = \"{network}\" begins with {wanted}"
+    )]
+    WrongNetwork { network: bitcoin::Network, wanted: BlockHash, found: BlockHash },
+    #[error(
+        "{0} can be reached from other machines, and there is no API key yet; make one first, with the same settings:\n\n  \
+         sluice keys create --name first --scope register --scope read --scope receive --scope send\n"
+    )]
+    NoKeys(SocketAddr),
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Locked(_) => Self::InUse(error),
+            StoreError::Unavailable(_)
+            | StoreError::Conflict(_)
+            | StoreError::Fenced { .. }
+            | StoreError::Ledger(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Illegal(_)
+            | StoreError::WrongNetwork { .. }
+            | StoreError::Misconfigured(_)
+            | StoreError::Sql(_) => Self::Store(error),
+        }
+    }
+}
+
+/// A gateway at work.
+pub struct Running {
+    pub api_addr: SocketAddr,
+    pub operator_addr: SocketAddr,
+    pub flows: Flows,
+    pub health: Health,
+    workers: Workers,
+    api: Server,
+    operator: Server,
+    upkeep: JoinHandle<()>,
+}
+
+/// Starts a gateway with the node that the configuration names.
+///
+/// # Errors
+/// When it could not do its work as configured. A node that is merely down is no such reason.
+pub async fn start(config: &Config) -> Result<Running, StartError> {
+    let chain = Arc::new(Bitcoind::new(&config.chain.bitcoind)?);
+    start_with(config, chain, Clock::System).await
+}
+
+/// Starts a gateway with another chain and clock, as tests do.
+///
+/// # Errors
+/// As `start`.
+pub async fn start_with(config: &Config, chain: Arc<dyn ChainBackend>, clock: Clock) -> Result<Running, StartError> {
+    config.http.check().map_err(StartError::Settings)?;
+    let (api_listener, api_addr) = bind(config.http.listen, "http.listen").await?;
+    let (operator_listener, operator_addr) = bind(config.operator.listen, "operator.listen").await?;
+    let store = Store::open(&config.store, clock).await?;
+    bind_network(&store, config).await?;
+    require_keys(&store, config, api_addr).await?;
+    check_node(chain.as_ref(), config).await?;
+
+    let flows = Flows::new(store, chain, config.chain.network, config.policy.clone());
+    let health = Health::default();
+    let metrics = metrics()?;
+    let workers = Workers::start(&flows, &health, pace(config));
+    let upkeep = tokio::spawn(http::metrics_upkeep(metrics.clone()));
+    let api_router = http::router(HttpState::new(flows.clone(), &config.http));
+    let operator_router = http::operator_router(OperatorState { health: health.clone(), metrics });
+    let api = Server::spawn("api", api_listener, api_router, config);
+    let operator = Server::spawn("operator", operator_listener, operator_router, config);
+    tracing::info!(%api_addr, %operator_addr, network = %config.chain.network, "the gateway serves");
+    Ok(Running { api_addr, operator_addr, flows, health, workers, api, operator, upkeep })
+}
+
+/// Opens the store for a command that does one thing and ends: nobody listens and no worker runs.
+///
+/// # Errors
+/// When the store can't be opened or belongs to another network.
+pub async fn open(config: &Config) -> Result<Flows, StartError> {
+    let store = Store::open(&config.store, Clock::System).await?;
+    bind_network(&store, config).await?;
+    let chain = Bitcoind::new(&config.chain.bitcoind).or_else(|_| Bitcoind::new(&without_login(config)))?;
+    Ok(Flows::new(store, Arc::new(chain), config.chain.network, config.policy.clone()))
+}
+
+/// For commands that don't call the node, and must not ask for its password. One that does is told that the file is not there.
+fn without_login(config: &Config) -> crate::chain::bitcoind::Config {
+    crate::chain::bitcoind::Config {
+        cookie_file: Some("chain.bitcoind.cookie_file".into()),
+        user: None,
+        password: None,
+        ..config.chain.bitcoind.clone()
+    }
+}
+
+impl Running {
+    /// Ends when a listener has stopped by itself, which it does only when something is badly wrong.
+    pub async fn broken(&mut self) {
+        tokio::select! {
+            () = self.api.ended() => {}
+            () = self.operator.ended() => {}
+        }
+    }
+
+    /// Stops in the order in which others depend on it: callers, workers, probes, and last the database.
+    pub async fn stop(self) {
+        let Self { flows, workers, api, operator, upkeep, api_addr: _, operator_addr: _, health: _ } = self;
+        api.stop().await;
+        workers.stop().await;
+        operator.stop().await;
+        upkeep.abort();
+        flows.store().close().await;
+        tracing::info!("the gateway has stopped");
+    }
+}
+
+struct Server {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    fn spawn(name: &'static str, listener: TcpListener, router: Router, config: &Config) -> Self {
+        let (stop, mut stopping) = watch::channel(false);
+        let config = config.http.clone();
+        let task = tokio::spawn(async move {
+            let asked_to_stop = async move {
+                // A sender that is gone asks for it, too.
+                drop(stopping.wait_for(|stop| *stop).await);
+            };
+            if let Err(error) = http::serve(listener, router, &config, asked_to_stop).await {
+                tracing::error!(name, %error, "a listener has failed");
+            }
+        });
+        Self { stop, task }
+    }
+
+    fn ended(&mut self) -> impl Future<Output = ()> {
+        let task = &mut self.task;
+        async move {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a listener has panicked");
+            }
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        if self.task.is_finished() {
+            return;
+        }
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "a listener did not end well");
+        }
+    }
+}
+
+/// A process measures itself once, however many gateways run in it, as they do in tests.
+fn metrics() -> Result<PrometheusHandle, StartError> {
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut handle = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*handle {
+        return Ok(handle.clone());
+    }
+    let installed = http::install_metrics().map_err(|error| StartError::Settings(format!("metrics: {error}")))?;
+    *handle = Some(installed.clone());
+    Ok(installed)
+}
+
+async fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |source| StartError::Listen { address, key, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+async fn bind_network(store: &Store, config: &Config) -> Result<(), StartError> {
+    let genesis = genesis_block(config.chain.network).block_hash();
+    let mut conn = store.read().await?;
+    Ok(store::bind_network(&mut conn, &genesis.to_string()).await?)
+}
+
+/// Wallet headers are no secret: without keys, whoever reaches the listener could move into any wallet's requests.
+async fn require_keys(store: &Store, config: &Config, address: SocketAddr) -> Result<(), StartError> {
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    match config.http.mode() {
+        http::Mode::Wallet => {
+            tracing::warn!(%address, "auth.mode is \"wallet\" on a public address: whoever knows a wallet's xpubs acts for it");
+            Ok(())
+        }
+        http::Mode::Key => {
+            let mut conn = store.read().await?;
+            let any = store::keys::any_in_force(&mut conn, store.clock().now()).await?;
+            if any { Ok(()) } else { Err(StartError::NoKeys(address)) }
+        }
+    }
+}
+
+async fn check_node(chain: &dyn ChainBackend, config: &Config) -> Result<(), StartError> {
+    let network = config.chain.network;
+    let wanted = genesis_block(network).block_hash();
+    match tokio::time::timeout(FIRST_LOOK, chain.info()).await {
+        Ok(Ok(info)) if info.genesis != wanted => {
+            Err(StartError::WrongNetwork { network, wanted, found: info.genesis })
+        }
+        Ok(Ok(info)) => {
+            tracing::info!(height = info.tip.height, syncing = info.syncing, "the node answers");
+            Ok(())
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the node can't be used now; the gateway starts without it and keeps asking");
+            Ok(())
+        }
+        Err(_elapsed) => {
+            tracing::warn!("the node is slow to answer; the gateway starts without it and keeps asking");
+            Ok(())
+        }
+    }
+}
+
+fn pace(config: &Config) -> Pace {
+    let minutes = config.audit.every_minutes;
+    Pace {
+        poll: Duration::from_millis(config.chain.poll_ms.max(1)),
+        audit: (minutes > 0).then(|| Duration::from_secs(minutes.saturating_mul(60))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

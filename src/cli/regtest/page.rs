@@ -1,0 +1,79 @@
+//! What is printed when everything runs: calls to copy and paste, in the order in which they make sense.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::demo::Demo;
+
+pub(super) struct Facts<'a> {
+    pub(super) demo: &'a Demo,
+    pub(super) operator: SocketAddr,
+    pub(super) balance: u64,
+    /// An address of the private chain's own wallet, for the demo to pay to.
+    pub(super) pay_to: String,
+    pub(super) block_seconds: u64,
+}
+
+impl Facts<'_> {
+    pub(super) fn page(&self) -> String {
+        let Demo { gateway, signer, wallet_file, headers_file, folder, .. } = self.demo;
+        let (signer, wallet, headers) = (quoted(signer), quoted(wallet_file), quoted(headers_file));
+        let file = |name: &str| quoted(&folder.join(name));
+        let (begin, end, send) = (file("begin.json"), file("end.json"), file("send.json"));
+        let (operator, pay_to, balance) = (self.operator, &self.pay_to, self.balance);
+        let blocks = match self.block_seconds {
+            0 => "No blocks are mined by themselves.".to_owned(),
+            seconds => format!("A block is mined every {seconds} s."),
+        };
+        let json = "-H 'Content-Type: application/json'";
+        format!(
+            r#"
+The gateway runs:    {gateway}  (the API's pages: {gateway}/docs)
+Health and metrics:  http://{operator}/health/ready and /metrics
+The demo wallet is registered and holds {balance} sat. {blocks} Ctrl-C stops everything.
+
+Try it: paste these into another terminal, in the folder where this one was started.
+
+  # The balance. The file holds the three headers that name the wallet: public keys, no secret.
+  curl -sS -K {headers} -X POST {gateway}/wallet/btcbalance; echo
+
+  # A new address for one customer.
+  curl -sS -K {headers} {gateway}/lightning/onchain-receive {json} -d '{{"label":"customer 7"}}'; echo
+
+  # Send 50,000 sat. Begin: the gateway chooses coins and hands out a transaction to sign.
+  curl -sS -K {headers} {gateway}/lightning/onchain-send-begin {json} \
+    -d '{{"address_or_rgbinvoice":"{pay_to}","amount_sats":50000,"fee_rate":2}}' -o {begin}
+
+  # Sign: your key stays with the signer, which says what it signs.
+  {signer} sign --file {wallet} --json --max-amount 50000 < {begin} > {end}
+
+  # End: the gateway checks that it is what it handed out, and broadcasts it.
+  curl -sS -K {headers} {gateway}/lightning/onchain-send-end {json} -d @{end} | tee {send}; echo
+
+  # Watch it: BROADCASTED, and CONFIRMED after the next block.
+  curl -sS -K {headers} {gateway}/onchain-send/$(sed 's/.*"send_id":"\([^"]*\)".*/\1/' {send}); echo
+
+  # What happened to the wallet, in order.
+  curl -sS -K {headers} "{gateway}/events?limit=20"; echo
+"#
+        )
+    }
+}
+
+/// For a shell: as it is where that is safe, in quotes elsewhere.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_pasted_safely() {
+        assert_eq!(quoted(Path::new("data/regtest/demo.wallet")), "data/regtest/demo.wallet");
+        assert_eq!(quoted(Path::new("my data/it's")), r"'my data/it'\''s'");
+    }
+}

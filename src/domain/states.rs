@@ -1,0 +1,335 @@
+//! Walks every machine through every pair of state and event: writes docs/STATES.md, and tests what holds for all of them.
+
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, Txid};
+use proptest::prelude::*;
+
+use super::address::{self, ReceiveAddress};
+use super::deposit::{self, Deposit};
+use super::onchain_send::{self as send, Door, OnchainSend, Role, Terms};
+use super::{Leases, Machine};
+use crate::clock::Timestamp;
+use crate::money::{FeeRate, Sat};
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/STATES.md");
+/// Set it to write the file instead of comparing with it: `make states`.
+const WRITE: &str = "SLUICE_WRITE_STATES";
+
+const NOW: Timestamp = Timestamp::from_millis(0);
+const HEIGHT: u32 = 100;
+
+fn txid(n: u8) -> Txid {
+    Txid::from_byte_array([n; 32])
+}
+
+/// The version that stands for the request, another version of it, and two strangers.
+fn ours() -> Txid {
+    txid(1)
+}
+fn other() -> Txid {
+    txid(2)
+}
+fn stranger() -> Txid {
+    txid(3)
+}
+
+// --- every state and every event, by hand; the matches below do not compile when one is new ---
+
+fn addresses() -> Vec<ReceiveAddress> {
+    let of = |state| ReceiveAddress { address: "bcrt1".to_owned(), index: 0, state };
+    vec![of(address::State::Open), of(address::State::Used), of(address::State::Expired)]
+}
+
+fn address_events() -> Vec<address::Event> {
+    vec![address::Event::Paid { outpoint: OutPoint::null() }, address::Event::TimedOut]
+}
+
+fn address_event(event: &address::Event) -> &'static str {
+    match event {
+        address::Event::Paid { .. } => "an output pays it",
+        address::Event::TimedOut => "its time is over",
+    }
+}
+
+fn deposits() -> Vec<Deposit> {
+    use deposit::State::{Confirmed, Evicted, Mined, Reorged, Replaced, Seen};
+    let of = |state| Deposit {
+        outpoint: OutPoint::null(),
+        address: "bcrt1".to_owned(),
+        amount: Sat::literal(1),
+        address_request: None,
+        state,
+    };
+    let (mined, confirmed) = (Mined { height: HEIGHT }, Confirmed { height: HEIGHT });
+    [Seen, mined, confirmed, Replaced { by: stranger() }, Evicted, Reorged].map(of).into()
+}
+
+fn deposit_events() -> Vec<deposit::Event> {
+    use deposit::Event::{Deep, Evicted, InMempool, Mined, Replaced, Unmined};
+    let mined = |height| Mined { height };
+    vec![InMempool, mined(HEIGHT), mined(HEIGHT + 1), Deep, Unmined, Replaced { by: stranger() }, Evicted]
+}
+
+fn deposit_event(event: &deposit::Event) -> &'static str {
+    match event {
+        deposit::Event::InMempool => "its transaction is in the mempool",
+        deposit::Event::Mined { height: HEIGHT } => "is in a block",
+        deposit::Event::Mined { .. } => "is in another block",
+        deposit::Event::Deep => "the block is deep enough",
+        deposit::Event::Unmined => "the block is disconnected",
+        deposit::Event::Replaced { .. } => "another transaction spent its inputs",
+        deposit::Event::Evicted => "it left the mempool",
+    }
+}
+
+fn send_in(state: send::State) -> OnchainSend {
+    let terms = Terms {
+        to: "bcrt1".to_owned(),
+        amount_requested: Sat::literal(1_000),
+        amount_sent: Sat::literal(1_000),
+        fee_rate: FeeRate::from_sat_per_vb(1),
+        deduct_fee: false,
+        door: Door::OnchainSend,
+    };
+    OnchainSend { terms, state }
+}
+
+fn sends() -> Vec<OnchainSend> {
+    use send::State::{AwaitingSignature, Broadcast, Cancelled, Confirmed, Conflicted, Expired, Seen};
+    let states = [
+        AwaitingSignature,
+        Broadcast { txid: ours(), last_error: None },
+        Seen { txid: ours(), height: HEIGHT, role: Role::Original },
+        Confirmed { txid: ours(), height: HEIGHT },
+        Cancelled { txid: ours(), height: HEIGHT },
+        Conflicted { by: stranger(), signed: Some(ours()) },
+        Expired,
+    ];
+    states.map(send_in).into()
+}
+
+/// States that show as the same word and act differently; they are walked, and left out of the page.
+fn more_sends() -> Vec<OnchainSend> {
+    use send::State::{Broadcast, Conflicted, Seen};
+    let states = [
+        Broadcast { txid: ours(), last_error: Some("too low a fee".to_owned()) },
+        Seen { txid: ours(), height: HEIGHT, role: Role::Bump },
+        Seen { txid: other(), height: HEIGHT, role: Role::Cancel },
+        Conflicted { by: stranger(), signed: None },
+    ];
+    sends().into_iter().chain(states.map(send_in)).collect()
+}
+
+fn send_events() -> Vec<send::Event> {
+    use send::Event as E;
+    vec![
+        E::Signed { txid: ours() },
+        E::Signed { txid: other() },
+        E::TimedOut,
+        E::Accepted { txid: ours() },
+        E::Refused { txid: ours(), reason: "no".to_owned() },
+        E::InMempool { txid: ours() },
+        E::InMempool { txid: other() },
+        E::Mined { txid: ours(), height: HEIGHT, role: Role::Original },
+        E::Mined { txid: other(), height: HEIGHT, role: Role::Bump },
+        E::Deep,
+        E::Unmined { txid: ours() },
+        E::InputSpent { by: stranger(), mined: false },
+        E::InputSpent { by: stranger(), mined: true },
+        E::InputFreed { by: stranger() },
+    ]
+}
+
+fn send_event(event: &send::Event) -> &'static str {
+    use send::Event as E;
+    let is_ours = |txid: &Txid| *txid == ours();
+    match event {
+        E::Signed { txid } if is_ours(txid) => "`end` took a signature",
+        E::Signed { .. } => "`end` took a signature of another version",
+        E::TimedOut => "the time for the signature is over",
+        E::Accepted { .. } => "a node took it",
+        E::Refused { .. } => "a node refused it",
+        E::InMempool { txid } if is_ours(txid) => "it is in the mempool",
+        E::InMempool { .. } => "another version is in the mempool",
+        E::Mined { txid, .. } if is_ours(txid) => "it is in a block",
+        E::Mined { .. } => "another version is in a block",
+        E::Deep => "the block is deep enough",
+        E::Unmined { .. } => "the block is disconnected",
+        E::InputSpent { mined: false, .. } => "a stranger's transaction spends its coin, in the mempool",
+        E::InputSpent { mined: true, .. } => "the same, in a block",
+        E::InputFreed { .. } => "the stranger's transaction is gone",
+    }
+}
+
+// --- the page ---
+
+fn cell<M: Machine>(before: &M, event: &M::Event) -> String {
+    let Ok(transition) = before.apply(event, NOW) else { return "✗".to_owned() };
+    if transition.is_unchanged(before) {
+        return "·".to_owned();
+    }
+    let same_state = transition.next.state() == before.state();
+    let mut text = if same_state { format!("{}*", before.state()) } else { transition.next.state().to_owned() };
+    if !transition.effects.is_empty() {
+        text.push_str(", offered");
+    }
+    match transition.leases {
+        Leases::Keep => {}
+        Leases::Release => text.push_str(", coins released"),
+        Leases::Retake => text.push_str(", coins retaken"),
+    }
+    text
+}
+
+fn table<M: Machine>(states: &[M], events: &[M::Event], name: impl Fn(&M::Event) -> &'static str) -> String {
+    let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let heads = states.iter().map(|state| {
+        let mark = if state.is_open() { "" } else { " †" };
+        format!("{}{mark}", state.state())
+    });
+    let mut text = row(std::iter::once("event".to_owned()).chain(heads).collect());
+    text.push_str(&row(vec!["---".to_owned(); states.len() + 1]));
+    for event in events {
+        let cells = states.iter().map(|state| cell(state, event));
+        text.push_str(&row(std::iter::once(name(event).to_owned()).chain(cells).collect()));
+    }
+    text
+}
+
+fn page() -> String {
+    format!(
+        "# States\n\n\
+         Generated from the machines in `src/domain` by `make states`; a test compares. A column is a state, a row an event, a cell what \
+         the request becomes.\n\n\
+         `·` nothing changes · `✗` can't happen: a fault of this program if it does · `*` the same state with other details · `†` nothing is \
+         waited for any more, though the chain may still move it · *offered*: the signed transaction is offered to the network.\n\n\
+         ## {send_kind}: a send of the client's own coins\n\n\
+         The version that stands for the request is \"it\"; a bump or a cancellation is another version. What ends a send that was signed is a \
+         block, never a node's word. No state is left out of the watch: a version that shows up moves even an expired or conflicted send.\n\n\
+         {sends}\n\
+         When a block with a cancelling version is deep enough, the send is `cancelled` instead of `confirmed`.\n\n\
+         ## {deposit_kind}: an output to an address that was handed out\n\n{deposits}\n\
+         ## {address_kind}: an address that was handed out\n\n{addresses}\n\
+         An address is watched for ever, in every state.\n",
+        send_kind = OnchainSend::KIND,
+        deposit_kind = Deposit::KIND,
+        address_kind = ReceiveAddress::KIND,
+        sends = table(&sends(), &send_events(), send_event),
+        deposits = table(&deposits(), &deposit_events(), deposit_event),
+        addresses = table(&addresses(), &address_events(), address_event),
+    )
+}
+
+#[test]
+fn the_page_of_states_is_what_the_machines_do() {
+    if std::env::var_os(WRITE).is_some() {
+        std::fs::write(FILE, page()).unwrap();
+    }
+    let committed = std::fs::read_to_string(FILE).unwrap_or_default();
+    assert!(committed == page(), "docs/STATES.md is not what the machines do; if the change is meant: make states");
+}
+
+// --- what holds for every machine ---
+
+fn repeats_change_nothing<M: Machine + std::fmt::Debug>(states: &[M], events: &[M::Event])
+where
+    M::Event: std::fmt::Debug,
+{
+    for state in states {
+        for event in events {
+            let Ok(first) = state.apply(event, NOW) else { continue };
+            let again = first.next.apply(event, NOW);
+            let changes_nothing = again.is_ok_and(|again| again.is_unchanged(&first.next));
+            assert!(changes_nothing, "{event:?} changes {:?}, which it led to from {state:?}", first.next);
+        }
+    }
+}
+
+#[test]
+fn an_event_that_is_told_twice_changes_nothing_the_second_time() {
+    repeats_change_nothing(&addresses(), &address_events());
+    repeats_change_nothing(&deposits(), &deposit_events());
+    repeats_change_nothing(&more_sends(), &send_events());
+}
+
+#[test]
+fn a_version_that_shows_up_takes_back_every_failure() {
+    use send::State as S;
+    for failed in more_sends() {
+        let has_failed = match failed.state {
+            S::Conflicted { .. } | S::Expired => true,
+            S::AwaitingSignature | S::Broadcast { .. } | S::Seen { .. } | S::Confirmed { .. } | S::Cancelled { .. } => {
+                false
+            }
+        };
+        if !has_failed {
+            continue;
+        }
+        for version in [ours(), other()] {
+            let seen = failed.apply(&send::Event::InMempool { txid: version }, NOW).unwrap();
+            assert_eq!(
+                (seen.next.state(), seen.next.txid(), seen.leases),
+                ("broadcast", Some(version), Leases::Retake)
+            );
+            let mined = send::Event::Mined { txid: version, height: HEIGHT, role: Role::Original };
+            let mined = failed.apply(&mined, NOW).unwrap();
+            assert_eq!((mined.next.state(), mined.next.txid()), ("seen", Some(version)));
+        }
+    }
+}
+
+/// Told in any order, nothing panics; what is refused is a value, and a repeat changes nothing wherever it comes.
+fn survives<M: Machine>(mut machine: M, told: &[M::Event]) -> Result<(), TestCaseError> {
+    for event in told {
+        let Ok(transition) = machine.apply(event, NOW) else { continue };
+        machine = transition.next;
+        let again = machine.apply(event, NOW).map_err(|illegal| TestCaseError::fail(illegal.to_string()))?;
+        prop_assert!(again.is_unchanged(&machine));
+    }
+    Ok(())
+}
+
+fn any_of<T: Clone + std::fmt::Debug + 'static>(events: Vec<T>) -> impl Strategy<Value = Vec<T>> {
+    proptest::collection::vec(proptest::sample::select(events), 0..40)
+}
+
+proptest! {
+    #[test]
+    fn a_send_survives_any_history(told in any_of(send_events())) {
+        survives(send_in(send::State::AwaitingSignature), &told)?;
+    }
+
+    #[test]
+    fn a_deposit_survives_any_history(told in any_of(deposit_events()), start in 0usize..6) {
+        survives(deposits().swap_remove(start), &told)?;
+    }
+
+    #[test]
+    fn an_address_survives_any_history(told in any_of(address_events())) {
+        survives(addresses().swap_remove(0), &told)?;
+    }
+
+    /// Once a signature was taken, only a block of it or of a conflict ends a send.
+    #[test]
+    fn no_word_of_a_node_ends_a_signed_send(told in any_of(send_events())) {
+        let mut machine = send_in(send::State::Broadcast { txid: ours(), last_error: None });
+        let is_of_a_block = |event: &send::Event| match event {
+            send::Event::Mined { .. } | send::Event::InputSpent { mined: true, .. } => true,
+            send::Event::Signed { .. }
+            | send::Event::TimedOut
+            | send::Event::Accepted { .. }
+            | send::Event::Refused { .. }
+            | send::Event::InMempool { .. }
+            | send::Event::Deep
+            | send::Event::Unmined { .. }
+            | send::Event::InputSpent { mined: false, .. }
+            | send::Event::InputFreed { .. } => false,
+        };
+        for event in told.iter().filter(|event| !is_of_a_block(event)) {
+            if let Ok(transition) = machine.apply(event, NOW) {
+                machine = transition.next;
+            }
+            prop_assert_eq!(machine.state(), "broadcast");
+        }
+    }
+}

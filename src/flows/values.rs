@@ -1,0 +1,12 @@
+//! The values that stand in the signatures of flows, under one name: whoever calls flows needs no other room for them.
+
+pub use crate::domain::address::{ReceiveAddress, State as AddressState};
+pub use crate::domain::deposit::{Deposit, State as DepositState};
+pub use crate::domain::onchain_send::{Door, OnchainSend, Role, State as SendState, Terms};
+pub use crate::domain::wallet::{Account, BadKeys, WalletKeys};
+pub use crate::domain::{Machine, Request};
+pub use crate::ports::chain::BlockRef;
+pub use crate::store::chain::{Coin, WalletTx};
+pub use crate::store::events::Event;
+pub use crate::store::issued::IssuedTx;
+pub use crate::store::requests::{AnyRequest, Filter, PageAfter};

@@ -1,0 +1,67 @@
+//! What a wallet has, on every rail.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::examples;
+use super::wire::BtcBalanceResponse;
+use crate::flows::balance;
+use crate::http::HttpState;
+use crate::http::auth::{ToRead, Wallet};
+use crate::http::problem::Problem;
+
+/// What a wallet has.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "balance": {
+        "vanilla": { "settled": 150_000, "future": 170_000, "spendable": 120_000 },
+        "colored": { "settled": 0, "future": 0, "spendable": 0 },
+        "offchain_balance": { "total": 0, "details": [], "total_msat": 0, "held_msat": 0, "available_msat": 0 },
+        "scanning": false,
+    },
+    "asset_balances": [],
+}))]
+pub struct WalletBalanceResponse {
+    pub balance: BtcBalanceResponse,
+    /// Always empty: this gateway has no RGB engine.
+    pub asset_balances: Vec<AssetBalance>,
+}
+
+/// What a wallet has of an asset.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "asset_id": examples::RGB, "ticker": "USDT", "precision": 6,
+    "balance": { "settled": 0, "future": 0, "spendable": 0, "offchain_outbound": null },
+}))]
+pub struct AssetBalance {
+    pub asset_id: String,
+    pub ticker: Option<String>,
+    pub precision: u8,
+    pub balance: AssetBalanceDetails,
+}
+
+/// Base units of an asset.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({ "settled": 0, "future": 0, "spendable": 0, "offchain_outbound": null }))]
+pub struct AssetBalanceDetails {
+    pub settled: u64,
+    pub future: u64,
+    pub spendable: u64,
+    pub offchain_outbound: Option<u64>,
+}
+
+/// All balances
+///
+/// What the wallet has on-chain and off-chain. This gateway has no Lightning node and no RGB engine yet, so off-chain is zero
+/// and there are no assets.
+#[utoipa::path(get, path = "/lightning/balance", operation_id = "balance", tag = "history",
+    responses((status = 200, description = "The balances", body = WalletBalanceResponse)))]
+pub async fn balance(
+    State(state): State<HttpState>,
+    wallet: Wallet<ToRead>,
+) -> Result<Json<WalletBalanceResponse>, Problem> {
+    let balances = balance::balances(&state.flows, &wallet.id).await?;
+    Ok(Json(WalletBalanceResponse { balance: BtcBalanceResponse::both_rails(balances), asset_balances: Vec::new() }))
+}

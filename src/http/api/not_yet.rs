@@ -1,0 +1,426 @@
+//! Endpoints of rails that this gateway does not have yet. They are in the document and answer 501 with a code that says which
+//! rail is missing, so that a client can tell "not here" from "wrong".
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::routing::{MethodFilter, on};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType};
+use utoipa::openapi::{ContentBuilder, Required, ResponseBuilder};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::examples;
+use super::wire::{LightningAsset, ListParams};
+use crate::flows::Code;
+use crate::flows::keys::Scope;
+use crate::http::HttpState;
+use crate::http::auth::{self, ToRead, Wallet};
+use crate::http::extract::{AnyId, PAGE_USUAL, Params, limit};
+use crate::http::problem::{Problem, entry};
+
+/// How the operations are marked in the document.
+pub const TAG: &str = "not offered yet";
+
+/// An endpoint that answers 501.
+pub struct NotYet {
+    is_get: bool,
+    path: &'static str,
+    pub operation_id: &'static str,
+    summary: &'static str,
+    scope: Scope,
+    pub code: Code,
+    /// Examples as JSON; empty where there is no body.
+    request: &'static str,
+    response: &'static str,
+}
+
+const fn post(
+    path: &'static str,
+    operation_id: &'static str,
+    summary: &'static str,
+    needs: (Scope, Code),
+    request: &'static str,
+    response: &'static str,
+) -> NotYet {
+    NotYet { is_get: false, path, operation_id, summary, scope: needs.0, code: needs.1, request, response }
+}
+
+const fn get(
+    path: &'static str,
+    operation_id: &'static str,
+    summary: &'static str,
+    needs: (Scope, Code),
+    response: &'static str,
+) -> NotYet {
+    NotYet { is_get: true, path, operation_id, summary, scope: needs.0, code: needs.1, request: "", response }
+}
+
+const LN_READ: (Scope, Code) = (Scope::Read, Code::LightningUnavailable);
+const LN_RECEIVE: (Scope, Code) = (Scope::Receive, Code::LightningUnavailable);
+const LN_SEND: (Scope, Code) = (Scope::Send, Code::LightningUnavailable);
+const RGB_READ: (Scope, Code) = (Scope::Read, Code::AssetsUnavailable);
+const RGB_RECEIVE: (Scope, Code) = (Scope::Receive, Code::AssetsUnavailable);
+const RGB_SEND: (Scope, Code) = (Scope::Send, Code::AssetsUnavailable);
+
+const SIGNED: &str = r#"{"signed_psbt":"cHNidP8BAF4CAAAA"}"#;
+const PSBT: &str = r#""cHNidP8BAF4CAAAA""#;
+const LN_SENT: &str = r#"{"id":"0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47","status":"PENDING","payment_type":"BTC","amount_sats":5000,"asset":null,"fee_sats":3,"created_at":"2025-11-21T00:10:00Z"}"#;
+const RGB_INVOICE: &str = r#"{"invoice":"rgb:~/~/bcrt:utxob:2fgs9...","recipient_id":"bcrt:utxob:2fgs9...","expiration_timestamp":1763687400,"batch_transfer_idx":1}"#;
+const RGB_RECEIVE_BODY: &str = r#"{"asset_id":null,"amount":10,"min_confirmations":1,"duration_seconds":3600}"#;
+
+/// Every one of them.
+pub const ALL: [NotYet; 25] = [
+    post(
+        "/lightning/create-invoice",
+        "createInvoice",
+        "Create a Lightning invoice",
+        LN_RECEIVE,
+        r#"{"amount_sats":5000,"asset":null,"expiry_seconds":420,"description":"order 7"}"#,
+        r#"{"id":"0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47","invoice":"lnbcrt50u1p...","status":"OPEN","payment_type":"BTC","amount_sats":5000,"asset":null,"created_at":"2025-11-21T00:10:00Z"}"#,
+    ),
+    post(
+        "/lightning/pay-invoice-begin",
+        "payInvoiceBegin",
+        "Begin to pay a Lightning invoice",
+        LN_SEND,
+        r#"{"invoice":"lnbcrt50u1p...","max_fee_sats":50}"#,
+        PSBT,
+    ),
+    post("/lightning/pay-invoice-end", "payInvoiceEnd", "End paying a Lightning invoice", LN_SEND, SIGNED, LN_SENT),
+    post(
+        "/lightning/pay-invoice",
+        "payInvoice",
+        "Pay a Lightning invoice with a key that has a spending limit",
+        LN_SEND,
+        r#"{"invoice":"lnbcrt50u1p...","max_fee_sats":50}"#,
+        LN_SENT,
+    ),
+    post(
+        "/lightning/fee-estimate",
+        "feeEstimate",
+        "Estimate the fee of a Lightning payment",
+        LN_READ,
+        r#"{"invoice":"lnbcrt50u1p...","asset":null}"#,
+        "3",
+    ),
+    get(
+        "/lightning/send-request/{request_id}/authorization",
+        "sendRequestAuthorization",
+        "The signed proof of a payment",
+        LN_READ,
+        r#"{"message":"Sluice spend authorization v1"}"#,
+    ),
+    post(
+        "/lightning/decode",
+        "decode",
+        "Say what a string is",
+        LN_READ,
+        r#"{"input":"lnbcrt50u1p..."}"#,
+        r#"{"kind":"bolt11","amount_msat":5000000}"#,
+    ),
+    post(
+        "/lightning/settle",
+        "settle",
+        "Finish what needs no signature",
+        LN_RECEIVE,
+        "",
+        r#"{"result":"success","results":[],"total_channels_opened":0}"#,
+    ),
+    post(
+        "/lightning/settle-begin",
+        "settleBegin",
+        "Begin to move coins off-chain",
+        LN_SEND,
+        r#"{"amount_sats":50000,"fee_rate":5,"asset":null}"#,
+        PSBT,
+    ),
+    post(
+        "/lightning/settle-end",
+        "settleEnd",
+        "End moving coins off-chain",
+        LN_SEND,
+        SIGNED,
+        r#"{"id":"0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47","status":"BROADCASTED","txid":null}"#,
+    ),
+    get(
+        "/lightning/settle/{id}",
+        "settleGet",
+        "One move of coins off-chain",
+        LN_READ,
+        r#"{"id":"0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47","status":"BROADCASTED","txid":null}"#,
+    ),
+    get(
+        "/lightning/capabilities",
+        "capabilities",
+        "What the Lightning node can do",
+        LN_READ,
+        r#"{"lightning":false,"assets":false}"#,
+    ),
+    post(
+        "/lightning/listtransfers",
+        "listLightningTransfers",
+        "The transfers of an asset",
+        RGB_READ,
+        r#"{"asset_id":"rgb:2dkSTbr-jFhznbPmo"}"#,
+        "[]",
+    ),
+    post(
+        "/wallet/createutxosbegin",
+        "walletCreateUtxosBegin",
+        "Begin to make coins for assets",
+        RGB_SEND,
+        r#"{"up_to":false,"num":5,"size":1000,"fee_rate":5}"#,
+        PSBT,
+    ),
+    post("/wallet/createutxosend", "walletCreateUtxosEnd", "End making coins for assets", RGB_SEND, SIGNED, "5"),
+    post(
+        "/wallet/listassets",
+        "walletListAssets",
+        "The assets of the wallet",
+        RGB_READ,
+        "",
+        r#"{"nia":[],"uda":[],"cfa":[],"ifa":[]}"#,
+    ),
+    post(
+        "/wallet/assetbalance",
+        "walletAssetBalance",
+        "What the wallet has of an asset",
+        RGB_READ,
+        r#"{"asset_id":"rgb:2dkSTbr-jFhznbPmo"}"#,
+        r#"{"settled":0,"future":0,"spendable":0}"#,
+    ),
+    post(
+        "/wallet/issueassetnia",
+        "walletIssueAssetNia",
+        "Issue an asset",
+        RGB_SEND,
+        r#"{"ticker":"GOLD","name":"Gold","precision":0,"amounts":[1000]}"#,
+        r#"{"asset_id":"rgb:2dkSTbr-jFhznbPmo","ticker":"GOLD"}"#,
+    ),
+    post(
+        "/wallet/blindreceive",
+        "walletBlindReceive",
+        "Receive an asset on a coin of the wallet",
+        RGB_RECEIVE,
+        RGB_RECEIVE_BODY,
+        RGB_INVOICE,
+    ),
+    post(
+        "/wallet/witnessreceive",
+        "walletWitnessReceive",
+        "Receive an asset on a new coin",
+        RGB_RECEIVE,
+        RGB_RECEIVE_BODY,
+        RGB_INVOICE,
+    ),
+    post(
+        "/wallet/decodergbinvoice",
+        "walletDecodeRgbInvoice",
+        "Read an RGB invoice",
+        RGB_READ,
+        r#"{"invoice":"rgb:~/~/bcrt:utxob:2fgs9..."}"#,
+        r#"{"recipient_id":"bcrt:utxob:2fgs9...","network":"regtest"}"#,
+    ),
+    post(
+        "/wallet/sendbegin",
+        "walletSendBegin",
+        "Begin to send an asset",
+        RGB_SEND,
+        r#"{"invoice":"rgb:~/~/bcrt:utxob:2fgs9...","asset_id":null,"amount":10,"fee_rate":5,"min_confirmations":3}"#,
+        PSBT,
+    ),
+    post(
+        "/wallet/sendend",
+        "walletSendEnd",
+        "End sending an asset",
+        RGB_SEND,
+        SIGNED,
+        r#"{"txid":"6e0ca579","batch_transfer_idx":1}"#,
+    ),
+    post(
+        "/wallet/listtransfers",
+        "walletListTransfers",
+        "The transfers of an asset",
+        RGB_READ,
+        r#"{"asset_id":"rgb:2dkSTbr-jFhznbPmo"}"#,
+        "[]",
+    ),
+    post(
+        "/wallet/failtransfers",
+        "walletFailTransfers",
+        "Give up transfers that wait",
+        RGB_SEND,
+        r#"{"batch_transfer_idx":1,"no_asset_only":false,"skip_sync":false}"#,
+        r#"{"failed":true}"#,
+    ),
+];
+
+/// Adds them to the router and to the document.
+#[must_use]
+pub fn add_to(mut router: OpenApiRouter<HttpState>) -> OpenApiRouter<HttpState> {
+    for endpoint in ALL {
+        let NotYet { is_get, path, scope, code, .. } = endpoint;
+        let (filter, method) =
+            if is_get { (MethodFilter::GET, HttpMethod::Get) } else { (MethodFilter::POST, HttpMethod::Post) };
+        let operation = endpoint.operation();
+        router.get_openapi_mut().paths.add_path_operation(path, vec![method], operation);
+        let handler = async move |State(state): State<HttpState>, headers: HeaderMap| -> Problem {
+            match auth::admit(&state, &headers, scope).await {
+                Ok(_) => Problem::plain(code),
+                Err(problem) => problem,
+            }
+        };
+        router = router.route(path, on(filter, handler));
+    }
+    router
+}
+
+impl NotYet {
+    fn operation(&self) -> Operation {
+        let example = |text: &str| serde_json::from_str::<Value>(text).ok();
+        let description = format!("Not offered by this gateway yet: it answers 501 `{}`.", entry(self.code).name);
+        let any = || ObjectBuilder::new().schema_type(SchemaType::AnyValue).build();
+        let body = ContentBuilder::new().schema(Some(any())).example(example(self.response)).build();
+        let answer = ResponseBuilder::new()
+            .description("What it will answer once the rail is there")
+            .content("application/json", body)
+            .build();
+        let builder = OperationBuilder::new()
+            .operation_id(Some(self.operation_id))
+            .summary(Some(self.summary))
+            .description(Some(description))
+            .tag(TAG)
+            .response("200", answer);
+        if self.request.is_empty() {
+            return builder.build();
+        }
+        let body = ContentBuilder::new().schema(Some(any())).example(example(self.request)).build();
+        let request =
+            RequestBodyBuilder::new().content("application/json", body).required(Some(Required::False)).build();
+        builder.request_body(Some(request)).build()
+    }
+}
+
+/// An invoice and what became of it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": examples::ID, "invoice": "lnbcrt50u1p...", "status": "OPEN", "payment_type": "BTC", "amount_sats": 5_000,
+    "asset": null, "created_at": examples::TIME,
+}))]
+pub struct LightningReceiveRequest {
+    pub id: String,
+    pub invoice: String,
+    /// OPEN, SETTLED, EXPIRED or FAILED.
+    pub status: String,
+    /// BTC or ASSET.
+    pub payment_type: String,
+    pub amount_sats: Option<u64>,
+    pub asset: Option<LightningAsset>,
+    pub created_at: String,
+}
+
+/// One invoice
+///
+/// An id that names no invoice of this wallet is answered `null`. There is no Lightning node yet, so that is every id.
+#[utoipa::path(get, path = "/lightning/receive-request/{request_id}", operation_id = "receiveRequest", tag = "receive",
+    params(("request_id" = String, Path, description = "The id that create-invoice answered", example = json!(examples::ID))),
+    responses((status = 200, description = "The invoice, or null", body = Option<LightningReceiveRequest>, example = json!(null))))]
+pub async fn receive_request(_wallet: Wallet<ToRead>, _id: AnyId) -> Json<Option<LightningReceiveRequest>> {
+    Json(None)
+}
+
+/// A Lightning payment and what became of it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": examples::ID, "status": "SUCCEEDED", "payment_type": "BTC", "amount_sats": 5_000, "asset": null, "fee_sats": 3,
+    "created_at": examples::TIME,
+}))]
+pub struct LightningSendRequest {
+    pub id: String,
+    /// PENDING, SUCCEEDED or FAILED.
+    pub status: String,
+    /// BTC or ASSET.
+    pub payment_type: String,
+    pub amount_sats: Option<u64>,
+    pub asset: Option<LightningAsset>,
+    pub fee_sats: Option<u64>,
+    pub created_at: String,
+}
+
+/// One Lightning payment
+///
+/// An id that names no payment of this wallet is answered `null`. There is no Lightning node yet, so that is every id.
+#[utoipa::path(get, path = "/lightning/send-request/{request_id}", operation_id = "sendRequest", tag = "send",
+    params(("request_id" = String, Path, description = "The id that pay-invoice-end answered", example = json!(examples::ID))),
+    responses((status = 200, description = "The payment, or null", body = Option<LightningSendRequest>, example = json!(null))))]
+pub async fn send_request(_wallet: Wallet<ToRead>, _id: AnyId) -> Json<Option<LightningSendRequest>> {
+    Json(None)
+}
+
+/// A payment in a list.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "amt_msat": 5_000_000, "asset_amount": null, "asset_id": null,
+    "payment_hash": examples::TXID, "inbound": false, "status": "Succeeded",
+    "created_at": 1_763_683_200, "updated_at": 1_763_683_201, "payee_pubkey": null,
+}))]
+pub struct Payment {
+    pub amt_msat: u64,
+    pub asset_amount: Option<u64>,
+    pub asset_id: Option<String>,
+    pub payment_hash: String,
+    pub inbound: bool,
+    /// Pending, Succeeded or Failed.
+    pub status: String,
+    /// Unix seconds.
+    pub created_at: i64,
+    /// Unix seconds.
+    pub updated_at: i64,
+    pub payee_pubkey: Option<String>,
+}
+
+/// A page of Lightning payments.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({ "payments": [], "next_cursor": null }))]
+pub struct ListLightningPaymentsResponse {
+    pub payments: Vec<Payment>,
+    /// Where the next page begins.
+    pub next_cursor: Option<String>,
+}
+
+/// The Lightning payments
+///
+/// There is no Lightning node yet, so the list is empty.
+#[utoipa::path(get, path = "/lightning/listpayments", operation_id = "listPayments", tag = "history",
+    params(ListParams),
+    responses((status = 200, description = "The payments", body = ListLightningPaymentsResponse)))]
+pub async fn list_payments(
+    _wallet: Wallet<ToRead>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<ListLightningPaymentsResponse>, Problem> {
+    limit(params.limit, PAGE_USUAL)?;
+    Ok(Json(ListLightningPaymentsResponse { payments: Vec::new(), next_cursor: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_are_json_and_the_codes_say_not_here() {
+        for endpoint in ALL {
+            assert!(serde_json::from_str::<Value>(endpoint.response).is_ok(), "{}", endpoint.path);
+            assert!(
+                endpoint.request.is_empty() || serde_json::from_str::<Value>(endpoint.request).is_ok(),
+                "{}",
+                endpoint.path
+            );
+            assert_eq!(entry(endpoint.code).status, 501);
+        }
+    }
+}

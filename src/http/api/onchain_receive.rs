@@ -1,0 +1,121 @@
+//! Addresses to receive bitcoin on.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::examples;
+use super::wire::PageParams;
+use crate::clock::Timestamp;
+use crate::flows::address::{self, NewAddress};
+use crate::flows::values::{ReceiveAddress, Request};
+use crate::http::HttpState;
+use crate::http::auth::{ToRead, ToReceive, Wallet};
+use crate::http::extract::{MaybePosted, PAGE_USUAL, Params, limit, read_page};
+use crate::http::problem::Problem;
+
+/// An address that was handed out once.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "btc_address": examples::ADDRESS, "asset_invoice": "", "expires_at": examples::TIME, "request_id": examples::ID,
+    "label": "customer 7", "reference": null,
+}))]
+pub struct SingleUseDepositAddressResponse {
+    pub btc_address: String,
+    /// Empty: this gateway has no RGB engine.
+    pub asset_invoice: String,
+    /// Until when it is offered as the current one. It is watched for ever all the same.
+    pub expires_at: Option<String>,
+    /// Names the request that handed it out.
+    pub request_id: String,
+    pub label: Option<String>,
+    pub reference: Option<String>,
+}
+
+impl From<Request<ReceiveAddress>> for SingleUseDepositAddressResponse {
+    fn from(request: Request<ReceiveAddress>) -> Self {
+        Self {
+            btc_address: request.machine.address,
+            asset_invoice: String::new(),
+            expires_at: request.expires_at.map(Timestamp::rfc3339),
+            request_id: request.id.to_string(),
+            label: request.label,
+            reference: request.reference,
+        }
+    }
+}
+
+/// The current deposit address
+///
+/// An unused address of the wallet: the same one until it is paid to or expires.
+#[utoipa::path(get, path = "/lightning/onchain-receive", operation_id = "onchainReceive", tag = "receive",
+    responses((status = 200, description = "The address", body = SingleUseDepositAddressResponse)))]
+pub async fn current(
+    State(state): State<HttpState>,
+    wallet: Wallet<ToReceive>,
+) -> Result<Json<SingleUseDepositAddressResponse>, Problem> {
+    Ok(Json(address::current(&state.flows, &wallet.keys).await?.into()))
+}
+
+/// What a new address is for.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(example = json!({ "label": "customer 7", "reference": "order-1842" }))]
+#[serde(default)]
+pub struct NewAddressRequestModel {
+    /// For people. It comes back with the deposits.
+    pub label: Option<String>,
+    /// For programs: lists can be narrowed to it.
+    pub reference: Option<String>,
+}
+
+/// A new deposit address
+///
+/// Always a new one, so each customer can have an address of his own. The body may be left out. With an Idempotency-Key the
+/// same key answers the same address.
+#[utoipa::path(post, path = "/lightning/onchain-receive", operation_id = "onchainReceiveNew", tag = "receive",
+    request_body = Option<NewAddressRequestModel>,
+    responses((status = 200, description = "The address", body = SingleUseDepositAddressResponse)))]
+pub async fn new(
+    State(state): State<HttpState>,
+    wallet: Wallet<ToReceive>,
+    body: MaybePosted<NewAddressRequestModel>,
+) -> Result<Json<SingleUseDepositAddressResponse>, Problem> {
+    let NewAddressRequestModel { label, reference } = body.value;
+    let wanted = NewAddress { label: super::own_word("label", label)?, reference: super::reference(reference)? };
+    Ok(Json(address::new(&state.flows, &wallet.keys, wanted, body.idempotency).await?.into()))
+}
+
+/// Addresses that wait for a payment.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "addresses": [{
+        "btc_address": examples::ADDRESS, "asset_invoice": "", "expires_at": examples::TIME, "request_id": examples::ID,
+        "label": null, "reference": null,
+    }],
+    "next_cursor": null,
+}))]
+pub struct UnusedDepositAddressesResponse {
+    pub addresses: Vec<SingleUseDepositAddressResponse>,
+    /// Where the next page begins.
+    pub next_cursor: Option<String>,
+}
+
+/// Unused deposit addresses
+///
+/// Addresses that were handed out, have not expired and have not been paid to, newest first.
+#[utoipa::path(get, path = "/lightning/unused-addresses", operation_id = "unusedAddresses", tag = "receive",
+    params(PageParams),
+    responses((status = 200, description = "The addresses", body = UnusedDepositAddressesResponse)))]
+pub async fn unused(
+    State(state): State<HttpState>,
+    wallet: Wallet<ToRead>,
+    Params(page): Params<PageParams>,
+) -> Result<Json<UnusedDepositAddressesResponse>, Problem> {
+    let most = limit(page.limit, PAGE_USUAL)?;
+    let after = read_page(page.cursor.as_deref())?;
+    let rows = address::unused(&state.flows, &wallet.id, after, most).await?;
+    let next_cursor = super::next_cursor(&rows, most, super::place);
+    let addresses = rows.into_iter().map(Into::into).collect();
+    Ok(Json(UnusedDepositAddressesResponse { addresses, next_cursor }))
+}

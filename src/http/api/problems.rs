@@ -1,0 +1,99 @@
+//! Which codes each operation may answer. The document says them; so does the page of errors.
+
+use super::not_yet;
+use crate::flows::Code;
+
+/// What any call for a wallet may answer.
+pub const COMMON: &[Code] = &[
+    Code::WalletHeadersMissing,
+    Code::InvalidKeys,
+    Code::Unauthorized,
+    Code::Forbidden,
+    Code::WalletNotRegistered,
+    Code::RateLimited,
+    Code::StoreUnavailable,
+    Code::Timeout,
+    Code::Internal,
+];
+
+/// What any call with a body may answer besides.
+pub const WITH_BODY: &[Code] = &[Code::InvalidRequest, Code::BodyTooLarge];
+
+const BEGIN: &[Code] = &[
+    Code::InvalidAddress,
+    Code::WrongNetwork,
+    Code::AmountBelowDust,
+    Code::FeeRateOutOfRange,
+    Code::FeeTooHigh,
+    Code::TooManyInputs,
+    Code::InsufficientFunds,
+    Code::CoinsLeased,
+    Code::CoinsUnconfirmed,
+    Code::TooManyOpenRequests,
+    Code::RequestExpired,
+    Code::IdempotencyMismatch,
+    Code::PayoutsHalted,
+    Code::ChainNotSynced,
+];
+
+const END: &[Code] = &[
+    Code::InvalidPsbt,
+    Code::PsbtNotSigned,
+    Code::PsbtAltered,
+    Code::InvalidSignature,
+    Code::PsbtUnknown,
+    Code::RequestExpired,
+    Code::InputsSpent,
+    Code::PayoutsHalted,
+];
+
+const BUMP: &[Code] = &[
+    Code::NotFound,
+    Code::NotBroadcast,
+    Code::AlreadyConfirmed,
+    Code::ChangeSpent,
+    Code::BumpTooSmall,
+    Code::FeeRateOutOfRange,
+    Code::FeeTooHigh,
+    Code::InsufficientFunds,
+    Code::InputsSpent,
+    Code::RequestExpired,
+    Code::IdempotencyMismatch,
+    Code::PayoutsHalted,
+];
+
+/// What an operation may answer besides what all do. `None` for one that nobody has thought about.
+#[must_use]
+pub fn of(operation_id: &str) -> Option<Vec<Code>> {
+    if let Some(endpoint) = not_yet::ALL.iter().find(|endpoint| endpoint.operation_id == operation_id) {
+        return Some(vec![endpoint.code]);
+    }
+    Some(match operation_id {
+        "walletRegister" => vec![Code::KeychainInUse],
+        "walletAddress" | "walletBtcBalance" | "balance" | "onchainReceive" => Vec::new(),
+        "walletListUnspents"
+        | "walletListTransactions"
+        | "listTransactions"
+        | "unusedAddresses"
+        | "onchainSendList"
+        | "deposits"
+        | "events"
+        | "listPayments" => vec![Code::InvalidRequest],
+        "onchainReceiveNew" => vec![Code::IdempotencyMismatch],
+        "receive" => vec![Code::IdempotencyMismatch, Code::AssetsUnavailable],
+        "walletSendBtcBegin" => BEGIN.to_vec(),
+        "onchainSendBegin" => [BEGIN, &[Code::AssetsUnavailable, Code::OffchainUnavailable]].concat(),
+        "payBegin" => {
+            [BEGIN, &[Code::AssetsUnavailable, Code::LightningUnavailable, Code::AssetLightningUnavailable]].concat()
+        }
+        "walletSendBtcEnd" | "onchainSendEnd" | "payEnd" => END.to_vec(),
+        "onchainSendBumpBegin" => BUMP.to_vec(),
+        "onchainSendBumpEnd" => [END, &[Code::NotFound, Code::AlreadyConfirmed]].concat(),
+        "walletFeeEstimation" => vec![Code::ChainUnavailable],
+        "walletRefresh" | "walletSync" => vec![Code::ChainUnavailable, Code::SyncTimeout],
+        "onchainSendGet" | "lightningOnchainSendGet" | "requestGet" | "receiveRequest" | "sendRequest" => {
+            vec![Code::NotFound]
+        }
+        _ => return None,
+    })
+}

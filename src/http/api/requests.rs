@@ -1,0 +1,102 @@
+//! Any request by its id, with everything that happened to it.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::deposits::DepositView;
+use super::events::EventView;
+use super::examples;
+use super::onchain_receive::SingleUseDepositAddressResponse;
+use super::send_view::GetOnchainSendResponse;
+use crate::clock::Timestamp;
+use crate::flows::values::{AnyRequest, Event, Machine, Request};
+use crate::flows::{Code, history};
+use crate::http::HttpState;
+use crate::http::auth::{ToRead, Wallet};
+use crate::http::extract::Id;
+use crate::http::problem::Problem;
+
+/// A request of any kind. The part that its kind names is there, the others are empty.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": examples::ID, "kind": "onchain_receive", "state": "open", "label": "customer 7", "reference": null,
+    "created_at": examples::TIME, "updated_at": examples::TIME, "expires_at": examples::TIME,
+    "receive": {
+        "btc_address": examples::ADDRESS, "asset_invoice": "", "expires_at": examples::TIME, "request_id": examples::ID,
+        "label": "customer 7", "reference": null,
+    },
+    "send": null, "deposit": null,
+    "timeline": [{
+        "seq": 3, "kind": "onchain_receive.issued", "request_id": examples::ID, "created_at": examples::TIME,
+        "data": { "address": examples::ADDRESS, "label": "customer 7", "reference": null },
+    }],
+}))]
+pub struct RequestResponse {
+    pub id: String,
+    /// onchain_receive, onchain_send or deposit.
+    pub kind: &'static str,
+    pub state: &'static str,
+    pub label: Option<String>,
+    pub reference: Option<String>,
+    pub created_at: String,
+    pub updated_at: String,
+    pub expires_at: Option<String>,
+    pub receive: Option<SingleUseDepositAddressResponse>,
+    pub send: Option<GetOnchainSendResponse>,
+    pub deposit: Option<DepositView>,
+    /// Oldest first.
+    pub timeline: Vec<EventView>,
+}
+
+impl RequestResponse {
+    fn of<M: Machine>(request: &Request<M>, timeline: Vec<Event>) -> Self {
+        Self {
+            id: request.id.to_string(),
+            kind: M::KIND,
+            state: request.machine.state(),
+            label: request.label.clone(),
+            reference: request.reference.clone(),
+            created_at: request.created_at.rfc3339(),
+            updated_at: request.updated_at.rfc3339(),
+            expires_at: request.expires_at.map(Timestamp::rfc3339),
+            receive: None,
+            send: None,
+            deposit: None,
+            timeline: timeline.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// One request
+///
+/// Any address, send or deposit of this wallet by its id, with its timeline.
+#[utoipa::path(get, path = "/requests/{id}", operation_id = "requestGet", tag = "history",
+    params(("id" = String, Path, description = "The request", example = json!(examples::ID))),
+    responses((status = 200, description = "The request", body = RequestResponse)))]
+pub async fn get(
+    State(state): State<HttpState>,
+    wallet: Wallet<ToRead>,
+    Id(id): Id,
+) -> Result<Json<RequestResponse>, Problem> {
+    let unknown = || Problem::new(Code::NotFound, "this wallet has no request with this id");
+    let (request, timeline) = history::request(&state.flows, &wallet.id, id).await?.ok_or_else(unknown)?;
+    let response = match request {
+        AnyRequest::Address(request) => {
+            let common = RequestResponse::of(&request, timeline);
+            RequestResponse { receive: Some(request.into()), ..common }
+        }
+        AnyRequest::Deposit(request) => {
+            let tip = history::tip_height(&state.flows).await?;
+            let deposit = Some(DepositView::of(&request, tip));
+            RequestResponse { deposit, ..RequestResponse::of(&request, timeline) }
+        }
+        AnyRequest::Send(request) => {
+            let send = history::send(&state.flows, &wallet.id, id).await?.ok_or_else(unknown)?;
+            let common = RequestResponse::of(&request, timeline);
+            RequestResponse { send: Some(GetOnchainSendResponse::from(&send)), ..common }
+        }
+    };
+    Ok(Json(response))
+}

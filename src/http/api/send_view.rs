@@ -1,0 +1,234 @@
+//! A send as it stands on the wire: the one place where states of the machine become words of the API.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::examples;
+use super::wire::LightningAsset;
+use crate::clock::Timestamp;
+use crate::flows::history::Send;
+use crate::flows::values::{IssuedTx, Machine, Role, SendState};
+use crate::money::Sat;
+
+/// The states of the machine that a list can be narrowed to.
+pub const SEND_STATES: [&str; 7] =
+    ["awaiting_signature", "broadcast", "seen", "confirmed", "cancelled", "conflicted", "expired"];
+
+/// How far a send is. Those in the middle belong to off-chain money, and are said only when true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(example = json!("BROADCASTED"))]
+pub enum Status {
+    /// It waits for the client's signature.
+    Requested,
+    ClosingChannels,
+    WaitingCloseConfirmations,
+    WaitingBalanceUpdate,
+    SweepingOutputs,
+    /// A signed version is out, in a block or not, and not deep enough.
+    Broadcasted,
+    /// In a block that is deep enough. A reorganisation takes it back.
+    Confirmed,
+    /// No signed version that reached the gateway can still go through.
+    Failed,
+}
+
+impl Status {
+    #[must_use]
+    pub const fn of(state: &SendState) -> Self {
+        match state {
+            SendState::AwaitingSignature => Self::Requested,
+            SendState::Broadcast { .. } | SendState::Seen { .. } => Self::Broadcasted,
+            SendState::Confirmed { .. } => Self::Confirmed,
+            SendState::Cancelled { .. } | SendState::Conflicted { .. } | SendState::Expired => Self::Failed,
+        }
+    }
+}
+
+/// A send of bitcoin, as far as it is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "send_id": examples::ID, "withdrawal_id": examples::ID, "status": "BROADCASTED",
+    "address_or_rgbinvoice": examples::ADDRESS, "amount_sats_requested": 50_000, "amount_sats_sent": 50_000, "asset": null,
+    "close_txids": [], "sweep_txid": null, "fee_sats": 420,
+    "timestamps": { "created": 1_763_683_200, "created_at": 1_763_683_200, "updated_at": 1_763_683_260 },
+    "error_code": null, "error_message": null, "retryable": false,
+    "state": "broadcast", "source": "onchain", "txid": examples::TXID, "height": null, "last_error": null,
+    "reference": "payout-93", "expires_at": examples::TIME,
+    "versions": [{ "txid": examples::TXID, "role": "original", "fee_sats": 420, "fee_rate": 3.0, "signed": true }],
+}))]
+pub struct GetOnchainSendResponse {
+    pub send_id: String,
+    /// The same as `send_id`.
+    pub withdrawal_id: String,
+    pub status: Status,
+    /// The destination as it was written.
+    pub address_or_rgbinvoice: String,
+    /// The amount as it was asked for.
+    #[schema(value_type = Option<u64>)]
+    pub amount_sats_requested: Option<Sat>,
+    /// What the recipient gets. Empty until it is on its way, and when it will not go.
+    #[schema(value_type = Option<u64>)]
+    pub amount_sats_sent: Option<Sat>,
+    /// Empty for bitcoin.
+    pub asset: Option<LightningAsset>,
+    /// Transactions that closed channels for it. None for on-chain coins.
+    pub close_txids: Vec<String>,
+    /// The transaction that swept closed channels for it. None for on-chain coins.
+    pub sweep_txid: Option<String>,
+    /// The fee of the current version.
+    #[schema(value_type = Option<u64>)]
+    pub fee_sats: Option<Sat>,
+    /// Unix seconds: created, created_at, updated_at, and completed once it is.
+    pub timestamps: BTreeMap<&'static str, i64>,
+    /// Why it failed: cancelled, inputs_spent or request_expired.
+    pub error_code: Option<&'static str>,
+    /// The same for a person.
+    pub error_message: Option<String>,
+    /// Whether the gateway may still make it succeed by itself.
+    pub retryable: bool,
+    /// The state in the words of the gateway, which say more than `status`.
+    pub state: &'static str,
+    /// Whose money it moves.
+    pub source: &'static str,
+    /// The version that stands for the send now.
+    pub txid: Option<String>,
+    /// The block that version is in.
+    pub height: Option<u32>,
+    /// Why no node has taken the signed transaction yet. It is offered again at each block.
+    pub last_error: Option<String>,
+    pub reference: Option<String>,
+    /// Until when the signature is waited for.
+    pub expires_at: Option<String>,
+    /// Every transaction that was handed out for it.
+    pub versions: Vec<SendVersion>,
+}
+
+/// A transaction that was handed out for signing.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({ "txid": examples::TXID, "role": "original", "fee_sats": 420, "fee_rate": 3.0, "signed": true }))]
+pub struct SendVersion {
+    pub txid: String,
+    /// original, bump or cancel.
+    pub role: &'static str,
+    #[schema(value_type = u64)]
+    pub fee_sats: Sat,
+    /// Satoshis per virtual byte.
+    pub fee_rate: f64,
+    /// Whether its signature has reached the gateway.
+    pub signed: bool,
+}
+
+impl From<&IssuedTx> for SendVersion {
+    fn from(version: &IssuedTx) -> Self {
+        Self {
+            txid: version.unsigned_txid.to_string(),
+            role: version.role.as_str(),
+            fee_sats: version.fee,
+            fee_rate: version.fee_rate.sat_per_vb(),
+            signed: version.signed_tx.is_some(),
+        }
+    }
+}
+
+/// What a failed send is told apart by.
+pub struct Failure {
+    pub code: &'static str,
+    pub message: String,
+}
+
+/// Why a send failed; `None` for one that has not.
+#[must_use]
+pub fn failure(state: &SendState) -> Option<Failure> {
+    let (code, message) = match state {
+        SendState::AwaitingSignature
+        | SendState::Broadcast { .. }
+        | SendState::Seen { .. }
+        | SendState::Confirmed { .. } => return None,
+        SendState::Cancelled { txid, .. } => {
+            ("cancelled", format!("the send was cancelled: {txid} paid its coins back to the wallet"))
+        }
+        SendState::Conflicted { by, .. } => {
+            ("inputs_spent", format!("another transaction, {by}, spent a coin of this send"))
+        }
+        SendState::Expired => ("request_expired", "no signature arrived in time".to_owned()),
+    };
+    Some(Failure { code, message })
+}
+
+const fn height(state: &SendState) -> Option<u32> {
+    match state {
+        SendState::Seen { height, .. } | SendState::Confirmed { height, .. } | SendState::Cancelled { height, .. } => {
+            Some(*height)
+        }
+        SendState::AwaitingSignature
+        | SendState::Broadcast { .. }
+        | SendState::Conflicted { .. }
+        | SendState::Expired => None,
+    }
+}
+
+/// What is on its way to the recipient. A version that pays back to the wallet sends nothing.
+#[must_use]
+pub fn amount_sent(send: &Send) -> Option<Sat> {
+    let on_its_way = match &send.request.machine.state {
+        SendState::Broadcast { .. } | SendState::Seen { .. } | SendState::Confirmed { .. } => true,
+        SendState::AwaitingSignature
+        | SendState::Cancelled { .. }
+        | SendState::Conflicted { .. }
+        | SendState::Expired => false,
+    };
+    let pays_back = send.current_version().is_some_and(|version| version.role == Role::Cancel);
+    (on_its_way && !pays_back).then_some(send.request.machine.terms.amount_sent)
+}
+
+fn timestamps(send: &Send) -> BTreeMap<&'static str, i64> {
+    let created = send.request.created_at.unix_seconds();
+    let updated = send.request.updated_at.unix_seconds();
+    let mut times = BTreeMap::from([("created", created), ("created_at", created), ("updated_at", updated)]);
+    if !send.request.machine.is_open() {
+        times.insert("completed", updated);
+    }
+    times
+}
+
+impl From<&Send> for GetOnchainSendResponse {
+    fn from(send: &Send) -> Self {
+        let machine = &send.request.machine;
+        let id = send.request.id.to_string();
+        let (error_code, error_message) =
+            failure(&machine.state).map_or((None, None), |f| (Some(f.code), Some(f.message)));
+        let last_error =
+            if let SendState::Broadcast { last_error, .. } = &machine.state { last_error.clone() } else { None };
+        Self {
+            send_id: id.clone(),
+            withdrawal_id: id,
+            status: Status::of(&machine.state),
+            address_or_rgbinvoice: machine.terms.to.clone(),
+            amount_sats_requested: Some(machine.terms.amount_requested),
+            amount_sats_sent: amount_sent(send),
+            asset: None,
+            close_txids: Vec::new(),
+            sweep_txid: None,
+            fee_sats: send.current_version().map(|version| version.fee),
+            timestamps: timestamps(send),
+            error_code,
+            error_message,
+            retryable: false,
+            state: machine.state(),
+            source: "onchain",
+            txid: machine.txid().map(|txid| txid.to_string()),
+            height: height(&machine.state),
+            last_error,
+            reference: send.request.reference.clone(),
+            expires_at: send.request.expires_at.map(Timestamp::rfc3339),
+            versions: send.versions.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "send_view_tests.rs"]
+mod tests;

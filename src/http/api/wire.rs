@@ -1,0 +1,176 @@
+//! Shapes that several groups of endpoints share.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::flows::balance::{self, Balances};
+use crate::flows::values::WalletTx;
+use crate::money::Sat;
+
+/// What an account has, in satoshis.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({ "settled": 150_000, "future": 170_000, "spendable": 120_000 }))]
+pub struct Balance {
+    /// In blocks.
+    #[schema(value_type = u64)]
+    pub settled: Sat,
+    /// What it will be once everything that waits has confirmed.
+    #[schema(value_type = u64)]
+    pub future: Sat,
+    /// What a begin could use now.
+    #[schema(value_type = u64)]
+    pub spendable: Sat,
+}
+
+impl From<balance::Balance> for Balance {
+    fn from(balance: balance::Balance) -> Self {
+        let balance::Balance { settled, future, spendable } = balance;
+        Self { settled, future, spendable }
+    }
+}
+
+/// The off-chain balance. This gateway has no Lightning node, so it is zero.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({ "total": 0, "details": [], "total_msat": 0, "held_msat": 0, "available_msat": 0 }))]
+pub struct OffchainBalance {
+    /// Satoshis, holds included.
+    pub total: u64,
+    /// Always empty: nothing off-chain expires here.
+    pub details: Vec<OffchainBalanceDetail>,
+    pub total_msat: u64,
+    pub held_msat: u64,
+    pub available_msat: u64,
+}
+
+/// A part of an off-chain balance with a time limit. This gateway has none.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({ "expiry_time": "2026-01-01T00:00:00Z", "amount": 0 }))]
+pub struct OffchainBalanceDetail {
+    pub expiry_time: String,
+    pub amount: u64,
+}
+
+/// The bitcoin of a wallet, by account.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "vanilla": { "settled": 150_000, "future": 170_000, "spendable": 120_000 },
+    "colored": { "settled": 0, "future": 0, "spendable": 0 },
+    "offchain_balance": null, "scanning": false,
+}))]
+pub struct BtcBalanceResponse {
+    pub vanilla: Balance,
+    /// Coins that carry RGB assets, counted as bitcoin.
+    pub colored: Balance,
+    /// Only where the endpoint is about both rails.
+    pub offchain_balance: Option<OffchainBalance>,
+    /// The chain is still being searched for coins from before the registration: balances may grow.
+    pub scanning: bool,
+}
+
+impl BtcBalanceResponse {
+    #[must_use]
+    pub fn onchain(balances: Balances) -> Self {
+        let Balances { vanilla, colored, scanning } = balances;
+        Self { vanilla: vanilla.into(), colored: colored.into(), offchain_balance: None, scanning }
+    }
+
+    /// With the other rail beside it, which has nothing yet.
+    #[must_use]
+    pub fn both_rails(balances: Balances) -> Self {
+        let none = OffchainBalance { total: 0, details: Vec::new(), total_msat: 0, held_msat: 0, available_msat: 0 };
+        Self { offchain_balance: Some(none), ..Self::onchain(balances) }
+    }
+}
+
+/// An amount of an RGB asset.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({ "asset_id": "rgb:2dkSTbr-jFhznbPmo-TQafzswCN-av4gTsJjX-ttx6CNou5-M98k8Zd", "amount": 10 }))]
+pub struct LightningAsset {
+    pub asset_id: String,
+    /// Base units.
+    pub amount: u64,
+}
+
+/// The signed form of what a begin handed out. Nothing else is needed to find the request: the PSBT names it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({ "signed_psbt": super::examples::PSBT }))]
+pub struct SendAssetEndRequestModel {
+    /// Version 0, base64, every own input signed.
+    pub signed_psbt: String,
+}
+
+/// A transaction as this wallet sees it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "transaction_type": 3, "txid": super::examples::TXID, "received": 41_200, "sent": 100_000, "fee": 420,
+    "confirmation_time": { "height": 812, "timestamp": 1_763_683_200 },
+}))]
+pub struct Transaction {
+    /// 0 RGB send, 1 drain, 2 create UTXOs, 3 user. On-chain bitcoin is always 3.
+    pub transaction_type: u8,
+    pub txid: String,
+    /// Satoshis that it pays to scripts of this wallet, change included.
+    #[schema(value_type = u64)]
+    pub received: Sat,
+    /// Satoshis of this wallet that it spends, change included.
+    #[schema(value_type = u64)]
+    pub sent: Sat,
+    /// Satoshis; 0 where it can't be known, which is when others paid for the transaction too.
+    #[schema(value_type = u64)]
+    pub fee: Sat,
+    /// Empty while it waits for a block.
+    pub confirmation_time: Option<ConfirmationTime>,
+}
+
+/// The block of a transaction.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({ "height": 812, "timestamp": 1_763_683_200 }))]
+pub struct ConfirmationTime {
+    pub height: u32,
+    /// The time that the block says, in unix seconds.
+    pub timestamp: i64,
+}
+
+impl From<&WalletTx> for Transaction {
+    fn from(tx: &WalletTx) -> Self {
+        const USER: u8 = 3;
+        Self {
+            transaction_type: USER,
+            txid: tx.txid.to_string(),
+            received: tx.received,
+            sent: tx.sent,
+            fee: tx.fee.unwrap_or_default(),
+            confirmation_time: tx
+                .height
+                .map(|height| ConfirmationTime { height, timestamp: tx.mined_at.unwrap_or_default() }),
+        }
+    }
+}
+
+/// What a list is narrowed to, and where its page begins.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListParams {
+    /// How many to answer, 1 to 500; 50 unless given.
+    pub limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// Only those in this state.
+    pub state: Option<String>,
+    /// Only those with this reference.
+    pub reference: Option<String>,
+    /// Only those created at or after this time, in unix seconds.
+    pub since: Option<i64>,
+    /// Only those created before this time, in unix seconds.
+    pub until: Option<i64>,
+}
+
+/// Where a page of a list begins.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageParams {
+    /// How many to answer, 1 to 500.
+    pub limit: Option<u32>,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+}

@@ -1,0 +1,218 @@
+//! Who calls, for which wallet, and whether they may.
+//!
+//! In key mode a key that is not bound to a wallet is answered 403, whether or not that wallet exists: a caller learns
+//! nothing about the wallets of others.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bitcoin::Network;
+
+use super::HttpState;
+use super::config::Mode;
+use super::problem::Problem;
+use crate::flows::keys::{self, Caller, Scope};
+use crate::flows::values::WalletKeys;
+use crate::flows::{Code, Error, register};
+use crate::ids::{KeyId, WalletId};
+
+/// The headers that name a wallet.
+pub const WALLET_HEADERS: [&str; 3] = ["xpub-van", "xpub-col", "master-fingerprint"];
+/// Parsed wallets that are remembered: reading two keys costs more than most calls do otherwise.
+const REMEMBERED: usize = 10_000;
+
+/// What an endpoint asks of a key.
+pub trait Needs: Send + Sync + 'static {
+    const SCOPE: Scope;
+}
+
+macro_rules! scopes {
+    ($($name:ident => $scope:ident),+) => {
+        $(
+            #[doc = concat!("The endpoint asks for the scope of [`Scope::", stringify!($scope), "`].")]
+            pub struct $name;
+            impl Needs for $name {
+                const SCOPE: Scope = Scope::$scope;
+            }
+        )+
+    };
+}
+
+scopes!(ToRead => Read, ToReceive => Receive, ToSend => Send);
+
+/// The registered wallet that a call is for, by a caller who may make the call.
+pub struct Wallet<S> {
+    pub keys: Arc<WalletKeys>,
+    pub id: WalletId,
+    needs: PhantomData<S>,
+}
+
+impl<S: Needs> FromRequestParts<HttpState> for Wallet<S> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
+        let (keys, id) = admit(state, &parts.headers, S::SCOPE).await?;
+        Ok(Self { keys, id, needs: PhantomData })
+    }
+}
+
+/// Lets a call for a registered wallet in.
+///
+/// # Errors
+/// When the caller is unknown, may not do this, calls too often, or the headers name no wallet.
+pub async fn admit(
+    state: &HttpState,
+    headers: &HeaderMap,
+    scope: Scope,
+) -> Result<(Arc<WalletKeys>, WalletId), Problem> {
+    let caller = authenticate(state, headers, scope).await?;
+    let (keys, id) = state.wallets.named(headers, state.flows.network())?;
+    if let Some(caller) = &caller
+        && !keys::is_bound(&state.flows, &caller.key, &id).await?
+    {
+        return Err(Problem::new(
+            Code::Forbidden,
+            "this key is not bound to this wallet; if the wallet is new, POST /wallet/register first",
+        ));
+    }
+    register::require(&state.flows, &keys).await?;
+    state.limits.wallet(&id)?;
+    Ok((keys, id))
+}
+
+/// Somebody who may register a wallet, and the wallet.
+pub struct Registrant {
+    pub keys: Arc<WalletKeys>,
+    /// The key that the wallet will be bound to.
+    pub key: Option<KeyId>,
+}
+
+impl FromRequestParts<HttpState> for Registrant {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
+        let caller = authenticate(state, &parts.headers, Scope::Register).await?;
+        let (keys, id) = state.wallets.named(&parts.headers, state.flows.network())?;
+        state.limits.wallet(&id)?;
+        Ok(Self { keys, key: caller.map(|caller| caller.key) })
+    }
+}
+
+/// `None` where the wallet headers alone are believed.
+async fn authenticate(state: &HttpState, headers: &HeaderMap, scope: Scope) -> Result<Option<Caller>, Problem> {
+    match state.mode {
+        Mode::Wallet => return Ok(None),
+        Mode::Key => {}
+    }
+    let secret = presented(headers).ok_or_else(|| Problem::plain(Code::Unauthorized))?;
+    let caller = keys::authenticate(&state.flows, &secret).await?;
+    let caller = caller.ok_or_else(|| Problem::new(Code::Unauthorized, "this API key is not in force"))?;
+    state.limits.key(&caller.key)?;
+    if caller.may(scope) {
+        return Ok(Some(caller));
+    }
+    Err(Problem::new(Code::Forbidden, format!("this needs a key with the scope {scope}")))
+}
+
+/// The key of the Authorization header: the token of Bearer, or the password of Basic. Never one from a query, which ends up in logs.
+fn presented(headers: &HeaderMap) -> Option<String> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let value = all.next()?.to_str().ok()?;
+    if all.next().is_some() {
+        return None;
+    }
+    let (scheme, rest) = value.trim().split_once(' ')?;
+    let rest = rest.trim();
+    let secret = if scheme.eq_ignore_ascii_case("bearer") {
+        rest.to_owned()
+    } else if scheme.eq_ignore_ascii_case("basic") {
+        let decoded = String::from_utf8(BASE64_STANDARD.decode(rest).ok()?).ok()?;
+        decoded.split_once(':')?.1.to_owned()
+    } else {
+        return None;
+    };
+    (!secret.is_empty()).then_some(secret)
+}
+
+/// Wallets by the headers that name them, parsed once.
+#[derive(Default)]
+pub struct Wallets {
+    known: Mutex<HashMap<[String; 3], (Arc<WalletKeys>, WalletId)>>,
+}
+
+impl Wallets {
+    fn named(&self, headers: &HeaderMap, network: Network) -> Result<(Arc<WalletKeys>, WalletId), Problem> {
+        let [van, col, fingerprint] = WALLET_HEADERS;
+        let triple = [one(headers, van)?, one(headers, col)?, one(headers, fingerprint)?];
+        if let Some((keys, id)) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&triple) {
+            return Ok((Arc::clone(keys), id.clone()));
+        }
+        let keys = WalletKeys::parse(&triple[0], &triple[1], &triple[2], network).map_err(Error::from)?;
+        let found = (Arc::new(keys.clone()), keys.id());
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(triple, found.clone());
+        Ok(found)
+    }
+}
+
+/// The value of a header that must be there once.
+fn one(headers: &HeaderMap, name: &'static str) -> Result<String, Problem> {
+    let mut all = headers.get_all(name).iter();
+    let Some(value) = all.next() else {
+        return Err(Problem::field(Code::WalletHeadersMissing, name, format!("the header {name} is missing")));
+    };
+    let malformed = |why: &str| Problem::field(Code::InvalidKeys, name, format!("{name} {why}"));
+    if all.next().is_some() {
+        return Err(malformed("was sent more than once"));
+    }
+    value.to_str().map(|text| text.trim().to_owned()).map_err(|_| malformed("is not text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &'static str, values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_key_comes_as_bearer_or_as_the_password_of_basic() {
+        let key = |value: &str| presented(&with("authorization", &[value]));
+        assert_eq!(key("Bearer abc").as_deref(), Some("abc"));
+        assert_eq!(key("bearer  abc ").as_deref(), Some("abc"));
+        let basic = format!("Basic {}", BASE64_STANDARD.encode("anyone:a:b"));
+        assert_eq!(key(&basic).as_deref(), Some("a:b"));
+        for wrong in ["Bearer", "Bearer ", "Digest abc", "Basic !!!", "abc"] {
+            assert_eq!(key(wrong), None, "{wrong}");
+        }
+        assert_eq!(presented(&with("authorization", &["Bearer a", "Bearer b"])), None);
+    }
+
+    #[test]
+    fn a_missing_header_is_not_a_malformed_one() {
+        let wallets = Wallets::default();
+        let named = |headers: &HeaderMap| wallets.named(headers, Network::Regtest).map(|_| ()).unwrap_err();
+        assert_eq!(named(&HeaderMap::new()).code, Code::WalletHeadersMissing);
+        assert_eq!(named(&with("xpub-van", &["a", "b"])).code, Code::InvalidKeys);
+        let mut headers = with("xpub-van", &["../../etc/passwd"]);
+        headers.insert("xpub-col", "x".parse().unwrap());
+        assert_eq!(named(&headers).field.as_deref(), Some("master-fingerprint"));
+        headers.insert("master-fingerprint", "1f5bd7df".parse().unwrap());
+        let problem = named(&headers);
+        assert_eq!((problem.code, problem.field.as_deref()), (Code::InvalidKeys, Some("xpub-van")));
+    }
+}

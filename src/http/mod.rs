@@ -1,0 +1,100 @@
+//! The API over HTTP: wire types, and a mapping onto flows. This room sees neither database nor node.
+//!
+//! From the outside in: `server` accepts connections, `trace` gives every call an id and every problem its body, `auth` says
+//! who calls and for which wallet, `extract` reads what was sent, `api` answers.
+
+pub mod api;
+mod auth;
+pub mod config;
+mod docs;
+mod extract;
+mod limits;
+pub mod openapi;
+mod operator;
+pub mod problem;
+mod server;
+mod slow;
+mod trace;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+pub use config::{Config, Mode};
+pub use operator::{OperatorState, install_metrics, metrics_upkeep, operator_router};
+pub use server::serve;
+
+use crate::flows::{Code, Flows};
+use problem::Problem;
+
+/// What every call is answered from. Cheap to clone.
+#[derive(Clone)]
+pub struct HttpState {
+    pub flows: Flows,
+    mode: Mode,
+    limits: Arc<limits::Limits>,
+    wallets: Arc<auth::Wallets>,
+    cors_origins: Arc<[String]>,
+}
+
+impl HttpState {
+    #[must_use]
+    pub fn new(flows: Flows, config: &Config) -> Self {
+        Self {
+            flows,
+            mode: config.mode(),
+            limits: Arc::new(limits::Limits::new(&config.limits)),
+            wallets: Arc::default(),
+            cors_origins: config.cors_origins.clone().into(),
+        }
+    }
+}
+
+/// The whole API, the document and its pages.
+pub fn router(state: HttpState) -> Router {
+    let cors = cors(&state.cors_origins);
+    let (endpoints, _document) = api::endpoints().split_for_parts();
+    let router = endpoints
+        .merge(docs::pages())
+        .fallback(async || Problem::new(Code::NotFound, "there is no such path; see /docs"))
+        .method_not_allowed_fallback(async || Problem::plain(Code::MethodNotAllowed))
+        .with_state(state);
+    router.layer(cors).layer(axum::middleware::from_fn(trace::layer))
+}
+
+/// Web pages may call from where the operator says, and read our headers.
+fn cors(origins: &[String]) -> CorsLayer {
+    let own = |name: &'static str| HeaderName::from_static(name);
+    let [van, col, fingerprint] = auth::WALLET_HEADERS.map(own);
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::ACCEPT,
+            header::AUTHORIZATION,
+            own(extract::IDEMPOTENCY_HEADER),
+            van,
+            col,
+            fingerprint,
+        ])
+        .expose_headers([
+            api::begun::REQUEST_ID,
+            api::begun::EXPIRES_AT,
+            api::begun::SOURCE,
+            api::begun::FEE_SATS,
+            api::begun::NEXT_CURSOR,
+            trace::TRACE_HEADER,
+            header::RETRY_AFTER,
+        ]);
+    if origins.iter().any(|origin| origin == "*") {
+        return layer.allow_origin(Any);
+    }
+    // What can't stand in a header was refused when the configuration was checked.
+    layer.allow_origin(AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())))
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

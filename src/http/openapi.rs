@@ -1,0 +1,287 @@
+//! The document of the API, made from the code that serves it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use utoipa::openapi::example::{Example, ExampleBuilder};
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    Components, Content, ContentBuilder, HeaderBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, Required,
+    ResponseBuilder,
+};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::api::begun::{BeginResponse, EXPIRES_AT, FEE_SATS, NEXT_CURSOR, REQUEST_ID, SOURCE};
+use super::api::{self, examples, not_yet, problems};
+use super::auth::WALLET_HEADERS;
+use super::problem::{Problem, WireProblem, entry};
+use crate::flows::Code;
+
+const ABOUT: &str = "A self-hosted gateway for bitcoin payments. The client keeps the keys: `begin` hands out a PSBT, the client \
+signs it, `end` checks and broadcasts it.\n\nEvery call names a wallet by three headers. Amounts are whole satoshis. Every answer \
+that is not success is a problem with a stable code in `error`; all codes are on `/docs/errors`. Every POST that creates something \
+takes an `Idempotency-Key` header: the same key with the same body is the same request, for ever.";
+const JSON: &str = "application/json";
+const PROBLEM: &str = "application/problem+json";
+const EXAMPLE_XPUB_VAN: &str =
+    "tpubDDfvzhdVV4unsoKt5aE6dcsNsfeWbTgmLZPi8LQDYU2xixrYemMfWJ3BaVneH3u7DBQePdTwhpybaKRU95pi6PMUtLPBJLVQRpzEnjfjZzX";
+const EXAMPLE_XPUB_COL: &str =
+    "tpubDDPLJfdVbDoGtnn6hSto3oCnm6hpfHe9uk2MxcANanxk87EuquhSVfSLQv7e5UykgzaFn41DUXaikjjVGcUSUTGNaJ9LcozfRwatKp1vTfC";
+
+/// The whole document.
+#[must_use]
+pub fn document() -> OpenApi {
+    let mut document = api::endpoints().into_openapi();
+    document.info = InfoBuilder::new()
+        .title("Sluice")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT))
+        .license(Some(LicenseBuilder::new().name("MIT OR Apache-2.0").identifier(Some("MIT OR Apache-2.0")).build()))
+        .build();
+    document.tags = Some(tags());
+    let mut components = document.components.take().unwrap_or_default();
+    add_components(&mut components);
+    for item in document.paths.paths.values_mut() {
+        for operation in operations(item) {
+            complete(operation, &components);
+        }
+    }
+    document.components = Some(components);
+    document
+}
+
+/// The document as it is committed and served: the same bytes for the same code.
+#[must_use]
+pub fn document_json() -> String {
+    // Through a value, whose keys are sorted: the order in which code registers things does not show.
+    let value = serde_json::to_value(document()).unwrap_or(Value::Null);
+    let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn tags() -> Vec<utoipa::openapi::Tag> {
+    [
+        ("wallet", "Registering a wallet, what it has, and the older pair of calls that sends bitcoin."),
+        ("receive", "Addresses and deposits."),
+        ("send", "Sending, in two steps: begin and end."),
+        ("history", "Balances, requests and events."),
+        (not_yet::TAG, "Calls of rails that this gateway does not have. They answer 501."),
+    ]
+    .map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build())
+    .to_vec()
+}
+
+fn add_components(components: &mut Components) {
+    let (problem, begin) = (WireProblem::schema(), BeginResponse::schema());
+    components.schemas.insert(WireProblem::name().into_owned(), problem);
+    components.schemas.insert(BeginResponse::name().into_owned(), begin);
+    for (name, schema) in &mut components.schemas {
+        if let RefOr::T(Schema::Object(object)) = schema
+            && !name.ends_with("RequestModel")
+        {
+            // What is empty is null and never left out, so every field of an answer is there.
+            object.required = object.properties.keys().cloned().collect();
+        }
+    }
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    let basic = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
+    components.security_schemes.insert("bearer".to_owned(), bearer.into());
+    components.security_schemes.insert("basic".to_owned(), basic.into());
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.post].into_iter().filter_map(Option::as_mut)
+}
+
+/// Adds what every operation has: headers, security, examples, problems.
+fn complete(operation: &mut Operation, components: &Components) {
+    let id = operation.operation_id.clone().unwrap_or_default();
+    let parameters = operation.parameters.get_or_insert_default();
+    parameters.extend(wallet_headers());
+    if takes_idempotency_key(&id) {
+        parameters.push(idempotency_header().into());
+    }
+    // The empty one stands for a gateway on one's own machine, which believes the wallet headers.
+    let no_scopes = || Vec::<String>::new();
+    operation.security = Some(vec![
+        SecurityRequirement::new("bearer", no_scopes()),
+        SecurityRequirement::new("basic", no_scopes()),
+        SecurityRequirement::default(),
+    ]);
+    let has_body = operation.request_body.is_some();
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        for content in body.content.values_mut() {
+            copy_example(content, components);
+        }
+    }
+    for response in operation.responses.responses.values_mut() {
+        let RefOr::T(response) = response else { continue };
+        for content in response.content.values_mut() {
+            copy_example(content, components);
+        }
+        if id.ends_with("Begin") && has_body && !is_not_yet(&id) {
+            describe_begin(response);
+        }
+        if matches!(id.as_str(), "walletListUnspents" | "walletListTransactions") {
+            let about = "Where the next page begins; left out on the last page";
+            response.headers.insert(NEXT_CURSOR.to_string(), text_header(about));
+        }
+    }
+    add_problems(operation, &id, has_body);
+}
+
+fn is_not_yet(id: &str) -> bool {
+    not_yet::ALL.iter().any(|endpoint| endpoint.operation_id == id)
+}
+
+fn takes_idempotency_key(id: &str) -> bool {
+    matches!(
+        id,
+        "onchainReceiveNew"
+            | "receive"
+            | "walletSendBtcBegin"
+            | "onchainSendBegin"
+            | "payBegin"
+            | "onchainSendBumpBegin"
+    )
+}
+
+fn wallet_headers() -> impl Iterator<Item = RefOr<utoipa::openapi::path::Parameter>> {
+    let about = [
+        "The account xpub of the wallet's bitcoin keychain, depth 3",
+        "The account xpub of the wallet's asset keychain, depth 3",
+        "The fingerprint of the wallet's master key, 8 hexadecimal characters",
+    ];
+    let example = [EXAMPLE_XPUB_VAN, EXAMPLE_XPUB_COL, "1f5bd7df"];
+    WALLET_HEADERS.into_iter().zip(about).zip(example).map(|((name, about), example)| {
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Header)
+            .required(Required::True)
+            .description(Some(about))
+            .schema(Some(text()))
+            .example(Some(json!(example)))
+            .build()
+            .into()
+    })
+}
+
+fn idempotency_header() -> utoipa::openapi::path::Parameter {
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "1 to 255 printable ASCII characters. The same key with the same body is the same request, for ever",
+        ))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255)).build()))
+        .example(Some(json!("order-1842")))
+        .build()
+}
+
+fn text() -> Schema {
+    ObjectBuilder::new().schema_type(Type::String).build().into()
+}
+
+fn text_header(about: &str) -> RefOr<utoipa::openapi::Header> {
+    HeaderBuilder::new().schema(Some(text())).description(Some(about)).build().into()
+}
+
+/// What stands with a shape as its example stands with each body of that shape.
+fn copy_example(content: &mut RefOr<Content>, components: &Components) {
+    let RefOr::T(content) = content else { return };
+    if content.example.is_none()
+        && let Some(schema) = &content.schema
+    {
+        content.example = example_of(schema, components);
+    }
+}
+
+fn example_of(schema: &RefOr<Schema>, components: &Components) -> Option<Value> {
+    match schema {
+        RefOr::Ref(reference) => {
+            let name = reference.ref_location.rsplit('/').next()?;
+            example_of(components.schemas.get(name)?, components)
+        }
+        RefOr::T(Schema::Object(object)) => object.examples.first().cloned().or_else(|| object.example.clone()),
+        RefOr::T(Schema::Array(array)) => match &array.items {
+            utoipa::openapi::schema::ArrayItems::RefOrSchema(items) => {
+                example_of(items, components).map(|item| json!([item]))
+            }
+            utoipa::openapi::schema::ArrayItems::False => None,
+        },
+        // A body that may be left out: null or the shape.
+        RefOr::T(Schema::OneOf(one_of)) => one_of.items.iter().find_map(|item| example_of(item, components)),
+        RefOr::T(_) => None,
+    }
+}
+
+fn describe_begin(response: &mut utoipa::openapi::Response) {
+    for (name, about) in [
+        (REQUEST_ID, "Names the request from now on"),
+        (EXPIRES_AT, "Until when the signature is waited for"),
+        (SOURCE, "Whose money it moves: onchain"),
+        (FEE_SATS, "What the transaction pays to miners, in satoshis"),
+    ] {
+        response.headers.insert(name.to_string(), text_header(about));
+    }
+    let object = Ref::from_schema_name(BeginResponse::name());
+    let example = json!({
+        "psbt": examples::PSBT, "request_id": examples::ID, "expires_at": examples::TIME, "source": "onchain",
+        "fee_sats": 420, "message": null,
+    });
+    if let Some(RefOr::T(content)) = response.content.get_mut(JSON) {
+        let one_of = utoipa::openapi::schema::OneOfBuilder::new().item(text()).item(object).build();
+        content.schema = Some(Schema::OneOf(one_of).into());
+        content.example = None;
+        let named = |summary: &str, value| RefOr::T(ExampleBuilder::new().summary(summary).value(Some(value)).build());
+        content.examples = BTreeMap::from([
+            ("bare".to_owned(), named("Unless asked otherwise", json!(examples::PSBT))),
+            ("object".to_owned(), named("With Accept: application/json; profile=object", example)),
+        ]);
+    }
+}
+
+fn add_problems(operation: &mut Operation, id: &str, has_body: bool) {
+    let own = problems::of(id).unwrap_or_default();
+    let with_body: &[Code] = if has_body && !is_not_yet(id) { problems::WITH_BODY } else { &[] };
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in problems::COMMON.iter().chain(with_body).chain(&own).copied() {
+        if id == "walletRegister" && code == Code::WalletNotRegistered {
+            continue;
+        }
+        let codes = by_status.entry(entry(code).status).or_default();
+        if !codes.contains(&code) {
+            codes.push(code);
+        }
+    }
+    for (status, codes) in by_status {
+        let examples = codes.iter().map(|code| (entry(*code).name, problem_example(*code)));
+        let content = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name(WireProblem::name())))
+            .examples_from_iter(examples)
+            .build();
+        let names: Vec<_> = codes.iter().map(|code| format!("`{}`", entry(*code).name)).collect();
+        let mut response = ResponseBuilder::new().description(names.join(", ")).content(PROBLEM, content);
+        if codes.iter().any(|code| entry(*code).retry_after.is_some()) {
+            let whole = ObjectBuilder::new().schema_type(Type::Integer).build();
+            let header = HeaderBuilder::new().schema(Some(whole)).description(Some("Seconds to wait")).build();
+            response = response.header("Retry-After", header);
+        }
+        operation.responses.responses.insert(status.to_string(), RefOr::T(response.build()));
+    }
+}
+
+fn problem_example(code: Code) -> RefOr<Example> {
+    let problem = Problem::plain(code);
+    let value = serde_json::to_value(problem.wire("0198c0f29d7c4f6ea1c20d3be5a90b47", None)).ok();
+    RefOr::T(ExampleBuilder::new().summary(entry(code).title).value(value).build())
+}
+
+#[cfg(test)]
+#[path = "openapi_tests.rs"]
+mod tests;

@@ -1,0 +1,32 @@
+//! Numbers for the metrics. Counted over what is open only, so that they cost the same however long the history is.
+
+use super::row::Columns;
+use super::{Conn, StoreError};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gauges {
+    /// Kind, state, and how many there are.
+    pub open_requests: Vec<(String, String, i64)>,
+    pub effects_pending: i64,
+}
+
+/// # Errors
+/// When the database can't answer.
+pub async fn count(conn: &mut Conn) -> Result<Gauges, StoreError> {
+    // The two halves are the two partial indexes of what is open.
+    let rows = sqlx::query(
+        "SELECT kind, state, COUNT(*) AS number FROM requests WHERE state IN ('mined', 'seen') GROUP BY kind, state \
+         UNION ALL \
+         SELECT kind, state, COUNT(*) AS number FROM requests WHERE state IN ('open', 'awaiting_signature') \
+         AND expires_at IS NOT NULL GROUP BY kind, state",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let open_requests = rows
+        .iter()
+        .map(|row| Ok((row.take("kind")?, row.take("state")?, row.take("number")?)))
+        .collect::<Result<_, StoreError>>()?;
+    let effects_pending =
+        sqlx::query_scalar("SELECT COUNT(*) FROM effects WHERE done_at IS NULL").fetch_one(conn).await?;
+    Ok(Gauges { open_requests, effects_pending })
+}

@@ -1,0 +1,157 @@
+//! Looks at every rail and writes down what it sees, for the probes and the metrics. Every gateway does, follower or not.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bitcoin::BlockHash;
+use bitcoin::constants::genesis_block;
+
+use super::chain_follow::wrong_network;
+use super::supervise::{Next, Worker};
+use crate::flows::health::Health;
+use crate::flows::{Error, Flows};
+use crate::ports::PortError;
+use crate::ports::chain::{BlockRef, ChainInfo};
+use crate::store::gauges::{self, Gauges};
+use crate::store::{StoreError, chain, halts};
+
+/// A node that has not answered by then is not connected, whatever its client still hopes for.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Counting rows costs more than asking for a cursor.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+
+pub(super) struct Observe {
+    flows: Flows,
+    health: Health,
+    poll: Duration,
+    genesis: BlockHash,
+    counted: Option<Instant>,
+    /// Gauges that were set and have to be told when their number is zero.
+    set_before: HashSet<(String, String)>,
+}
+
+struct Books {
+    cursor: Option<BlockRef>,
+    halts: Vec<String>,
+}
+
+impl Observe {
+    pub(super) fn new(flows: &Flows, health: &Health, poll: Duration) -> Self {
+        Self {
+            flows: flows.clone(),
+            health: health.clone(),
+            poll,
+            genesis: genesis_block(flows.network()).block_hash(),
+            counted: None,
+            set_before: HashSet::new(),
+        }
+    }
+
+    async fn ask_node(&self) -> Result<ChainInfo, PortError> {
+        let info = tokio::time::timeout(PATIENCE, self.flows.chain().info()).await.unwrap_or_else(|_| {
+            Err(PortError::Unreachable { service: "bitcoind", reason: format!("no answer within {PATIENCE:?}") })
+        })?;
+        if info.genesis == self.genesis { Ok(info) } else { Err(wrong_network(info.genesis, self.genesis)) }
+    }
+
+    async fn read_books(&self) -> Result<Books, StoreError> {
+        let mut conn = self.flows.store().read().await?;
+        let cursor = chain::cursor(&mut conn).await?;
+        let halts = halts::in_force(&mut conn).await?.into_iter().map(|halt| halt.reason).collect();
+        Ok(Books { cursor, halts })
+    }
+
+    fn write_down(&self, node: Result<ChainInfo, PortError>, books: Result<Books, StoreError>) {
+        self.health.update(|rails| {
+            match books {
+                Ok(books) => {
+                    rails.store.ok = true;
+                    rails.store.reason = None;
+                    rails.chain.cursor = books.cursor.map(Into::into);
+                    rails.payouts.halted = books.halts;
+                }
+                Err(error) => {
+                    rails.store.ok = false;
+                    rails.store.reason = Some(error.to_string());
+                }
+            }
+            rails.chain.connected = node.is_ok();
+            match node {
+                Ok(info) => {
+                    rails.chain.tip = Some(info.tip.into());
+                    // One block of lag is a block that came in while we were looking.
+                    let is_near = rails.lag().is_some_and(|lag| lag <= 1);
+                    rails.chain.synced = !info.syncing && is_near && rails.chain.reason.is_none();
+                }
+                Err(error) => {
+                    rails.chain.synced = false;
+                    rails.chain.reason = Some(error.to_string());
+                }
+            }
+        });
+    }
+
+    fn set_chain_gauges(&self) {
+        let rails = self.health.rails();
+        if let Some(tip) = &rails.chain.tip {
+            metrics::gauge!("sluice_chain_tip_height").set(tip.height);
+        }
+        if let Some(cursor) = &rails.chain.cursor {
+            metrics::gauge!("sluice_chain_cursor_height").set(cursor.height);
+        }
+        if let Some(lag) = rails.lag() {
+            metrics::gauge!("sluice_chain_lag_blocks").set(lag);
+        }
+        metrics::gauge!("sluice_ready", "rail" => "store").set(u8::from(rails.store.ok));
+        metrics::gauge!("sluice_ready", "rail" => "chain").set(u8::from(rails.chain.connected && rails.chain.synced));
+        metrics::gauge!("sluice_ready", "rail" => "payouts").set(u8::from(rails.payouts.halted.is_empty()));
+        let halted = u32::try_from(rails.payouts.halted.len()).unwrap_or(u32::MAX);
+        metrics::gauge!("sluice_halts_in_force").set(halted);
+    }
+
+    async fn count(&mut self) -> Result<(), Error> {
+        if self.counted.is_some_and(|at| at.elapsed() < COUNT_EVERY) {
+            return Ok(());
+        }
+        self.counted = Some(Instant::now());
+        let mut conn = self.flows.store().read().await?;
+        let Gauges { open_requests, effects_pending } = gauges::count(&mut conn).await?;
+        drop(conn);
+        metrics::gauge!("sluice_effects_pending").set(as_gauge(effects_pending));
+        let mut gone = std::mem::take(&mut self.set_before);
+        for (kind, state, number) in open_requests {
+            set_open(&kind, &state, as_gauge(number));
+            gone.remove(&(kind.clone(), state.clone()));
+            self.set_before.insert((kind, state));
+        }
+        for (kind, state) in gone {
+            set_open(&kind, &state, 0);
+        }
+        Ok(())
+    }
+}
+
+/// A gauge holds a floating-point number, in which every number of these is exact.
+fn as_gauge(count: i64) -> u32 {
+    u32::try_from(count.max(0)).unwrap_or(u32::MAX)
+}
+
+fn set_open(kind: &str, state: &str, number: u32) {
+    metrics::gauge!("sluice_requests_open", "kind" => kind.to_owned(), "state" => state.to_owned()).set(number);
+}
+
+#[async_trait]
+impl Worker for Observe {
+    fn name(&self) -> &'static str {
+        "observe"
+    }
+
+    async fn round(&mut self) -> Result<Next, Error> {
+        let (node, books) = tokio::join!(self.ask_node(), self.read_books());
+        self.write_down(node, books);
+        self.set_chain_gauges();
+        self.count().await?;
+        Ok(Next::After(self.poll))
+    }
+}
