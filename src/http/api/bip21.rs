@@ -20,10 +20,8 @@ pub struct Destination {
 /// When a URI has an amount that is none, or demands something that we don't know.
 pub fn read(text: &str) -> Result<Destination, Cow<'static, str>> {
     let text = text.trim();
-    if !super::starts_with_ignoring_case(text, SCHEME) {
-        return Ok(Destination { address: text.to_owned(), amount: None });
-    }
-    let rest = &text[SCHEME.len()..];
+    let rest = text.get(SCHEME.len()..).filter(|_| super::starts_with_ignoring_case(text, SCHEME));
+    let Some(rest) = rest else { return Ok(Destination { address: text.to_owned(), amount: None }) };
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
     if address.is_empty() {
         return Err("the URI names no address".into());
