@@ -15,6 +15,8 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 
 use super::api::begun::{BeginResponse, EXPIRES_AT, FEE_SATS, NEXT_CURSOR, REQUEST_ID, SOURCE};
+use super::api::deposits::STATES;
+use super::api::send_view::SEND_STATES;
 use super::api::{self, examples, not_yet, problems};
 use super::auth::WALLET_HEADERS;
 use super::problem::{Problem, WireProblem, entry};
@@ -103,7 +105,7 @@ fn complete(operation: &mut Operation, components: &Components) {
     let parameters = operation.parameters.get_or_insert_default();
     parameters.extend(wallet_headers());
     if takes_idempotency_key(&id) {
-        parameters.push(idempotency_header().into());
+        parameters.push(idempotency_header(&id).into());
     }
     // The empty one stands for a gateway on one's own machine, which believes the wallet headers.
     let no_scopes = || Vec::<String>::new();
@@ -112,6 +114,7 @@ fn complete(operation: &mut Operation, components: &Components) {
         SecurityRequirement::new("basic", no_scopes()),
         SecurityRequirement::default(),
     ]);
+    name_the_states(operation, &id);
     let has_body = operation.request_body.is_some();
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         if takes_no_body_too(&id) {
@@ -139,6 +142,23 @@ fn complete(operation: &mut Operation, components: &Components) {
         }
     }
     add_problems(operation, &id, has_body);
+}
+
+/// Which words a list's `state` takes depends on the list.
+fn name_the_states(operation: &mut Operation, id: &str) {
+    let states: &[&str] = match id {
+        "deposits" => &STATES,
+        "onchainSendList" => &SEND_STATES,
+        _ => return,
+    };
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter
+            && parameter.name == "state"
+        {
+            let words = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states.to_vec()));
+            parameter.schema = Some(words.build().into());
+        }
+    }
 }
 
 fn takes_no_body_too(id: &str) -> bool {
@@ -181,7 +201,7 @@ fn wallet_headers() -> impl Iterator<Item = RefOr<utoipa::openapi::path::Paramet
     })
 }
 
-fn idempotency_header() -> utoipa::openapi::path::Parameter {
+fn idempotency_header(id: &str) -> utoipa::openapi::path::Parameter {
     ParameterBuilder::new()
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
@@ -190,7 +210,8 @@ fn idempotency_header() -> utoipa::openapi::path::Parameter {
             "1 to 255 printable ASCII characters. The same key with the same body is the same request, for ever",
         ))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255)).build()))
-        .example(Some(json!("order-1842")))
+        // A key stands for one request of a wallet: no two examples share one.
+        .example(Some(json!(format!("{id}-1842"))))
         .build()
 }
 
