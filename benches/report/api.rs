@@ -84,14 +84,11 @@ async fn runs<F: Future<Output = (f64, f64)>>(once: impl Fn() -> F) -> (Vec<f64>
 }
 
 /// So many calls, a fixed number in flight: calls a second, and the 99th percentile in milliseconds.
-async fn load<F: Future<Output = ()> + Send>(
+async fn load<F: Future<Output = ()> + Send + 'static>(
     bench: &Arc<Bench>,
     calls: u64,
     call: impl Fn(Arc<Bench>, u64) -> F + Copy + Send + 'static,
-) -> (f64, f64)
-where
-    F: 'static,
-{
+) -> (f64, f64) {
     let next = Arc::new(AtomicU64::new(0));
     let start = Instant::now();
     let workers: Vec<_> = (0..IN_FLIGHT)
@@ -115,7 +112,7 @@ where
     for worker in workers {
         times.extend(worker.await.expect("the load runs"));
     }
-    let rate = times.len() as f64 / start.elapsed().as_secs_f64();
+    let rate = f64::from(u32::try_from(times.len()).expect("not that many")) / start.elapsed().as_secs_f64();
     times.sort_unstable();
     (rate, times[times.len() * 99 / 100].as_secs_f64() * 1_000.0)
 }
