@@ -20,15 +20,10 @@ pub struct Destination {
 /// When a URI has an amount that is none, or demands something that we don't know.
 pub fn read(text: &str) -> Result<Destination, Cow<'static, str>> {
     let text = text.trim();
-<<<<<<< HEAD
-    let rest = text.get(SCHEME.len()..).filter(|_| super::starts_with_ignoring_case(text, SCHEME));
-    let Some(rest) = rest else { return Ok(Destination { address: text.to_owned(), amount: None }) };
-=======
     let scheme = text.split_at_checked(SCHEME.len()).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME));
     let Some((_, rest)) = scheme else {
         return Ok(Destination { address: text.to_owned(), amount: None });
     };
->>>>>>> tidy
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
     if address.is_empty() {
         return Err("the URI names no address".into());
