@@ -138,8 +138,12 @@ impl State {
 
     /// Mines a block of these transactions, whatever the mempool thinks of them.
     pub(super) fn mine(&mut self, txs: Vec<Transaction>) -> Result<BlockRef, FakeError> {
+        self.mine_for(faucet_script(), txs)
+    }
+
+    pub(super) fn mine_for(&mut self, miner: ScriptBuf, txs: Vec<Transaction>) -> Result<BlockRef, FakeError> {
         self.check_block(&txs)?;
-        let subsidy = TxOut { value: SUBSIDY, script_pubkey: faucet_script() };
+        let subsidy = TxOut { value: SUBSIDY, script_pubkey: miner };
         Ok(self.append(vec![subsidy], txs))
     }
 
