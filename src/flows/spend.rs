@@ -214,10 +214,9 @@ impl CoinSelectionAlgorithm for AmongForeign {
 }
 
 /// Rebuilds the PSBT of a transaction whose outputs were changed by hand: a bump keeps inputs and recipients.
-pub(super) fn rebuilt(issued: &Psbt, outputs: Vec<TxOut>, lock_time: LockTime) -> Result<Psbt, Error> {
+pub(super) fn rebuilt(issued: &Psbt, outputs: Vec<TxOut>) -> Result<Psbt, Error> {
     let mut transaction = issued.unsigned_tx.clone();
     transaction.output = outputs;
-    transaction.lock_time = lock_time;
     let mut psbt = Psbt::from_unsigned_tx(transaction).map_err(unexpected)?;
     psbt.inputs.clone_from(&issued.inputs);
     let known: Vec<(ScriptBuf, psbt::Output)> =
