@@ -111,6 +111,8 @@ impl Write for IssueAddress {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Output, Error> {
         let wallet = self.keys.id();
+        // Many askers of one wallet stand in line here, rather than to lose a race each.
+        wallets::lock_keychain(tx, &wallet, Account::Vanilla).await?;
         if let Some(known) = self.already_answered(tx).await? {
             return Ok(known);
         }

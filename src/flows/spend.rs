@@ -7,7 +7,7 @@ use bdk_wallet::coin_selection::{
     CoinSelectionAlgorithm, CoinSelectionResult, InsufficientFunds, LargestFirstCoinSelection,
 };
 use bdk_wallet::error::CreateTxError;
-use bdk_wallet::{Wallet, WeightedUtxo};
+use bdk_wallet::{TxBuilder, Wallet, WeightedUtxo};
 use bitcoin::absolute::LockTime;
 use bitcoin::{Psbt, Script, ScriptBuf, Sequence, TxOut, Weight, psbt};
 use rand_core::RngCore;
@@ -64,20 +64,32 @@ pub(super) fn plan(plan: &Plan<'_>) -> Result<Planned, Unplannable> {
     finish(plan, psbt)
 }
 
+/// The sequence is said for each coin: what the builder is told for all of them does not reach foreign ones.
+fn add_coin<C>(builder: &mut TxBuilder<'_, C>, keys: &WalletKeys, coin: &Coin) -> Result<(), Error> {
+    builder
+        .add_foreign_utxo_with_sequence(
+            coin.outpoint,
+            input_of(keys, coin),
+            SATISFACTION,
+            Sequence::ENABLE_RBF_NO_LOCKTIME,
+        )
+        .map_err(unexpected)?;
+    Ok(())
+}
+
 /// The recipient gets the amount, the fee comes on top.
 fn added(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
     let mut wallet = watch_only(plan.keys)?;
     let mut builder = wallet.build_tx().coin_selection(AmongForeign);
     for coin in plan.coins {
-        builder.add_foreign_utxo(coin.outpoint, input_of(plan.keys, coin), SATISFACTION).map_err(unexpected)?;
+        add_coin(&mut builder, plan.keys, coin)?;
     }
     builder
         .manually_selected_only()
         .add_recipient(plan.to.to_owned(), plan.amount.to_bitcoin())
         .drain_to(plan.change.to_owned())
         .fee_rate(rate(plan.fee_rate))
-        .nlocktime(plan.lock_time)
-        .set_exact_sequence(Sequence::ENABLE_RBF_NO_LOCKTIME);
+        .nlocktime(plan.lock_time);
     builder.finish().map_err(explain)
 }
 
@@ -97,9 +109,9 @@ fn deducted(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
     let mut wallet = watch_only(plan.keys)?;
     let mut builder = wallet.build_tx();
     for coin in &chosen {
-        builder.add_foreign_utxo(coin.outpoint, input_of(plan.keys, coin), SATISFACTION).map_err(unexpected)?;
+        add_coin(&mut builder, plan.keys, coin)?;
     }
-    builder.manually_selected_only().nlocktime(plan.lock_time).set_exact_sequence(Sequence::ENABLE_RBF_NO_LOCKTIME);
+    builder.manually_selected_only().nlocktime(plan.lock_time);
     if has_change {
         builder
             .add_recipient(plan.change.to_owned(), over.to_bitcoin())

@@ -8,10 +8,10 @@ use sluice::flows::history;
 use sluice::flows::{Code, Policy};
 use sluice::store::requests::AnyRequest;
 
-use crate::harness::rig::{Client, Rig, amount, on_both, spend_elsewhere, stranger};
+use crate::harness::rig::{Client, Rig, amount, on_both, policy, spend_elsewhere, stranger};
 
 fn three_confirmations() -> Policy {
-    Policy { confirmations: Some(3), min_confirmations: 3, ..Policy::default() }
+    Policy { confirmations: Some(3), min_confirmations: 3, ..policy() }
 }
 
 async fn address_state(rig: &Rig, client: &Client, index: u32) -> &'static str {

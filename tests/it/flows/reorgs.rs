@@ -7,10 +7,10 @@ use sluice::flows::follow::{self, Progress};
 use sluice::flows::{Code, Policy, sync};
 use sluice::store::halts;
 
-use crate::harness::rig::{Client, Rig, amount, inputs_of, on_both, spend_elsewhere, stranger, unsigned};
+use crate::harness::rig::{Client, Rig, amount, inputs_of, on_both, policy, spend_elsewhere, stranger, unsigned};
 
 fn shallow() -> Policy {
-    Policy { reorg_max: 3, ..Policy::default() }
+    Policy { reorg_max: 3, ..policy() }
 }
 
 async fn tip_is_followed(rig: &Rig) -> bool {

@@ -43,7 +43,7 @@ pub enum Database {
 /// Runs a story on both databases, under the default policy or another.
 macro_rules! on_both {
     ($name:ident, $story:expr) => {
-        on_both!($name, sluice::flows::Policy::default(), $story);
+        on_both!($name, $crate::harness::rig::policy(), $story);
     };
     ($name:ident, $policy:expr, $story:expr) => {
         mod $name {
@@ -64,6 +64,11 @@ macro_rules! on_both {
     };
 }
 pub(crate) use on_both;
+
+/// The default policy, but for a shorter lookahead: deriving scripts is most of the time that a registration takes.
+pub fn policy() -> Policy {
+    Policy { lookahead: 50, ..Policy::default() }
+}
 
 /// Tells one story on one database; skips it loudly where that is not there.
 pub async fn tell<F: Future<Output = ()>>(database: Database, policy: Policy, story: impl FnOnce(Rig) -> F) {
@@ -128,7 +133,7 @@ impl Client {
 
 impl Rig {
     pub async fn sqlite() -> Self {
-        Self::with(Database::Sqlite, Policy::default()).await.expect("SQLite is always there")
+        Self::with(Database::Sqlite, policy()).await.expect("SQLite is always there")
     }
 
     /// `None` after a loud skip where there is no PostgreSQL.
