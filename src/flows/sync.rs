@@ -25,13 +25,19 @@ pub async fn wait_for_tip(flows: &Flows) -> Result<BlockRef, Error> {
 }
 
 async fn until_reached(flows: &Flows, wanted: BlockRef) -> Result<BlockRef, Error> {
+    let mut wanted = wanted;
     loop {
         let moved = flows.inner.moved.notified();
         let mut conn = flows.store().read().await?;
         let cursor = chain::cursor(&mut conn).await?;
+        let at_height = chain::block_at(&mut conn, wanted.height).await?;
         drop(conn);
         if let Some(at) = cursor.filter(|at| at.height >= wanted.height) {
-            return Ok(at);
+            if at_height == Some(wanted) {
+                return Ok(at);
+            }
+            // One of the two is on a branch that lost: the node's word is what counts.
+            wanted = flows.chain().info().await?.tip;
         }
         // Either is a reason to look again.
         let _woken_or_not = tokio::time::timeout(LOOK_AGAIN, moved).await;
