@@ -36,7 +36,7 @@ pub struct Posted<T> {
     pub idempotency: Option<Idempotency>,
 }
 
-/// The same where no body at all means an empty one.
+/// The same where no body, or `null`, means an empty one.
 pub struct MaybePosted<T> {
     pub value: T,
     pub idempotency: Option<Idempotency>,
@@ -56,7 +56,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybePost
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (raw, idempotency) = read(request).await?;
-        let value = if raw.iter().all(u8::is_ascii_whitespace) { T::default() } else { parse_json(&raw)? };
+        let value = if matches!(raw.trim_ascii(), b"" | b"null") { T::default() } else { parse_json(&raw)? };
         Ok(Self { value, idempotency })
     }
 }
@@ -274,5 +274,4 @@ pub fn read_page(cursor: Option<&str>) -> Result<Option<PageAfter>, Problem> {
 }
 
 #[cfg(test)]
-#[path = "extract_tests.rs"]
 mod tests;

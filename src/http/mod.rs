@@ -96,5 +96,4 @@ fn cors(origins: &[String]) -> CorsLayer {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

@@ -40,7 +40,7 @@ pub enum Source {
 pub struct OnchainSendRequestModel {
     pub address_or_rgbinvoice: String,
     /// Satoshis; needed for bitcoin.
-    #[schema(value_type = Option<u64>, minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 2_100_000_000_000_000_u64)]
     pub amount_sats: Option<Sat>,
     /// Whole satoshis per virtual byte.
     #[schema(minimum = 1)]
@@ -51,6 +51,7 @@ pub struct OnchainSendRequestModel {
     pub deduct_fee_from_amount: Option<bool>,
     pub source: Option<Source>,
     /// How long the signature is waited for, 60 s to 7 days; 600 unless given.
+    #[schema(minimum = 60, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
     /// The caller's own word for it; lists can be narrowed to it.
     pub reference: Option<String>,
@@ -208,6 +209,7 @@ pub struct BumpRequestModel {
     /// Pay everything back to the wallet instead.
     pub cancel: Option<bool>,
     /// How long the signature is waited for, 60 s to 7 days; 600 unless given.
+    #[schema(minimum = 60, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
 }
 

@@ -82,7 +82,7 @@ pub struct PayBeginRequestModel {
     /// A bitcoin address or a `bitcoin:` URI.
     pub address_or_invoice: String,
     /// Needed unless the URI has an amount; both must agree.
-    #[schema(value_type = Option<u64>, minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 2_100_000_000_000_000_u64)]
     pub amount_sats: Option<Sat>,
     /// This gateway has no RGB engine.
     pub asset: Option<LightningAsset>,
@@ -91,6 +91,7 @@ pub struct PayBeginRequestModel {
     /// How deep coins from others must be; 3 unless given. Change of one's own needs none.
     pub min_confirmations: Option<u32>,
     /// How long the signature is waited for, 60 s to 7 days; 600 unless given.
+    #[schema(minimum = 60, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
     /// The caller's own word for it.
     pub reference: Option<String>,

@@ -152,6 +152,7 @@ impl From<&WalletTx> for Transaction {
 #[into_params(parameter_in = Query)]
 pub struct ListParams {
     /// How many to answer, 1 to 500; 50 unless given.
+    #[param(minimum = 1, maximum = 500)]
     pub limit: Option<u32>,
     /// The `next_cursor` of the page before.
     pub cursor: Option<String>,
@@ -170,6 +171,7 @@ pub struct ListParams {
 #[into_params(parameter_in = Query)]
 pub struct PageParams {
     /// How many to answer, 1 to 500.
+    #[param(minimum = 1, maximum = 500)]
     pub limit: Option<u32>,
     /// Where the page before ended.
     pub cursor: Option<String>,
