@@ -1,0 +1,1 @@
+//! The document of the API against the gateway that serves it.
