@@ -112,6 +112,26 @@ impl Gateway {
         counts
     }
 
+    /// Every row that belongs to a wallet, as text. On SQLite.
+    pub async fn rows_of(&self, wallet: &WalletId) -> Vec<String> {
+        let mut conn = self.flows().store().read().await.expect("a connection");
+        let mut rows = Vec::new();
+        for table in TABLES {
+            let sql = AssertSqlSafe(format!("SELECT name FROM pragma_table_info('{table}') ORDER BY cid"));
+            let columns = sqlx::query(sql).fetch_all(&mut *conn).await.expect("the columns of a table");
+            let columns: Vec<String> = columns.iter().map(|row| row.get::<String, _>("name")).collect();
+            let key = if table == "wallets" { "id" } else { "wallet_id" };
+            if !columns.iter().any(|name| name == key) {
+                continue;
+            }
+            let all = columns.iter().map(|name| format!("quote({name})")).collect::<Vec<_>>().join(" || ',' || ");
+            let sql = AssertSqlSafe(format!("SELECT {all} AS line FROM {table} WHERE {key} = $1 ORDER BY 1"));
+            let found = sqlx::query(sql).bind(wallet.to_string()).fetch_all(&mut *conn).await.expect("the rows of a wallet");
+            rows.extend(found.iter().map(|row| format!("{table}: {}", row.get::<String, _>("line"))));
+        }
+        rows
+    }
+
     /// Stops, after the books were found to balance and to agree with the chain.
     pub async fn stop(self) {
         self.at_tip().await;

@@ -1,1 +1,3 @@
 //! The document of the API against the gateway that serves it.
+
+mod fuzz;
