@@ -58,7 +58,7 @@ clippy: rust
 
 .PHONY: tidy
 tidy: rust
-	cargo test --locked --test tidy
+	exec scripts/with-tools cargo-deny cargo test --locked --test tidy
 
 # Which crates are banned is about what we ship, so default features; a licence or a source binds whatever is in the lock.
 .PHONY: deny

@@ -9,10 +9,10 @@ use sqlx::any::AnyRow;
 use super::row::{Columns, LIST, placeholders};
 use super::{Conn, StoreError, Tx};
 use crate::clock::Timestamp;
+use crate::domain::BlockRef;
 use crate::domain::wallet::Account;
 use crate::ids::{RequestId, WalletId};
 use crate::money::Sat;
-use crate::ports::chain::BlockRef;
 
 const CURSOR: &str = "main";
 

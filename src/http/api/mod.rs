@@ -28,7 +28,7 @@ use crate::flows::Code;
 use crate::flows::values::{Filter, PageAfter, Request};
 
 /// The longest word of a caller's own that is kept with a request.
-const OWN_WORD_MAX: usize = 200;
+const OWN_WORD_MAX: usize = crate::flows::send::REFERENCE_MAX;
 
 /// Every endpoint with its part of the document.
 #[must_use]
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_callers_own_word_is_short_text() {
         assert_eq!(reference(Some("order 7 ✓".to_owned())), Ok(Some("order 7 ✓".to_owned())));
-        for wrong in ["", "a\nb", "a\0b", &"x".repeat(201)] {
+        for wrong in ["", "a\nb", "a\0b", &"x".repeat(257)] {
             assert_eq!(reference(Some(wrong.to_owned())).unwrap_err().field.as_deref(), Some("reference"));
         }
     }

@@ -64,10 +64,10 @@ pub async fn current(
 #[serde(default)]
 pub struct NewAddressRequestModel {
     /// For people. It comes back with the deposits.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 256)]
     pub label: Option<String>,
     /// For programs: lists can be narrowed to it.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 256)]
     pub reference: Option<String>,
 }
 

@@ -218,7 +218,7 @@ pub struct SendBtcBeginRequestModel {
     #[schema(minimum = 60, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
     /// The caller's own word for it.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 256)]
     pub reference: Option<String>,
 }
 
