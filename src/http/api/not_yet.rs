@@ -8,9 +8,9 @@ use axum::routing::{MethodFilter, on};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder};
+use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ObjectBuilder, SchemaType};
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{ContentBuilder, Required, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -295,6 +295,7 @@ impl NotYet {
             .summary(Some(self.summary))
             .description(Some(description))
             .tag(TAG)
+            .parameters(self.id_parameter().map(|id| [id]))
             .response("200", answer);
         if self.request.is_empty() {
             return builder.build();
@@ -303,6 +304,20 @@ impl NotYet {
         let request =
             RequestBodyBuilder::new().content("application/json", body).required(Some(Required::False)).build();
         builder.request_body(Some(request)).build()
+    }
+
+    fn id_parameter(&self) -> Option<Parameter> {
+        let name = self.path.split(['{', '}']).nth(1)?;
+        let text = ObjectBuilder::new().schema_type(Type::String).build();
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some("The id that its begin will answer"))
+            .schema(Some(text))
+            .example(Some(Value::from(examples::ID)))
+            .build();
+        Some(parameter)
     }
 }
 

@@ -1,9 +1,19 @@
 //! Stories over HTTP: a whole gateway, a real node, both databases.
 
+mod auth;
+mod bad_input;
+mod idempotency;
+mod limits;
+mod lists;
+mod mutated;
+mod not_offered;
+mod secrets;
 mod sends;
+mod versions;
 
 use bitcoin::{Address, Txid};
 use serde_json::{Value, json};
+use sluice::chain::fake::FakeChain;
 use sluice::money::Sat;
 
 use crate::harness::bitcoind::Bitcoind;
@@ -83,14 +93,36 @@ impl Scene {
         .await;
     }
 
-    /// What a transaction pays to an address, in satoshis, as the node sees it.
+    /// What a transaction of the last block pays to an address.
+    async fn paid_to_in_block(&self, txid: &str, address: &Address) -> u64 {
+        let raw = self.node.rpc("getrawtransaction", json!([txid, false, self.node.tip().await.hash])).await;
+        paid(&raw, address)
+    }
+
+    /// What a transaction of the mempool pays to an address, in satoshis, as the node sees it.
     async fn paid_to(&self, txid: &str, address: &Address) -> u64 {
         let raw = self.node.rpc("getrawtransaction", json!([txid, false])).await;
-        let tx: bitcoin::Transaction =
-            bitcoin::consensus::encode::deserialize_hex(raw.as_str().expect("hex")).expect("a transaction");
-        let script = address.script_pubkey();
-        tx.output.iter().filter(|out| out.script_pubkey == script).map(|out| out.value.to_sat()).sum()
+        paid(&raw, address)
     }
+}
+
+fn paid(raw: &Value, address: &Address) -> u64 {
+    let tx: bitcoin::Transaction =
+        bitcoin::consensus::encode::deserialize_hex(raw.as_str().expect("hex")).expect("a transaction");
+    let script = address.script_pubkey();
+    tx.output.iter().filter(|out| out.script_pubkey == script).map(|out| out.value.to_sat()).sum()
+}
+
+/// A wallet with coins of these amounts in blocks of a chain in memory.
+pub async fn funded_on_fake(gateway: &Gateway, chain: &FakeChain, caller: Caller, coins: &[u64]) -> Caller {
+    for sat in coins {
+        let made = caller.post_empty("/lightning/onchain-receive").await.ok();
+        let address = parse_address(made["btc_address"].as_str().expect("an address"));
+        let sat = Sat::new(*sat).expect("an amount");
+        chain.fund_confirmed(&address.script_pubkey(), sat).expect("the fake pays");
+    }
+    gateway.at_tip().await;
+    caller
 }
 
 /// A send as `onchain-send-begin` takes it.

@@ -132,7 +132,7 @@ impl Caller {
     async fn send(&self, call: &Call) -> Answer {
         let mut headers = HeaderMap::new();
         let mut add = |name: &'static str, value: &str| {
-            let value = HeaderValue::from_str(value).expect("a header's value");
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header's value");
             headers.append(HeaderName::from_static(name), value);
         };
         if self.names_wallet {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use sluice::app::{self, Running};
 use sluice::chain::fake::FakeChain;
-use sluice::clock::Clock;
+use sluice::clock::{Clock, Timestamp};
 use sluice::config::{Config, Override, Sources};
 use sluice::flows::keys::{self, NewKey, Scope};
 use sluice::flows::{Flows, audit, sync};
-use sluice::ids::WalletId;
+use sluice::ids::{KeyId, WalletId};
 use sluice::ports::chain::ChainBackend;
 use sqlx::{AssertSqlSafe, Row};
 
@@ -90,9 +90,19 @@ impl Gateway {
 
     /// An API key that is in force.
     pub async fn key(&self, scopes: &[Scope], wallets: &[WalletId]) -> String {
-        let wanted =
-            NewKey { name: "a story's".to_owned(), scopes: scopes.to_vec(), wallets: wallets.to_vec(), expires_at: None };
-        keys::create(self.flows(), wanted).await.expect("a key can be made").1.expose().to_owned()
+        self.make_key(scopes, wallets, None).await.1
+    }
+
+    pub async fn make_key(
+        &self,
+        scopes: &[Scope],
+        wallets: &[WalletId],
+        expires_at: Option<Timestamp>,
+    ) -> (KeyId, String) {
+        let (scopes, wallets) = (scopes.to_vec(), wallets.to_vec());
+        let wanted = NewKey { name: "a story's".to_owned(), scopes, wallets, expires_at };
+        let (id, secret) = keys::create(self.flows(), wanted).await.expect("a key can be made");
+        (id, secret.expose().to_owned())
     }
 
     /// Until the follower has seen every block that the node has.

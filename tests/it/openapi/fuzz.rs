@@ -4,15 +4,15 @@ use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::json;
+use sluice::chain::fake::FakeChain;
 use sluice::flows::keys::Scope;
 use tokio::process::Command;
 
+use crate::api::funded_on_fake;
 use crate::harness::bitcoind::skip;
-use crate::harness::client::{Call, Caller};
+use crate::harness::client::Caller;
 use crate::harness::gateway::Gateway;
 use crate::harness::rig::stranger;
-use sluice::chain::fake::FakeChain;
-use sluice::money::Sat;
 
 const SECONDS_IN_CI: u64 = 180;
 const SECONDS_USUAL: u64 = 20;
@@ -59,14 +59,9 @@ fn program() -> Option<std::ffi::OsString> {
 
 /// Coins to send, one of them set aside already.
 async fn funded(gateway: &Gateway, chain: &FakeChain, caller: Caller) -> Caller {
-    for _ in 0..4 {
-        let made = caller.post_empty("/lightning/onchain-receive").await.ok();
-        let address = crate::harness::rig::parse_address(made["btc_address"].as_str().expect("an address"));
-        chain.fund_confirmed(&address.script_pubkey(), Sat::literal(200_000)).expect("the fake pays");
-    }
-    gateway.at_tip().await;
+    let caller = funded_on_fake(gateway, chain, caller, &[200_000; 4]).await;
     let wanted = json!({ "address_or_rgbinvoice": stranger().to_string(), "amount_sats": 50_000, "fee_rate": 2 });
-    caller.call(Call::post("/lightning/onchain-send-begin", &wanted).as_object()).await.ok();
+    caller.post("/lightning/onchain-send-begin", wanted).await.ok();
     caller
 }
 
