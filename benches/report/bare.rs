@@ -37,12 +37,16 @@ async fn commits_per_second() -> f64 {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let url = format!("sqlite://{}?mode=rwc", folder.path().join("bare.db").display());
     let mut conn = sqlx::SqliteConnection::connect(&url).await.expect("SQLite opens");
-    conn.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT)")
-        .await
-        .expect("it is set up");
+    conn.execute(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT)",
+    )
+    .await
+    .expect("it is set up");
     let start = Instant::now();
     for _ in 0..COMMITS {
-        conn.execute("INSERT INTO t (x) VALUES ('one row of some length, as a request would be')").await.expect("it inserts");
+        conn.execute("INSERT INTO t (x) VALUES ('one row of some length, as a request would be')")
+            .await
+            .expect("it inserts");
     }
     f64::from(COMMITS) / start.elapsed().as_secs_f64()
 }

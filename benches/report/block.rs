@@ -25,7 +25,8 @@ pub async fn measure(table: &mut Table) {
         for run in 0..RUNS {
             times.push(one_block(&fixture, wallets, run).await);
         }
-        let what = format!("block of 2,000 transactions, {wallets} wallets with {SCRIPTS} scripts each, {OURS} deposits");
+        let what =
+            format!("block of 2,000 transactions, {wallets} wallets with {SCRIPTS} scripts each, {OURS} deposits");
         table.row(what, "ms", times, "goal: < 100 ms with 10,000 wallets");
     }
 }

@@ -188,6 +188,7 @@ fn wallet_headers() -> impl Iterator<Item = RefOr<Parameter>> {
 fn states(id: &str) -> Option<&'static [&'static str]> {
     match id {
         "deposits" => Some(&api::deposits::STATES),
+        "listPayments" => Some(&not_yet::PAYMENT_STATES),
         "onchainSendList" => Some(&api::send_view::SEND_STATES),
         _ => None,
     }

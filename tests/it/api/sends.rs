@@ -5,11 +5,7 @@ use serde_json::{Value, json};
 use super::{Scene, fields, on_both, send_of};
 use crate::harness::client::Call;
 
-on_both!(
-    through_the_wallets_door,
-    through_the_door_of_sends,
-    through_the_door_of_payments,
-);
+on_both!(through_the_wallets_door, through_the_door_of_sends, through_the_door_of_payments,);
 
 const BEGIN_HEADERS: [&str; 4] = ["sluice-request-id", "sluice-expires-at", "sluice-source", "sluice-fee-sats"];
 
@@ -82,9 +78,28 @@ fn assert_requested(send: &Value, to: &str) {
     assert_eq!(
         fields(send),
         [
-            "address_or_rgbinvoice", "amount_sats_requested", "amount_sats_sent", "asset", "close_txids", "error_code",
-            "error_message", "expires_at", "fee_sats", "height", "last_error", "reference", "retryable", "send_id",
-            "source", "state", "status", "sweep_txid", "timestamps", "txid", "versions", "withdrawal_id",
+            "address_or_rgbinvoice",
+            "amount_sats_requested",
+            "amount_sats_sent",
+            "asset",
+            "close_txids",
+            "error_code",
+            "error_message",
+            "expires_at",
+            "fee_sats",
+            "height",
+            "last_error",
+            "reference",
+            "retryable",
+            "send_id",
+            "source",
+            "state",
+            "status",
+            "sweep_txid",
+            "timestamps",
+            "txid",
+            "versions",
+            "withdrawal_id",
         ]
     );
     assert_eq!((&send["status"], &send["address_or_rgbinvoice"]), (&json!("REQUESTED"), &json!(to)));

@@ -146,7 +146,8 @@ impl Caller {
         for (name, value) in &call.headers {
             add(name, value);
         }
-        let mut request = self.http.request(call.method.clone(), format!("{}{}", self.base, call.path)).headers(headers);
+        let mut request =
+            self.http.request(call.method.clone(), format!("{}{}", self.base, call.path)).headers(headers);
         request = match &call.body {
             Some(body) => request.body(body.clone()),
             None if call.method == Method::POST => request.header("content-length", "0"),

@@ -8,9 +8,8 @@ use serde_json::Value;
 use super::client::Answer;
 
 /// The document as the gateway serves it.
-pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(&sluice::http::openapi::document_json()).expect("the document is JSON")
-});
+pub static DOCUMENT: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(&sluice::http::openapi::document_json()).expect("the document is JSON"));
 
 /// An operation of the document.
 #[derive(Clone, Debug)]

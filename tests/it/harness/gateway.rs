@@ -26,9 +26,30 @@ const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
 const TABLES: [&str; 24] = [
-    "meta", "wallets", "keychains", "scripts", "requests", "request_txs", "leases", "idempotency", "postings", "balances",
-    "holds", "events", "event_order", "events_unnumbered", "chain_cursor", "chain_blocks", "txs", "coins", "spends",
-    "wallet_txs", "deposits", "effects", "halts", "api_keys",
+    "meta",
+    "wallets",
+    "keychains",
+    "scripts",
+    "requests",
+    "request_txs",
+    "leases",
+    "idempotency",
+    "postings",
+    "balances",
+    "holds",
+    "events",
+    "event_order",
+    "events_unnumbered",
+    "chain_cursor",
+    "chain_blocks",
+    "txs",
+    "coins",
+    "spends",
+    "wallet_txs",
+    "deposits",
+    "effects",
+    "halts",
+    "api_keys",
 ];
 
 pub struct Gateway {
@@ -136,7 +157,8 @@ impl Gateway {
             }
             let all = columns.iter().map(|name| format!("quote({name})")).collect::<Vec<_>>().join(" || ',' || ");
             let sql = AssertSqlSafe(format!("SELECT {all} AS line FROM {table} WHERE {key} = $1 ORDER BY 1"));
-            let found = sqlx::query(sql).bind(wallet.to_string()).fetch_all(&mut *conn).await.expect("the rows of a wallet");
+            let found =
+                sqlx::query(sql).bind(wallet.to_string()).fetch_all(&mut *conn).await.expect("the rows of a wallet");
             rows.extend(found.iter().map(|row| format!("{table}: {}", row.get::<String, _>("line"))));
         }
         rows

@@ -99,12 +99,17 @@ async fn assert_clean(mut command: Command, folder: &Path) {
     if let Some(path) = std::env::var_os("SLUICE_FUZZ_REPORT") {
         std::fs::write(path, output.stdout.as_slice()).expect("the report is written");
     }
-    assert!(output.status.success(), "schemathesis found something:\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "schemathesis found something:\n{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(said.contains("generated"), "schemathesis asked nothing:\n{said}");
 }
 
 fn seconds() -> u64 {
-    let asked = std::env::var("SLUICE_FUZZ_SECONDS").ok().map(|text| text.parse().expect("SLUICE_FUZZ_SECONDS: seconds"));
+    let asked =
+        std::env::var("SLUICE_FUZZ_SECONDS").ok().map(|text| text.parse().expect("SLUICE_FUZZ_SECONDS: seconds"));
     let in_ci = std::env::var("CI").as_deref() == Ok("true");
     asked.unwrap_or(if in_ci { SECONDS_IN_CI } else { SECONDS_USUAL })
 }
