@@ -24,6 +24,7 @@ use crate::money::Sat;
 /// Whose money a send moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(example = json!("onchain"))]
 pub enum Source {
     /// The client's own coins.
     Onchain,
