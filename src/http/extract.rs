@@ -131,6 +131,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 /// # Errors
 /// Naming the field that is wrong.
 pub fn parse_json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Problem> {
+    // The parser does not look at texts that it skips.
+    if std::str::from_utf8(raw).is_err() {
+        return Err(Problem::new(Code::InvalidRequest, "the body is not UTF-8"));
+    }
     let first = raw.iter().find(|byte| !byte.is_ascii_whitespace());
     // A struct could also be read from an array, by position; that would be a second, undocumented form.
     if first != Some(&b'{') {
@@ -148,10 +152,15 @@ pub fn parse_json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Problem> {
 fn bad_json(path: Option<&str>, error: &serde_json::Error) -> Problem {
     let text = error.to_string();
     let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+    let path = path.filter(|path| *path != ".");
     if !error.is_data() {
-        return Problem::new(Code::InvalidRequest, shortened(&format!("the body is not valid JSON: {reason}")));
+        let detail = shortened(&format!("the body is not valid JSON: {reason}"));
+        return match path {
+            Some(path) => Problem::field(Code::InvalidRequest, path.to_owned(), detail),
+            None => Problem::new(Code::InvalidRequest, detail),
+        };
     }
-    let field = path.filter(|path| *path != ".").or_else(|| quoted(reason));
+    let field = path.or_else(|| quoted(reason));
     let Some(field) = field else { return Problem::new(Code::InvalidRequest, shortened(reason)) };
     let reason = if reason.starts_with("missing field") { "is missing" } else { reason };
     Problem::field(Code::InvalidRequest, field.to_owned(), shortened(&format!("{field}: {reason}")))

@@ -1,5 +1,7 @@
 //! The one integration binary: stories and suites that need more than one room.
 
+mod api;
 mod conformance;
 mod flows;
 mod harness;
+mod openapi;

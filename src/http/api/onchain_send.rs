@@ -24,6 +24,7 @@ use crate::money::Sat;
 /// Whose money a send moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(example = json!("onchain"))]
 pub enum Source {
     /// The client's own coins.
     Onchain,
@@ -54,6 +55,7 @@ pub struct OnchainSendRequestModel {
     #[schema(minimum = 60, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
     /// The caller's own word for it; lists can be narrowed to it.
+    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub reference: Option<String>,
 }
 

@@ -87,6 +87,7 @@ pub struct PayBeginRequestModel {
     /// This gateway has no RGB engine.
     pub asset: Option<LightningAsset>,
     /// Whole satoshis per virtual byte; 5 unless given.
+    #[schema(minimum = 1)]
     pub fee_rate: Option<u32>,
     /// How deep coins from others must be; 3 unless given. Change of one's own needs none.
     pub min_confirmations: Option<u32>,
@@ -94,6 +95,7 @@ pub struct PayBeginRequestModel {
     #[schema(minimum = 60, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
     /// The caller's own word for it.
+    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub reference: Option<String>,
 }
 

@@ -3,5 +3,8 @@
 
 pub mod bitcoind;
 pub mod canned;
+pub mod client;
+pub mod document;
+pub mod gateway;
 pub mod postgres;
 pub mod rig;
