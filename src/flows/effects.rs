@@ -22,6 +22,9 @@ const BATCH: u32 = 20;
 /// When the store can't be used. A node that does not answer is no error here: the effect stays due.
 pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
     let due = flows.store().write(ClaimDue).await?;
+    if !due.is_empty() {
+        crash::point("effects.claimed");
+    }
     for item in &due {
         let Effect::Broadcast(txid) = item.effect;
         match still_wanted(flows, item.request, txid).await? {

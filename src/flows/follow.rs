@@ -79,6 +79,7 @@ async fn begin_at(flows: &Flows, owner: &Ownership, tip: BlockRef) -> Result<Pro
     let block = flows.chain().block(tip.hash).await?;
     let mined_at = i64::from(block.header.time);
     flows.store().write(BeginAt { owner: owner.clone(), tip, mined_at, keep: remembered(flows.policy()) }).await?;
+    crash::point("follow.first_block_committed");
     Ok(Progress::Moved)
 }
 
@@ -218,6 +219,7 @@ async fn backward(flows: &Flows, owner: &Ownership, at: BlockRef) -> Result<Prog
         }
     }
     flows.store().write(Disconnect { owner: owner.clone(), block: at }).await?;
+    crash::point("follow.block_disconnected");
     Ok(Progress::Moved)
 }
 

@@ -479,8 +479,12 @@ pub(super) async fn end_version(
     let transaction = psbt::finish(&issued.parse_psbt()?, &signed)?;
     refuse_while_halted(flows).await?;
     let end = End { issued, transaction: transaction.clone() };
+    let committed = match end.issued.role {
+        Role::Original => "end.committed",
+        Role::Bump | Role::Cancel => "bump_end.committed",
+    };
     let request = flows.store().write(end).await?;
-    crash::point("end.committed");
+    crash::point(committed);
     if matches!(&request.machine.state, State::Broadcast { txid: current, .. } if *current == txid) {
         effects::offer(flows, request.id, &transaction).await?;
     }

@@ -1,5 +1,7 @@
 //! The one integration binary: stories and suites that need more than one room.
 
 mod conformance;
+mod crash;
 mod flows;
 mod harness;
+mod outage;

@@ -4,4 +4,5 @@
 pub mod bitcoind;
 pub mod canned;
 pub mod postgres;
+pub mod process;
 pub mod rig;

@@ -1,0 +1,1 @@
+//! What the gateway leans on fails.
