@@ -35,6 +35,26 @@ pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
     Ok(due.len())
 }
 
+/// Makes due what an earlier process had begun: what was promised goes out at the next start, not when its lease is over.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn take_over(flows: &Flows) -> Result<(), Error> {
+    Ok(flows.store().write(TakeOver).await?)
+}
+
+struct TakeOver;
+
+#[async_trait]
+impl Write for TakeOver {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        effects::take_over(tx).await
+    }
+}
+
 /// The signed transaction, as long as it is the version that stands for its request and is in no block.
 async fn still_wanted(flows: &Flows, request: RequestId, txid: Txid) -> Result<Option<Transaction>, Error> {
     let mut conn = flows.store().read().await?;
