@@ -112,7 +112,7 @@ async fn a_paused_owner_is_succeeded_and_aborts_when_it_wakes() {
     assert!(Written::read(first.site.store_url()).await.cursor.0 > woken.cursor.0);
     say(&format!("a paused owner was succeeded after {succeeded_after:.1?}; {reads} reads were answered meanwhile"));
     second.terminate().await;
-    assert_eq!(second.site.audit(), 0);
+    assert_eq!(second.site.audit().await, 0);
 }
 
 /// Owns the role inside a transaction, and stays there.
@@ -188,7 +188,7 @@ async fn begins_on_two_gateways_never_share_a_coin() {
     assert_eq!(u32::try_from(taken.len()).expect("few"), begun);
     first.terminate().await;
     second.terminate().await;
-    assert_eq!(site.audit(), 0);
+    assert_eq!(site.audit().await, 0);
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn a_second_process_on_one_sqlite_file_is_refused() {
     let site = Site::at(None, &node);
     let gateway = Gateway::start(&site).await;
     for command in ["serve", "audit", "migrate"] {
-        let refused = site.run(&[command]);
+        let refused = site.run(&[command]).await;
         let said = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(1), "{said}");
         assert!(said.contains("another process uses this database") && said.contains("PostgreSQL"), "{said}");

@@ -123,7 +123,7 @@ impl<'a> Story<'a> {
         .await;
         self.gateway.wait_synced(self.node).await;
         self.gateway.kill();
-        assert_eq!(self.gateway.site.audit(), 0, "{}: the audit could not check everything", self.point);
+        assert_eq!(self.gateway.site.audit().await, 0, "{}: the audit could not check everything", self.point);
     }
 
     /// The coin from before, an address, a deposit in the mempool and in a block.
@@ -209,7 +209,7 @@ impl<'a> Story<'a> {
         let Some(status) = self.gateway.exit_status() else { return };
         assert!(died_at_its_point(status), "{}: {status}\n{}", self.point, self.gateway.log());
         assert_eq!(self.deaths.fetch_add(1, Ordering::SeqCst), 0, "{}: it died twice", self.point);
-        self.gateway.site.audit();
+        self.gateway.site.audit().await;
         self.gateway.restart(None).await;
     }
 

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Address, Network, ScriptBuf};
+use bitcoin::{Address, ScriptBuf};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use super::{balance, end, say};
-use crate::harness::bitcoind::Bitcoind;
+use crate::harness::bitcoind::{self, Bitcoind};
 use crate::harness::process::{Answer, Call, DEADLINE, Gateway, POLL, Site};
 use crate::harness::rig::{Client, Database, parse_address, stranger};
 
@@ -106,7 +106,7 @@ impl Field {
             field.account_for(person).await;
         }
         field.gateway.kill();
-        assert_eq!(field.gateway.site.audit(), 0, "the last audit could not check everything");
+        assert_eq!(field.gateway.site.audit().await, 0, "the last audit could not check everything");
         field.report(&kills, span);
         Some(kills.len())
     }
@@ -139,8 +139,7 @@ impl Field {
         while begun.elapsed() < span {
             tokio::time::sleep(self.life(&mut dice)).await;
             self.gateway.kill();
-            let site = self.gateway.site.clone();
-            tokio::task::spawn_blocking(move || site.audit()).await.expect("the audit runs");
+            self.gateway.site.audit().await;
             let killed = Instant::now();
             self.gateway.restart(None).await;
             self.gateway.until("it reads", &balance(&reader), Answer::is_ok).await;
@@ -166,7 +165,8 @@ impl Field {
                 let depth = dice.random_range(1..=3);
                 let first_lost = self.node.tip().await.height + 1 - depth;
                 self.node.invalidate_block(self.node.block_hash(first_lost).await).await;
-                self.node.mine_to(depth + 1, &stranger()).await;
+                // To somebody else than before: the same block again would be the one that was just refused.
+                self.node.mine_to(depth + 1, &nobody(self.reorgs.load(Ordering::SeqCst))).await;
                 self.reorgs.fetch_add(1, Ordering::SeqCst);
             } else {
                 self.node.mine_to(1, &stranger()).await;
@@ -290,6 +290,13 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("not a text: {value}")).to_owned()
 }
 
+/// The address of somebody whom no wallet knows.
+fn nobody(number: u32) -> Address {
+    let mut hash = [0x51; 20];
+    hash[..4].copy_from_slice(&number.to_be_bytes());
+    bitcoind::address(&ScriptBuf::new_p2wpkh(&bitcoin::WPubkeyHash::from_byte_array(hash)))
+}
+
 /// A wallet and what its owner remembers.
 struct Person {
     number: u32,
@@ -308,13 +315,10 @@ struct Person {
 
 impl Person {
     fn new(number: u32, seed: u64) -> Self {
-        let mut hash = [0x51; 20];
-        hash[..4].copy_from_slice(&number.to_be_bytes());
-        let script = ScriptBuf::new_p2wpkh(&bitcoin::WPubkeyHash::from_byte_array(hash));
         Self {
             number,
             client: Client::number(number.saturating_add(1)),
-            to: Address::from_script(&script, Network::Regtest).expect("an address"),
+            to: nobody(u32::MAX - number),
             dice: StdRng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(u64::from(number))),
             calls: 0,
             funded: Vec::new(),

@@ -34,7 +34,7 @@ async fn in_flight(database: Database) {
     assert_eq!(status.code(), Some(0), "{}", gateway.log());
     assert!(took < Duration::from_secs(12), "it took {took:?} to stop\n{}", gateway.log());
     say(&format!("SIGTERM on {database:?} with a call in flight and a frozen node: stopped in {took:.1?}"));
-    assert_eq!(site.audit(), 0);
+    assert_eq!(site.audit().await, 0);
     // What it promised goes out at the next start.
     gateway.restart(None).await;
     let begun = Instant::now();
@@ -89,7 +89,7 @@ async fn nobody_who_was_let_in_is_cut_off() {
     let done = u32::try_from(log.matches("\"/lightning/onchain-receive\"").count()).expect("a small number");
     let received: u32 = answered.iter().sum::<u32>() + 1;
     assert_eq!(done, received, "calls that were done and never answered");
-    assert_eq!(site.audit(), 0);
+    assert_eq!(site.audit().await, 0);
     say(&format!("SIGTERM under load: {received} calls answered, stopped in {took:.1?}"));
 }
 

@@ -73,13 +73,15 @@ impl Site {
     }
 
     /// Runs a subcommand to its end. On SQLite the gateway has to be stopped for most of them.
-    pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command().args(arguments).output().expect("sluice runs")
+    pub async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command();
+        command.args(arguments);
+        tokio::task::spawn_blocking(move || command.output().expect("sluice runs")).await.expect("no panic")
     }
 
     /// Runs `sluice audit`, and takes no drift. Answers how many rules could not be checked.
-    pub fn audit(&self) -> usize {
-        let output = self.run(&["audit", "--json"]);
+    pub async fn audit(&self) -> usize {
+        let output = self.run(&["audit", "--json"]).await;
         let text = String::from_utf8_lossy(&output.stdout);
         let report: Value = serde_json::from_str(&text)
             .unwrap_or_else(|_| panic!("no report: {text}{}", String::from_utf8_lossy(&output.stderr)));

@@ -84,5 +84,5 @@ async fn postgres_restarts_in_the_middle_of_traffic() {
         given.len()
     ));
     gateway.terminate().await;
-    assert_eq!(site.audit(), 0);
+    assert_eq!(site.audit().await, 0);
 }
