@@ -7,6 +7,7 @@ use bitcoin::ScriptBuf;
 
 use super::{Code, Error, Flows, Idempotency};
 use crate::clock::Timestamp;
+use crate::crash;
 use crate::domain::address::{ReceiveAddress, State};
 use crate::domain::wallet::{Account, DerivedScript, WalletKeys, address_of};
 use crate::domain::{Request, Transition};
@@ -91,7 +92,9 @@ async fn issue(
         lifetime: Duration::from_secs(flows.policy().address_seconds),
         lookahead: flows.policy().lookahead,
     };
-    flows.store().write(issue).await
+    let issued = flows.store().write(issue).await?;
+    crash::point("address.committed");
+    Ok(issued)
 }
 
 struct IssueAddress {

@@ -6,6 +6,7 @@ use bitcoin::{Psbt, ScriptBuf, TxOut};
 use super::history::{self, Send};
 use super::send::{self, Begun, Stale};
 use super::{Code, Error, Flows, Idempotency, end, spend};
+use crate::crash;
 use crate::domain::EventNote;
 use crate::domain::onchain_send::{OnchainSend, Role, State};
 use crate::domain::wallet::{Account, WalletKeys};
@@ -54,7 +55,10 @@ pub async fn begin(
             idempotency: idempotency.clone(),
         };
         match flows.store().write(begin).await {
-            Ok(begun) => return Ok(begun),
+            Ok(begun) => {
+                crash::point("bump.committed");
+                return Ok(begun);
+            }
             Err(Stale::ChooseAgain) => {}
             Err(Stale::Other(error)) => return Err(error),
         }

@@ -23,6 +23,9 @@ const BATCH: u32 = 20;
 /// When the store can't be used. A node that does not answer is no error here: the effect stays due.
 pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
     let due = flows.store().write(ClaimDue).await?;
+    if !due.is_empty() {
+        crash::point("effects.claimed");
+    }
     for item in &due {
         let Effect::Broadcast(txid) = item.effect;
         match still_wanted(flows, item.request, txid).await? {
@@ -31,6 +34,26 @@ pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
         }
     }
     Ok(due.len())
+}
+
+/// Makes due what an earlier process had begun: what was promised goes out at the next start, not when its lease is over.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn take_over(flows: &Flows) -> Result<(), Error> {
+    Ok(flows.store().write(TakeOver).await?)
+}
+
+struct TakeOver;
+
+#[async_trait]
+impl Write for TakeOver {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        effects::take_over(tx).await
+    }
 }
 
 /// The signed transaction, as long as it is the version that stands for its request and is in no block.

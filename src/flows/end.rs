@@ -29,9 +29,13 @@ pub(super) async fn version(
         // What was signed before is only answered: no halt makes it unsaid.
         send::refuse_while_halted(flows).await?;
     }
+    let committed = match issued.role {
+        Role::Original => "end.committed",
+        Role::Bump | Role::Cancel => "bump_end.committed",
+    };
     let end = End { issued, transaction: transaction.clone() };
     let request = flows.store().write(end).await?;
-    crash::point("end.committed");
+    crash::point(committed);
     if matches!(&request.machine.state, State::Broadcast { txid: current, .. } if *current == txid) {
         effects::offer(flows, request.id, &transaction).await?;
     }

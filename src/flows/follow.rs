@@ -76,25 +76,31 @@ fn remembered(policy: &Policy) -> u32 {
 
 // ---- the first block ----
 
-/// A new database begins at the tip: nobody is registered yet, and a registration searches what was before.
+/// A new database begins at the tip: nobody is registered yet, and a registration searches what was before. The blocks below
+/// it are remembered all the same, because the tip may turn out not to be part of the chain.
 async fn begin_at(flows: &Flows, owner: &Ownership, tip: BlockRef) -> Result<Progress, Error> {
-    let block = flows.chain().block(tip.hash).await?;
-    let mined_at = i64::from(block.header.time);
-    let mut before = Vec::new();
-    for height in tip.height.saturating_sub(flows.policy().reorg_max.saturating_mul(2))..tip.height {
+    let mut below = Vec::new();
+    let furthest = flows.policy().reorg_max.saturating_mul(2);
+    for height in tip.height.saturating_sub(furthest)..tip.height {
         let Some(hash) = flows.chain().block_hash(height).await? else { return Ok(Progress::Moved) };
-        before.push(BlockRef { height, hash });
+        below.push(BlockRef { height, hash });
     }
+    let block = flows.chain().block(tip.hash).await?;
+    if flows.chain().block_hash(tip.height).await? != Some(tip.hash) {
+        // The chain changed between two questions: look again.
+        return Ok(Progress::Moved);
+    }
+    let mined_at = i64::from(block.header.time);
     let keep = remembered(flows.policy());
-    flows.store().write(BeginAt { owner: owner.clone(), before, tip, mined_at, keep }).await?;
+    flows.store().write(BeginAt { owner: owner.clone(), tip, below, mined_at, keep }).await?;
+    crash::point("follow.first_block_committed");
     Ok(Progress::Moved)
 }
 
 struct BeginAt {
     owner: Ownership,
-    /// Blocks before the first: it may be part of a reorganisation itself.
-    before: Vec<BlockRef>,
     tip: BlockRef,
+    below: Vec<BlockRef>,
     mined_at: i64,
     keep: u32,
 }
@@ -107,8 +113,9 @@ impl Write for BeginAt {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         owners::fence(tx, &self.owner).await?;
         chain::move_cursor(tx, None, self.tip).await?;
-        for block in &self.before {
-            chain::insert_block(tx.conn(), *block, self.mined_at, self.keep).await?;
+        for block in &self.below {
+            // Their times are not known and nobody asks for them: what happened in them is found by a search.
+            chain::insert_block(tx.conn(), *block, 0, self.keep).await?;
         }
         chain::insert_block(tx.conn(), self.tip, self.mined_at, self.keep).await
     }
@@ -251,6 +258,7 @@ async fn backward(flows: &Flows, owner: &Ownership, at: BlockRef) -> Result<Prog
         }
     }
     flows.store().write(Disconnect { owner: owner.clone(), block: at }).await?;
+    crash::point("follow.block_disconnected");
     // What the block had displaced may wait again without ever having been seen to leave.
     flows.forget_mempool();
     Ok(Progress::Moved)

@@ -289,6 +289,7 @@ async fn move_own_request(
     let Some(issued) = &touched.issued else { return Ok(()) };
     let txid = issued.unsigned_txid;
     let event = match status {
+        Status::Mempool if is_outbid(tx, issued).await? => return Ok(()),
         Status::Mempool => onchain_send::Event::InMempool { txid },
         Status::Mined { height } => onchain_send::Event::Mined { txid, height, role: issued.role },
         Status::Offered | Status::Evicted | Status::Replaced { .. } => return Ok(()),
@@ -297,6 +298,15 @@ async fn move_own_request(
     let now = tx.now();
     issued::keep_signed(tx.conn(), txid, transaction, now).await?;
     apply::advance::<OnchainSend>(tx, issued.request, &event).await.map(drop)
+}
+
+/// Whether its request stands on a version that the client signed and that pays more: that one is offered until the network
+/// takes it in the place of this one.
+async fn is_outbid(tx: &mut Tx<'_>, seen: &IssuedTx) -> Result<bool, StoreError> {
+    let Some(request) = requests::load::<OnchainSend>(tx.conn(), seen.request).await? else { return Ok(false) };
+    let onchain_send::State::Broadcast { txid: current, .. } = request.machine.state else { return Ok(false) };
+    let current = issued::by_txid(tx.conn(), current).await?;
+    Ok(current.is_some_and(|current| current.signed_tx.is_some() && current.fee > seen.fee))
 }
 
 /// A deposit is an output to an address that was handed out for receiving, in a transaction that spends no coin of the same wallet.

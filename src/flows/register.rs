@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Code, Error, Flows, address, balance};
+use crate::crash;
 use crate::domain::EventNote;
 use crate::domain::wallet::{Account, DerivedScript, WalletKeys};
 use crate::ids::{KeyId, WalletId};
@@ -34,6 +35,7 @@ pub async fn register(flows: &Flows, keys: &WalletKeys, bind_to: Option<KeyId>) 
         .await
         .map_err(|e| StoreError::Unavailable(format!("deriving scripts: {e}")))?;
         flows.store().write(Register { keys: keys.clone(), scripts, lookahead, bind_to }).await?;
+        crash::point("register.committed");
     } else if let Some(key) = bind_to {
         // Knowing a wallet's public keys is no right to it: another caller's wallet is not bound to this key.
         require_bound(flows, &key, &keys.id()).await?;

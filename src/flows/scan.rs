@@ -11,6 +11,7 @@ use bitcoin::{BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
 use super::address::extend_lookahead;
 use super::{Error, Flows, ingest};
+use crate::crash;
 use crate::domain::EventNote;
 use crate::domain::address::{self, ReceiveAddress};
 use crate::ids::WalletId;
@@ -50,6 +51,7 @@ pub async fn scan_waiting(flows: &Flows, owner: &Ownership) -> Result<usize, Err
         return Ok(waiting.len());
     }
     finish(flows, owner, &waiting, scan.coins, &scripts).await?;
+    crash::point("scan.committed");
     flows.forget_mempool();
     Ok(waiting.len())
 }
@@ -62,7 +64,9 @@ async fn widen(
     scripts: &HashMap<ScriptBuf, KnownScript>,
 ) -> Result<bool, Error> {
     let found: Vec<KnownScript> = coins.iter().filter_map(|coin| scripts.get(&coin.script)).cloned().collect();
-    Ok(flows.store().write(Widen { flows: flows.clone(), owner: owner.clone(), found }).await?)
+    let widened = flows.store().write(Widen { flows: flows.clone(), owner: owner.clone(), found }).await?;
+    crash::point("scan.widened");
+    Ok(widened)
 }
 
 struct Widen {
