@@ -12,7 +12,9 @@ use super::bitcoind::skip;
 /// PostgreSQL refuses to run as root; this user is on every Debian.
 const UNPRIVILEGED: &str = "nobody";
 
-struct Cluster {
+/// A server and its data.
+pub struct Cluster {
+    bin: PathBuf,
     folder: PathBuf,
 }
 
@@ -22,14 +24,47 @@ pub async fn database() -> Option<String> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let cluster = CLUSTER.get_or_init(start).as_ref()?;
     let name = format!("story_{}", NUMBER.fetch_add(1, Ordering::SeqCst));
-    let mut conn = sqlx::PgConnection::connect(&cluster.url("postgres")).await.expect("the cluster answers");
-    conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("a database can be made");
+    cluster.create(&name).await;
     Some(cluster.url(&name))
 }
 
 impl Cluster {
-    fn url(&self, database: &str) -> String {
+    /// A server of one test's own, that it may stop and start; `None` after a loud skip.
+    pub fn private() -> Option<Self> {
+        start()
+    }
+
+    pub async fn create(&self, database: &str) {
+        let mut conn = sqlx::PgConnection::connect(&self.url("postgres")).await.expect("the cluster answers");
+        conn.execute(AssertSqlSafe(format!("CREATE DATABASE {database}"))).await.expect("a database can be made");
+    }
+
+    pub fn url(&self, database: &str) -> String {
         format!("postgres:///{database}?host={}&user=sluice", self.folder.display())
+    }
+
+    /// Where the server listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join(".s.PGSQL.5432")
+    }
+
+    /// Stops the server as a power failure would.
+    pub fn stop(&self) {
+        run(unprivileged(&self.bin.join("pg_ctl"))
+            .args(["stop", "-m", "immediate", "-D"])
+            .arg(self.folder.join("data")));
+    }
+
+    /// Returns when the server answers, or fails with its log.
+    pub fn resume(&self) {
+        let settings = format!("-c listen_addresses= -c max_connections=300 -k {}", self.folder.display());
+        run(unprivileged(&self.bin.join("pg_ctl"))
+            .args(["start", "--wait", "-D"])
+            .arg(self.folder.join("data"))
+            .arg("-l")
+            .arg(self.folder.join("log"))
+            .arg("-o")
+            .arg(settings));
     }
 }
 
@@ -46,21 +81,14 @@ fn start() -> Option<Cluster> {
     run(unprivileged(&bin.join("initdb"))
         .args(["--username=sluice", "--auth=trust", "--no-sync", "--encoding=UTF8", "-D"])
         .arg(&data));
-    let settings = format!("-c listen_addresses= -c max_connections=300 -k {}", folder.display());
-    // Returns when the server answers, or fails with its log.
-    run(unprivileged(&bin.join("pg_ctl"))
-        .args(["start", "--wait", "-D"])
-        .arg(&data)
-        .arg("-l")
-        .arg(folder.join("log"))
-        .arg("-o")
-        .arg(settings));
-    stop_after_this_process(&bin, &folder);
-    Some(Cluster { folder })
+    let cluster = Cluster { bin, folder };
+    cluster.resume();
+    stop_after_this_process(&cluster);
+    Some(cluster)
 }
 
 /// A test process has no last word of its own. A watcher in another session stops the server once this process is gone.
-fn stop_after_this_process(bin: &Path, folder: &Path) {
+fn stop_after_this_process(Cluster { bin, folder }: &Cluster) {
     let stop = unprivileged(&bin.join("pg_ctl"));
     let stop: Vec<String> = std::iter::once(stop.get_program())
         .chain(stop.get_args())
