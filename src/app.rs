@@ -56,6 +56,7 @@ impl From<StoreError> for StartError {
         match error {
             StoreError::Locked(_) => Self::InUse(error),
             StoreError::Unavailable(_)
+            | StoreError::InDoubt(_)
             | StoreError::Conflict(_)
             | StoreError::Fenced { .. }
             | StoreError::Ledger(_)
@@ -219,8 +220,7 @@ async fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, So
 
 async fn bind_network(store: &Store, config: &Config) -> Result<(), StartError> {
     let genesis = genesis_block(config.chain.network).block_hash();
-    let mut conn = store.read().await?;
-    Ok(store::bind_network(&mut conn, &genesis.to_string()).await?)
+    Ok(store.bind_network(&genesis.to_string()).await?)
 }
 
 /// Wallet headers are no secret: without keys, whoever reaches the listener could move into any wallet's requests.

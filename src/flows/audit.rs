@@ -41,12 +41,9 @@ impl Report {
 /// When the store can't be read.
 pub async fn audit(flows: &Flows) -> Result<Report, Error> {
     let mut report = Report::default();
-    let mut conn = flows.store().read().await?;
-    audit::begin_snapshot(&mut conn, flows.store().engine()).await?;
-    let books = audit_books(&mut conn, &mut report).await;
-    let ended = audit::end_snapshot(&mut conn).await;
-    books.and(ended)?;
-    drop(conn);
+    let mut snapshot = flows.store().snapshot().await?;
+    audit_books(&mut snapshot, &mut report).await?;
+    drop(snapshot);
     audit_chain(flows, &mut report).await?;
     Ok(report)
 }

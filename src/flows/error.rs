@@ -135,7 +135,9 @@ const fn psbt_code(problem: &PsbtProblem) -> Code {
 
 const fn store_code(error: &StoreError) -> Code {
     match error {
-        StoreError::Unavailable(_) | StoreError::Conflict(_) | StoreError::Sql(_) => Code::StoreUnavailable,
+        StoreError::Unavailable(_) | StoreError::InDoubt(_) | StoreError::Conflict(_) | StoreError::Sql(_) => {
+            Code::StoreUnavailable
+        }
         StoreError::Ledger(_) => Code::InsufficientFunds,
         StoreError::Fenced { .. }
         | StoreError::Corrupt(_)

@@ -16,6 +16,7 @@ pub enum Refusal {
     Insufficient,
     #[error("there is no such open hold")]
     NoSuchHold,
+    /// It is of another request, account or asset, or of another amount.
     #[error("the posting does not fit the hold it closes")]
     HoldMismatch,
     #[error("a posting of this id exists")]
@@ -30,6 +31,18 @@ pub struct Balance {
     pub total: i64,
     /// Set aside by open holds.
     pub held: i64,
+}
+
+impl Balance {
+    /// The balance after so much was added to it and so much more is held.
+    ///
+    /// # Errors
+    /// When it would not fit, or would leave less than is held on an account where that is guarded.
+    pub fn shifted(self, total: i64, held: i64, guarded: bool) -> Result<Self, Refusal> {
+        let total = self.total.checked_add(total).ok_or(Refusal::Overflow)?;
+        let held = self.held.checked_add(held).ok_or(Refusal::Overflow)?;
+        if guarded && total < held { Err(Refusal::Insufficient) } else { Ok(Self { total, held }) }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,20 +93,18 @@ impl Model {
 
     fn take_hold(&mut self, hold: &HoldId, posting: &Posting) -> Result<i64, Refusal> {
         let held = self.holds.remove(hold).ok_or(Refusal::NoSuchHold)?;
-        let same_money = held.debit == posting.debit && held.money.asset == posting.money.asset;
-        if same_money { Ok(held.money.amount.as_bigint()) } else { Err(Refusal::HoldMismatch) }
+        let same =
+            held.request == posting.request && held.debit == posting.debit && held.money.asset == posting.money.asset;
+        if same { Ok(held.money.amount.as_bigint()) } else { Err(Refusal::HoldMismatch) }
     }
 
     fn shift(&mut self, posting: &Posting, moved: i64, held: i64) -> Result<(), Refusal> {
         let asset = &posting.money.asset;
         let debit = self.balances.entry((posting.debit.clone(), asset.clone())).or_default();
-        debit.total = debit.total.checked_sub(moved).ok_or(Refusal::Overflow)?;
-        debit.held = debit.held.checked_add(held).ok_or(Refusal::Overflow)?;
-        if posting.debit.is_guarded() && debit.total < debit.held {
-            return Err(Refusal::Insufficient);
-        }
+        let taken = moved.checked_neg().ok_or(Refusal::Overflow)?;
+        *debit = debit.shifted(taken, held, posting.debit.is_guarded())?;
         let credit = self.balances.entry((posting.credit.clone(), asset.clone())).or_default();
-        credit.total = credit.total.checked_add(moved).ok_or(Refusal::Overflow)?;
+        *credit = credit.shifted(moved, 0, posting.credit.is_guarded())?;
         Ok(())
     }
 }

@@ -50,9 +50,10 @@ async fn write_around<M: Machine>(
     wanted: &[crate::domain::Effect],
     change: Leases,
 ) -> Result<(), StoreError> {
-    for posting in postings {
-        ledger::post(tx, posting).await?;
+    if let Some(foreign) = postings.iter().find(|posting| posting.request != request.id) {
+        return Err(StoreError::Corrupt(format!("{} is posted for another request", foreign.id)));
     }
+    ledger::post(tx, postings).await?;
     match change {
         Leases::Keep => {}
         Leases::Release => leases::release(tx.conn(), request.id).await?,

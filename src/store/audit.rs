@@ -18,9 +18,14 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "balances_are_the_fold_of_postings",
         count: "SELECT COUNT(*) AS n FROM balances",
-        broken: "SELECT b.account || ' ' || b.asset AS what FROM balances b WHERE b.total <> \
-                 (SELECT CAST(COALESCE(SUM(CASE WHEN p.credit = b.account THEN p.amount ELSE -p.amount END), 0) AS BIGINT) FROM postings p \
-                  WHERE p.asset = b.asset AND p.kind IN ('post', 'post_hold') AND (p.credit = b.account OR p.debit = b.account)) \
+        // One pass over the postings. What is summed are the upper and the lower halves of the numbers: no sum of them overflows.
+        broken: "SELECT b.account || ' ' || b.asset AS what FROM balances b LEFT JOIN \
+                 (SELECT account, asset, CAST(SUM(amount / 4294967296) AS BIGINT) AS upper, CAST(SUM(amount % 4294967296) AS BIGINT) AS lower FROM \
+                  (SELECT credit AS account, asset, amount FROM postings WHERE kind IN ('post', 'post_hold') UNION ALL \
+                   SELECT debit, asset, -amount FROM postings WHERE kind IN ('post', 'post_hold')) legs GROUP BY account, asset) f \
+                 ON f.account = b.account AND f.asset = b.asset \
+                 WHERE (COALESCE(f.lower, 0) - b.total % 4294967296) % 4294967296 <> 0 \
+                 OR COALESCE(f.upper, 0) + (COALESCE(f.lower, 0) - b.total % 4294967296) / 4294967296 <> b.total / 4294967296 \
                  OR b.held <> (SELECT CAST(COALESCE(SUM(h.amount), 0) AS BIGINT) FROM holds h WHERE h.debit = b.account AND h.asset = b.asset)",
     },
     Rule {
@@ -32,7 +37,14 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "the_ledger_sums_to_zero",
         count: "SELECT COUNT(DISTINCT asset) AS n FROM balances",
-        broken: "SELECT asset AS what FROM balances GROUP BY asset HAVING SUM(total) <> 0",
+        broken: "SELECT asset AS what FROM (SELECT asset, CAST(SUM(total / 4294967296) AS BIGINT) AS upper, \
+                 CAST(SUM(total % 4294967296) AS BIGINT) AS lower FROM balances GROUP BY asset) s \
+                 WHERE lower % 4294967296 <> 0 OR upper + lower / 4294967296 <> 0",
+    },
+    Rule {
+        name: "postings_belong_to_requests",
+        count: "SELECT COUNT(*) AS n FROM postings",
+        broken: "SELECT p.id AS what FROM postings p LEFT JOIN requests r ON r.id = p.request_id WHERE r.id IS NULL",
     },
     Rule {
         name: "holds_are_open_postings_of_open_requests",
@@ -201,24 +213,4 @@ pub async fn confirmed_unspent(conn: &mut Conn, after: &str, limit: u32) -> Resu
     .fetch_all(conn)
     .await?;
     rows.iter().map(|row| row.parsed("outpoint")).collect()
-}
-
-/// Begins a view of the database that does not change while the audit looks at it.
-///
-/// # Errors
-/// When the database can't do it.
-pub async fn begin_snapshot(conn: &mut Conn, engine: super::Engine) -> Result<(), StoreError> {
-    let begin = match engine {
-        super::Engine::Sqlite => "BEGIN",
-        super::Engine::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-    };
-    sqlx::raw_sql(begin).execute(conn).await?;
-    Ok(())
-}
-
-/// # Errors
-/// When the database can't do it.
-pub async fn end_snapshot(conn: &mut Conn) -> Result<(), StoreError> {
-    sqlx::raw_sql("ROLLBACK").execute(conn).await?;
-    Ok(())
 }

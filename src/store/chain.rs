@@ -6,8 +6,8 @@ use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use super::row::{Columns, LIST, placeholders};
-use super::{Conn, StoreError, Tx};
+use super::row::{Columns, LIST, padded, padding, placeholders};
+use super::{Conn, PAGE_MAX, StoreError, Tx};
 use crate::clock::Timestamp;
 use crate::domain::BlockRef;
 use crate::domain::wallet::Account;
@@ -231,14 +231,11 @@ pub async fn set_status(tx: &mut Tx<'_>, txid: Txid, status: Status, mined_at: O
 
 /// Of all transactions that spend a coin, the one that counts: mined before mempool before offered, else none.
 async fn choose_spenders(conn: &mut Conn, changed: Txid) -> Result<(), StoreError> {
-    const BEST: &str = "FROM spends s JOIN txs t ON t.txid = s.txid \
+    const TEXT: &str = "UPDATE coins SET (spent_by, spent_height) = (SELECT t.txid, t.height FROM spends s JOIN txs t ON t.txid = s.txid \
                         WHERE s.outpoint = coins.outpoint AND t.status IN ('mined', 'mempool', 'offered') \
-                        ORDER BY CASE t.status WHEN 'mined' THEN 0 WHEN 'mempool' THEN 1 ELSE 2 END, t.first_seen_at DESC, t.txid LIMIT 1";
-    let text = format!(
-        "UPDATE coins SET spent_by = (SELECT t.txid {BEST}), spent_height = (SELECT t.height {BEST}) \
-         WHERE outpoint IN (SELECT outpoint FROM spends WHERE txid = $1)"
-    );
-    sqlx::query(AssertSqlSafe(text)).bind(changed.to_string()).execute(conn).await?;
+                        ORDER BY CASE t.status WHEN 'mined' THEN 0 WHEN 'mempool' THEN 1 ELSE 2 END, t.first_seen_at DESC, t.txid LIMIT 1) \
+                        WHERE outpoint IN (SELECT outpoint FROM spends WHERE txid = $1)";
+    sqlx::query(TEXT).bind(changed.to_string()).execute(conn).await?;
     Ok(())
 }
 
@@ -371,9 +368,9 @@ const COIN: &str = "SELECT c.*, l.request_id AS leased_by FROM coins c LEFT JOIN
 pub async fn coins_among(conn: &mut Conn, outpoints: &[OutPoint]) -> Result<Vec<Coin>, StoreError> {
     let mut found = Vec::new();
     for chunk in outpoints.chunks(LIST) {
-        let text = format!("{COIN} WHERE c.outpoint IN ({})", placeholders(1, chunk.len()));
+        let text = format!("{COIN} WHERE c.outpoint IN ({})", placeholders(1, padded(chunk.len())));
         let mut query = sqlx::query(AssertSqlSafe(text));
-        for outpoint in chunk {
+        for outpoint in padding(chunk) {
             query = query.bind(outpoint.to_string());
         }
         for row in query.fetch_all(&mut *conn).await? {
@@ -494,20 +491,22 @@ pub async fn wallet_txs(
     limit: u32,
 ) -> Result<Vec<WalletTx>, StoreError> {
     let rows = sqlx::query(
-        "SELECT w.txid, w.first_seen_at, t.height, t.mined_at, t.raw, \
+        "SELECT w.txid, w.first_seen_at, t.height, t.mined_at, \
+         CASE WHEN EXISTS (SELECT 1 FROM spends s JOIN coins c ON c.outpoint = s.outpoint \
+                           WHERE s.txid = w.txid AND c.wallet_id = w.wallet_id) THEN t.raw END AS raw, \
          CAST((SELECT COALESCE(SUM(c.amount_sat), 0) FROM coins c WHERE c.txid = w.txid AND c.wallet_id = w.wallet_id) AS BIGINT) AS received, \
          CAST((SELECT COALESCE(SUM(c.amount_sat), 0) FROM spends s JOIN coins c ON c.outpoint = s.outpoint \
                WHERE s.txid = w.txid AND c.wallet_id = w.wallet_id) AS BIGINT) AS sent, \
          (SELECT COUNT(*) FROM spends s JOIN coins c ON c.outpoint = s.outpoint WHERE s.txid = w.txid AND c.wallet_id = w.wallet_id) AS own_inputs \
          FROM wallet_txs w JOIN txs t ON t.txid = w.txid \
          WHERE w.wallet_id = $1 AND t.status IN ('offered', 'mempool', 'mined') \
-         AND (w.first_seen_at < $2 OR (w.first_seen_at = $2 AND w.txid < $3)) \
+         AND (w.first_seen_at, w.txid) < ($2, $3) \
          ORDER BY w.first_seen_at DESC, w.txid DESC LIMIT $4",
     )
     .bind(wallet.to_string())
     .bind(before.map_or(i64::MAX, |(at, _)| at.millis()))
     .bind(before.map_or_else(String::new, |(_, txid)| txid.to_string()))
-    .bind(i64::from(limit))
+    .bind(i64::from(limit.min(PAGE_MAX)))
     .fetch_all(conn)
     .await?;
     rows.iter().map(read_wallet_tx).collect()

@@ -1,7 +1,7 @@
 //! What differs between the two databases: how to connect, how to lock, how a transaction begins.
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::any::AnyPoolOptions;
@@ -15,13 +15,20 @@ pub enum Engine {
     Postgres,
 }
 
-/// Durable on every commit, readers beside the writer, and foreign keys that hold.
-const SQLITE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
-                               PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16000";
-
-/// A process that is paused inside a transaction keeps its rows locked: without an end to that, nobody could take its roles
-/// over. Our statements follow each other within milliseconds.
-const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '5s'";
+/// Durable on every commit, readers beside the writer, foreign keys that hold, and a REPLACE that fires what guards a DELETE.
+const SQLITE_WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+                             PRAGMA recursive_triggers = ON; PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY; \
+                             PRAGMA cache_size = -16000";
+/// There are many readers: each keeps little. None of them writes.
+const SQLITE_READER: &str = "PRAGMA query_only = ON; PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY; \
+                             PRAGMA cache_size = -4000";
+/// A process that stops in a transaction holds what it locked, such as the row of an owner. PostgreSQL lets go of it when the
+/// owner's lease is over. And what was answered has to be on the disk, however the server is set up.
+const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '5s'; \
+                                 SELECT set_config('synchronous_commit', 'on', false) FROM (SELECT 1) AS one \
+                                 WHERE current_setting('synchronous_commit') = 'off'";
+/// How long a start waits for a process that is on its way out.
+const LOCK_WITHIN: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// # Errors
@@ -37,63 +44,63 @@ impl Engine {
     }
 
     /// On SQLite, the lock that keeps a second process out. It goes with the process, however that ends.
-    pub(super) fn lock(self, url: &str) -> Result<Option<File>, StoreError> {
+    pub(super) async fn lock(self, url: &str) -> Result<Option<File>, StoreError> {
         let Self::Sqlite = self else { return Ok(None) };
-        let path = sqlite_path(url)?;
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder)
-                .map_err(|e| StoreError::Misconfigured(format!("can't create {}: {e}", folder.display())))?;
-        }
-        let lock_path = path.with_extension("lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(|e| StoreError::Misconfigured(format!("can't open {}: {e}", lock_path.display())))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked(path.display().to_string())),
-            Err(std::fs::TryLockError::Error(e)) => {
-                Err(StoreError::Misconfigured(format!("can't lock {}: {e}", lock_path.display())))
+        let deadline = tokio::time::Instant::now() + LOCK_WITHIN;
+        loop {
+            match try_lock(&sqlite_file(url)?) {
+                Err(StoreError::Locked(_)) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                done => return done.map(Some),
             }
         }
     }
 
+    /// The connection that migrates and, on SQLite, writes.
     pub(super) async fn connect(self, url: &str) -> Result<Conn, StoreError> {
         sqlx::any::install_default_drivers();
         let mut conn = Conn::connect(&self.address(url)?).await?;
-        sqlx::raw_sql(self.settings()).execute(&mut conn).await?;
+        let settings = match self {
+            Self::Sqlite => SQLITE_WRITER,
+            Self::Postgres => POSTGRES_SETTINGS,
+        };
+        sqlx::raw_sql(settings).execute(&mut conn).await?;
         Ok(conn)
     }
 
-    pub(super) async fn pool(self, config: &Config) -> Result<AnyPool, StoreError> {
+    /// Connections that read and, on PostgreSQL, write.
+    pub(super) fn pool(self, config: &Config) -> Result<AnyPool, StoreError> {
         sqlx::any::install_default_drivers();
+        let settings = match self {
+            Self::Sqlite => SQLITE_READER,
+            Self::Postgres => POSTGRES_SETTINGS,
+        };
         let pool = AnyPoolOptions::new()
             .max_connections(config.connections.max(2))
             .acquire_timeout(Duration::from_millis(config.wait_ms))
             .after_connect(move |conn, _| {
-                Box::pin(async move {
-                    sqlx::raw_sql(self.settings()).execute(conn).await?;
-                    Ok(())
-                })
+                Box::pin(async move { sqlx::raw_sql(settings).execute(conn).await.map(drop) })
             })
             .connect_lazy(&self.address(config.url.expose())?)?;
         Ok(pool)
     }
 
-    /// What every connection is told first.
-    const fn settings(self) -> &'static str {
-        match self {
-            Self::Sqlite => SQLITE_SETTINGS,
-            Self::Postgres => POSTGRES_SETTINGS,
-        }
-    }
-
     fn address(self, url: &str) -> Result<String, StoreError> {
         match self {
             Self::Postgres => Ok(url.to_owned()),
-            Self::Sqlite => Ok(format!("sqlite://{}?mode=rwc", sqlite_path(url)?.display())),
+            Self::Sqlite => Ok(format!("sqlite://{}?mode=rwc", percent_encoded(&sqlite_file(url)?)?)),
+        }
+    }
+
+    /// Says which file it was that could not be used. A server's address may have a password in it, and is not said.
+    pub(super) fn name_file(self, url: &str, error: StoreError) -> StoreError {
+        match (self, error) {
+            (Self::Sqlite, StoreError::Unavailable(why)) => match sqlite_file(url) {
+                Ok(file) => StoreError::Unavailable(format!("{}: {why}", file.display())),
+                Err(error) => error,
+            },
+            (Self::Sqlite | Self::Postgres, other) => other,
         }
     }
 
@@ -104,14 +111,64 @@ impl Engine {
             Self::Postgres => "BEGIN",
         }
     }
+
+    /// A view of everything at one time, for who reads much.
+    pub(super) const fn begin_snapshot(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN",
+            Self::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
 }
 
-fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
-    let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
+fn try_lock(database: &Path) -> Result<File, StoreError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let cant = |what: &str, error: std::io::Error| {
+        StoreError::Misconfigured(format!("can't {what} {}: {error}", path.display()))
+    };
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| cant("open", error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(database.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(cant("lock", error)),
+    }
+}
+
+fn sqlite_path(url: &str) -> Result<&Path, StoreError> {
+    let path = url.strip_prefix("sqlite:").unwrap_or(url);
+    let path = path.strip_prefix("//").unwrap_or(path);
     if path.is_empty() || path.contains(":memory:") || path.contains('?') {
         return Err(StoreError::Misconfigured("store.url must name a file: sqlite:path/to/sluice.db".to_owned()));
     }
-    Ok(PathBuf::from(path))
+    Ok(Path::new(path))
+}
+
+/// The one name of the database's file, whatever links lead to it: what is locked is what is opened. Its folder is made.
+fn sqlite_file(url: &str) -> Result<PathBuf, StoreError> {
+    let path = sqlite_path(url)?;
+    let cant = |error: std::io::Error| StoreError::Misconfigured(format!("can't use {}: {error}", path.display()));
+    if path.exists() {
+        return path.canonicalize().map_err(cant);
+    }
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(StoreError::Misconfigured(format!("{} is no file", path.display())));
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    std::fs::create_dir_all(folder).map_err(cant)?;
+    Ok(folder.canonicalize().map_err(cant)?.join(name))
+}
+
+/// A path as it stands in an address, where some letters have another meaning.
+fn percent_encoded(path: &Path) -> Result<String, StoreError> {
+    let text = path.to_str().ok_or_else(|| StoreError::Misconfigured(format!("{} is not Unicode", path.display())))?;
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    Ok(text.bytes().map(encode).collect())
 }
 
 #[cfg(test)]
@@ -124,6 +181,6 @@ mod tests {
         assert_eq!(Engine::of_url("postgresql://localhost/a").unwrap(), Engine::Postgres);
         assert!(Engine::of_url("mysql://localhost/a").is_err());
         assert!(sqlite_path("sqlite::memory:").is_err());
-        assert_eq!(sqlite_path("sqlite:///var/lib/a.db").unwrap(), PathBuf::from("/var/lib/a.db"));
+        assert_eq!(sqlite_path("sqlite:///var/lib/a.db").unwrap(), Path::new("/var/lib/a.db"));
     }
 }

@@ -5,6 +5,10 @@ pub enum StoreError {
     /// The database can't be used now; the same call may work later. Nothing was changed.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// The connection broke during the commit, and what became of it could not be found out. Ask again with the same
+    /// idempotency key, or look before writing again.
+    #[error("it is not known whether the database has committed: {0}")]
+    InDoubt(String),
     /// Somebody else wrote first. What was decided rests on an old state: decide again.
     #[error("somebody else changed {0} first")]
     Conflict(&'static str),
@@ -41,6 +45,7 @@ impl Retryable for StoreError {
             Self::Conflict(_) => true,
             Self::Sql(error) => is_serialization_failure(error),
             Self::Unavailable(_)
+            | Self::InDoubt(_)
             | Self::Fenced { .. }
             | Self::Ledger(_)
             | Self::Corrupt(_)
@@ -72,12 +77,12 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// PostgreSQL classes: 08 connection, 53 resources, 57P shutdown, 25006 read-only, 25P03 a transaction that stood still. SQLite codes: busy 5, locked 6,
+/// PostgreSQL classes: 08 connection, 53 resources, 57P shutdown, 58 system, 25006 read-only, 25P03 idle for too long. SQLite codes: busy 5, locked 6,
 /// out of memory 7, read-only 8, input/output 10, full 13, can't open 14; the extended code keeps them in its low byte.
 fn is_unavailable_code(code: Option<&str>) -> bool {
     let Some(code) = code else { return false };
     if code.len() == 5 {
-        return ["08", "53", "57P", "25006", "25P03"].iter().any(|class| code.starts_with(class));
+        return ["08", "53", "57P", "58", "25006", "25P03"].iter().any(|class| code.starts_with(class));
     }
     code.parse::<u32>().is_ok_and(|number| matches!(number & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14))
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::row::Columns;
-use super::{Conn, Engine, StoreError, Tx, Write, owners};
+use super::{Conn, Engine, PAGE_MAX, StoreError, Tx, Write, owners};
 use crate::clock::Timestamp;
 use crate::domain::EventNote;
 use crate::ids::{RequestId, WalletId};
@@ -75,23 +75,26 @@ impl Write for NumberEvents {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
         owners::fence(tx, &self.owner).await?;
-        let rows = sqlx::query("SELECT event_id, wallet_id FROM events_unnumbered ORDER BY event_id LIMIT $1")
+        let numbered = sqlx::query(
+            "INSERT INTO event_order (seq, event_id, wallet_id) \
+             SELECT (SELECT COALESCE(MAX(seq), 0) FROM event_order) + ROW_NUMBER() OVER (ORDER BY u.event_id), u.event_id, u.wallet_id \
+             FROM (SELECT event_id, wallet_id FROM events_unnumbered ORDER BY event_id LIMIT $1) u",
+        )
+        .bind(BATCH)
+        .execute(tx.conn())
+        .await?
+        .rows_affected();
+        if numbered > 0 {
+            // Those that were numbered, and none that was committed meanwhile.
+            sqlx::query(
+                "DELETE FROM events_unnumbered WHERE event_id IN (SELECT event_id FROM event_order WHERE seq > \
+                         (SELECT MAX(seq) FROM event_order) - $1)",
+            )
             .bind(BATCH)
-            .fetch_all(tx.conn())
+            .execute(tx.conn())
             .await?;
-        let last: i64 =
-            sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM event_order").fetch_one(tx.conn()).await?;
-        for (offset, row) in (1i64..).zip(&rows) {
-            let id: String = row.take("event_id")?;
-            sqlx::query("INSERT INTO event_order (seq, event_id, wallet_id) VALUES ($1, $2, $3)")
-                .bind(last + offset)
-                .bind(id.clone())
-                .bind(row.take::<Option<String>>("wallet_id")?)
-                .execute(tx.conn())
-                .await?;
-            sqlx::query("DELETE FROM events_unnumbered WHERE event_id = $1").bind(id).execute(tx.conn()).await?;
         }
-        Ok(rows.len() as u64)
+        Ok(numbered)
     }
 }
 
@@ -106,7 +109,7 @@ pub async fn after(conn: &mut Conn, wallet: &WalletId, after: i64, limit: u32) -
     )
     .bind(wallet.to_string())
     .bind(after)
-    .bind(i64::from(limit))
+    .bind(i64::from(limit.min(PAGE_MAX)))
     .fetch_all(conn)
     .await?;
     rows.iter().map(read).collect()

@@ -6,7 +6,7 @@ use bitcoin::{Psbt, Transaction, Txid};
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use super::row::{Columns, LIST, placeholders};
+use super::row::{Columns, LIST, padded, padding, placeholders};
 use super::{Conn, StoreError};
 use crate::clock::Timestamp;
 use crate::domain::onchain_send::Role;
@@ -89,9 +89,10 @@ pub async fn by_txid(conn: &mut Conn, txid: Txid) -> Result<Option<IssuedTx>, St
 pub async fn among(conn: &mut Conn, txids: &[Txid]) -> Result<Vec<IssuedTx>, StoreError> {
     let mut found = Vec::new();
     for chunk in txids.chunks(LIST) {
-        let text = format!("SELECT * FROM request_txs WHERE unsigned_txid IN ({})", placeholders(1, chunk.len()));
+        let text =
+            format!("SELECT * FROM request_txs WHERE unsigned_txid IN ({})", placeholders(1, padded(chunk.len())));
         let mut query = sqlx::query(AssertSqlSafe(text));
-        for txid in chunk {
+        for txid in padding(chunk) {
             query = query.bind(txid.to_string());
         }
         for row in query.fetch_all(&mut *conn).await? {

@@ -1,12 +1,46 @@
 //! Writes postings and keeps the balances that they add up to. Only `apply` posts.
 
+use std::collections::BTreeSet;
+
 use super::row::Columns;
-use super::{Conn, StoreError, Tx};
+use super::{Conn, Engine, StoreError, Tx};
 use crate::ledger::model::{Balance, Refusal, check_form};
 use crate::ledger::{Account, HoldId, Kind, Posting};
 use crate::money::AssetId;
 
-pub(super) async fn post(tx: &mut Tx<'_>, posting: &Posting) -> Result<(), StoreError> {
+/// Posts in order, all or, by the error that undoes the transaction, none.
+pub(super) async fn post(tx: &mut Tx<'_>, postings: &[Posting]) -> Result<(), StoreError> {
+    lock_in_one_order(tx, postings).await?;
+    for posting in postings {
+        post_one(tx, posting).await?;
+    }
+    Ok(())
+}
+
+/// Two transactions that write the same balances in another order would wait for each other. On SQLite there is one writer.
+async fn lock_in_one_order(tx: &mut Tx<'_>, postings: &[Posting]) -> Result<(), StoreError> {
+    if tx.engine == Engine::Sqlite {
+        return Ok(());
+    }
+    let rows: BTreeSet<(&Account, &AssetId)> = postings
+        .iter()
+        .flat_map(|posting| [&posting.debit, &posting.credit].map(|account| (account, &posting.money.asset)))
+        .collect();
+    for (account, asset) in rows {
+        sqlx::query(
+            "INSERT INTO balances (account, asset, guarded, total, held) VALUES ($1, $2, $3, 0, 0) \
+             ON CONFLICT (account, asset) DO UPDATE SET held = balances.held",
+        )
+        .bind(account.to_string())
+        .bind(asset.to_string())
+        .bind(i64::from(account.is_guarded()))
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(())
+}
+
+async fn post_one(tx: &mut Tx<'_>, posting: &Posting) -> Result<(), StoreError> {
     check_form(posting)?;
     insert(tx, posting).await?;
     let amount = posting.money.amount.as_bigint();
@@ -88,50 +122,67 @@ async fn open_hold(conn: &mut Conn, posting: &Posting) -> Result<(), StoreError>
 
 /// Takes the hold away and answers how much it held.
 async fn close_hold(conn: &mut Conn, hold: &HoldId, posting: &Posting) -> Result<i64, StoreError> {
-    let row = sqlx::query("DELETE FROM holds WHERE id = $1 RETURNING debit, asset, amount")
+    let row = sqlx::query("DELETE FROM holds WHERE id = $1 RETURNING request_id, debit, asset, amount")
         .bind(hold.to_string())
         .fetch_optional(conn)
         .await?
         .ok_or(Refusal::NoSuchHold)?;
-    let same_money = row.take::<String>("debit")? == posting.debit.to_string()
+    let same = row.take::<String>("request_id")? == posting.request.to_string()
+        && row.take::<String>("debit")? == posting.debit.to_string()
         && row.take::<String>("asset")? == posting.money.asset.to_string();
-    if same_money { row.take("amount") } else { Err(Refusal::HoldMismatch.into()) }
+    if same { row.take("amount") } else { Err(Refusal::HoldMismatch.into()) }
 }
 
-/// A relative update that the table's own check guards: no read before it, so no race.
+/// A relative update that its own condition guards: no read before it, so no race.
 async fn shift(conn: &mut Conn, account: &Account, asset: &AssetId, total: i64, held: i64) -> Result<(), StoreError> {
-    ensure_row(conn, account, asset).await?;
-    let written = sqlx::query(
-        "UPDATE balances SET total = total + $1, held = held + $2 WHERE account = $3 AND asset = $4 \
-         AND (guarded = 0 OR total + $1 >= held + $2)",
-    )
-    .bind(total)
-    .bind(held)
-    .bind(account.to_string())
-    .bind(asset.to_string())
-    .execute(conn)
-    .await
-    .map_err(overflow)?
-    .rows_affected();
-    if written == 1 { Ok(()) } else { Err(Refusal::Insufficient.into()) }
-}
-
-async fn ensure_row(conn: &mut Conn, account: &Account, asset: &AssetId) -> Result<(), StoreError> {
-    sqlx::query(
+    if try_shift(conn, account, asset, total, held).await? {
+        return Ok(());
+    }
+    let added = sqlx::query(
         "INSERT INTO balances (account, asset, guarded, total, held) VALUES ($1, $2, $3, 0, 0) ON CONFLICT (account, asset) DO NOTHING",
     )
     .bind(account.to_string())
     .bind(asset.to_string())
     .bind(i64::from(account.is_guarded()))
-    .execute(conn)
-    .await?;
-    Ok(())
+    .execute(&mut *conn)
+    .await?
+    .rows_affected();
+    if added == 1 && try_shift(conn, account, asset, total, held).await? {
+        return Ok(());
+    }
+    let before = balance(conn, account, asset).await?;
+    // What it was refused for may have changed since: then it is decided again.
+    let refusal = before.shifted(total, held, account.is_guarded()).err();
+    Err(refusal.map_or(StoreError::Conflict("the balance"), StoreError::from))
 }
 
-/// PostgreSQL says 22003. SQLite turns the sum into a float, which no longer is an integer of the table.
-fn overflow(error: sqlx::Error) -> StoreError {
-    let code = error.as_database_error().and_then(|inner| inner.code().map(|code| code.into_owned()));
-    if code.as_deref() == Some("22003") { Refusal::Overflow.into() } else { error.into() }
+/// Whether there is such a balance, and the sum fits it. Neither engine is left to find an overflow: PostgreSQL ends the
+/// transaction over it, SQLite goes on with a number that is no integer.
+async fn try_shift(
+    conn: &mut Conn,
+    account: &Account,
+    asset: &AssetId,
+    total: i64,
+    held: i64,
+) -> Result<bool, StoreError> {
+    let needed = held.checked_sub(total).ok_or(Refusal::Overflow)?;
+    let written = sqlx::query(
+        "UPDATE balances SET total = total + $1, held = held + $2 WHERE account = $3 AND asset = $4 \
+         AND total BETWEEN $5 AND $6 AND held <= $7 \
+         AND CASE WHEN guarded = 1 THEN total - held ELSE $8 END >= $8",
+    )
+    .bind(total)
+    .bind(held)
+    .bind(account.to_string())
+    .bind(asset.to_string())
+    .bind(i64::MIN - total.min(0))
+    .bind(i64::MAX - total.max(0))
+    .bind(i64::MAX - held.max(0))
+    .bind(needed)
+    .execute(conn)
+    .await?
+    .rows_affected();
+    Ok(written == 1)
 }
 
 /// The stored balance of an account. Zero when nothing was ever posted.

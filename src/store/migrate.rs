@@ -35,33 +35,56 @@ const MIGRATIONS: &[Migration] = &[
 const ADVISORY_LOCK: &str = "SELECT pg_advisory_xact_lock(5712034)";
 
 pub(super) async fn run(conn: &mut Conn, engine: Engine, now: Timestamp) -> Result<(), StoreError> {
+    begin_alone(conn, engine).await?;
+    let known = prepare(conn).await;
+    end(conn, known).await?;
+    for migration in MIGRATIONS {
+        begin_alone(conn, engine).await?;
+        let applied = apply(conn, engine, migration, now).await;
+        end(conn, applied).await?;
+    }
+    Ok(())
+}
+
+/// A transaction that no other start has at the same time. Without that two of them collide even in IF NOT EXISTS.
+async fn begin_alone(conn: &mut Conn, engine: Engine) -> Result<(), StoreError> {
+    sqlx::raw_sql(engine.begin()).execute(&mut *conn).await?;
+    if engine == Engine::Postgres {
+        sqlx::raw_sql(ADVISORY_LOCK).execute(conn).await?;
+    }
+    Ok(())
+}
+
+async fn end(conn: &mut Conn, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+    match outcome {
+        Ok(()) => {
+            sqlx::raw_sql("COMMIT").execute(conn).await?;
+            Ok(())
+        }
+        Err(error) => {
+            // The caller gives the connection up; what matters is why.
+            drop(sqlx::raw_sql("ROLLBACK").execute(conn).await);
+            Err(error)
+        }
+    }
+}
+
+async fn prepare(conn: &mut Conn) -> Result<(), StoreError> {
     sqlx::query(
         "CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied_at BIGINT NOT NULL)",
     )
     .execute(&mut *conn)
     .await?;
-    for migration in MIGRATIONS {
-        sqlx::raw_sql(engine.begin()).execute(&mut *conn).await?;
-        match apply(conn, engine, migration, now).await {
-            Ok(()) => sqlx::raw_sql("COMMIT").execute(&mut *conn).await?,
-            Err(error) => {
-                sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await?;
-                return Err(error);
-            }
-        };
-    }
     refuse_newer_schema(conn).await
 }
 
 async fn apply(conn: &mut Conn, engine: Engine, migration: &Migration, now: Timestamp) -> Result<(), StoreError> {
-    if engine == Engine::Postgres {
-        sqlx::raw_sql(ADVISORY_LOCK).execute(&mut *conn).await?;
-    }
     let overlay = match engine {
         Engine::Sqlite => migration.sqlite,
         Engine::Postgres => migration.postgres,
     };
-    let checksum = sha256::Hash::hash(migration.sql.as_bytes()).to_string();
+    let text = format!("{}\n{overlay}", migration.sql);
+    let checksum = sha256::Hash::hash(text.as_bytes()).to_string();
     let applied: Option<String> = sqlx::query_scalar("SELECT checksum FROM schema_migrations WHERE name = $1")
         .bind(migration.name)
         .fetch_optional(&mut *conn)
@@ -69,11 +92,14 @@ async fn apply(conn: &mut Conn, engine: Engine, migration: &Migration, now: Time
     match applied {
         Some(known) if known == checksum => return Ok(()),
         Some(_) => {
-            return Err(StoreError::Corrupt(format!("migration {} was applied in another form", migration.name)));
+            return Err(StoreError::Misconfigured(format!(
+                "migration {} was applied to the database in another form than this program has it",
+                migration.name
+            )));
         }
         None => {}
     }
-    sqlx::raw_sql(AssertSqlSafe(format!("{}\n{overlay}", migration.sql))).execute(&mut *conn).await?;
+    sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *conn).await?;
     sqlx::query("INSERT INTO schema_migrations (name, checksum, applied_at) VALUES ($1, $2, $3)")
         .bind(migration.name)
         .bind(checksum)

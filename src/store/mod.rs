@@ -29,13 +29,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyConnection, AnyPool};
+use sqlx::{Any, AnyConnection, AnyPool, Transaction};
 
 use crate::clock::{Clock, Timestamp};
 use crate::ids::GatewayId;
 
 pub use engine::Engine;
 pub use error::{Retryable, StoreError};
+
+/// Rows of a page at most, whatever a caller asks for.
+pub const PAGE_MAX: u32 = 500;
 
 /// A connection, inside a transaction or not.
 pub type Conn = AnyConnection;
@@ -98,8 +101,6 @@ struct Inner {
     writer: writer::Writer,
     clock: Clock,
     gateway: GatewayId,
-    /// Held as long as the store lives. Empty on PostgreSQL, where rows do the locking.
-    _lock: Option<std::fs::File>,
 }
 
 impl Store {
@@ -108,14 +109,16 @@ impl Store {
     /// # Errors
     /// When it can't be reached, another process has it, or its schema is newer than this program.
     pub async fn open(config: &Config, clock: Clock) -> Result<Self, StoreError> {
-        let engine = Engine::of_url(config.url.expose())?;
-        let lock = engine.lock(config.url.expose())?;
-        let pool = engine.pool(config).await?;
-        let mut first = engine.connect(config.url.expose()).await?;
-        migrate::run(&mut first, engine, clock.now()).await?;
-        let gateway = gateway_id(&mut first).await?;
-        let writer = writer::Writer::start(engine, first, pool.clone(), clock.clone());
-        Ok(Self { inner: Arc::new(Inner { engine, pool, writer, clock, gateway, _lock: lock }) })
+        let url = config.url.expose();
+        let engine = Engine::of_url(url)?;
+        let lock = engine.lock(url).await?;
+        let (first, gateway) = prepare(engine, url, &clock).await.map_err(|error| engine.name_file(url, error))?;
+        let pool = engine.pool(config)?;
+        let writer = match lock {
+            Some(lock) => writer::Writer::sqlite(first, &config.url, lock, clock.clone()),
+            None => writer::Writer::postgres(pool.clone(), config.wait_ms, clock.clone()),
+        };
+        Ok(Self { inner: Arc::new(Inner { engine, pool, writer, clock, gateway }) })
     }
 
     #[must_use]
@@ -141,19 +144,48 @@ impl Store {
         Ok(self.inner.pool.acquire().await?)
     }
 
+    /// A view of the database that does not change while somebody looks at it. Dropping it ends it.
+    ///
+    /// # Errors
+    /// When no connection becomes free in time or the database is out of reach.
+    pub async fn snapshot(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        Ok(self.inner.pool.begin_with(self.inner.engine.begin_snapshot()).await?)
+    }
+
     /// Runs a write to its commit.
     ///
     /// # Errors
-    /// What the write itself refuses, or that the database could not commit it. Nothing has changed then.
+    /// What the write itself refuses, or that the database could not commit it. Nothing has changed then, but for
+    /// `InDoubt`, which says that nobody knows.
     pub async fn write<W: Write>(&self, write: W) -> Result<W::Output, W::Error> {
         self.inner.writer.write(write).await
     }
 
-    /// Finishes what was accepted and closes every connection.
+    /// Ties the database to the chain with this first block, for ever.
+    ///
+    /// # Errors
+    /// When the database belongs to another chain.
+    pub async fn bind_network(&self, genesis: &str) -> Result<(), StoreError> {
+        self.write(BindNetwork { genesis: genesis.to_owned() }).await
+    }
+
+    /// Finishes what was accepted and closes every connection. Whatever comes later is told that the store is closed.
     pub async fn close(&self) {
         self.inner.writer.close().await;
         self.inner.pool.close().await;
     }
+}
+
+/// Brings the schema up to date and finds out who this gateway is.
+async fn prepare(engine: Engine, url: &str, clock: &Clock) -> Result<(Conn, GatewayId), StoreError> {
+    let mut first = engine.connect(url).await?;
+    migrate::run(&mut first, engine, clock.now()).await?;
+    if engine == Engine::Sqlite {
+        // The file is ours alone: whoever held a role in it is gone, and nobody need wait for its lease.
+        owners::resign_all(&mut first).await?;
+    }
+    let gateway = gateway_id(&mut first).await?;
+    Ok((first, gateway))
 }
 
 async fn gateway_id(conn: &mut Conn) -> Result<GatewayId, StoreError> {
@@ -166,14 +198,26 @@ async fn gateway_id(conn: &mut Conn) -> Result<GatewayId, StoreError> {
 }
 
 /// Ties a database to one chain, for ever: the first network that uses it is written down.
-///
-/// # Errors
-/// When the database belongs to another chain.
-pub async fn bind_network(conn: &mut Conn, genesis: &str) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO meta (name, value) VALUES ('genesis', $1) ON CONFLICT (name) DO NOTHING")
-        .bind(genesis)
-        .execute(&mut *conn)
-        .await?;
-    let bound: String = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'genesis'").fetch_one(conn).await?;
-    if bound == genesis { Ok(()) } else { Err(StoreError::WrongNetwork { bound, asked: genesis.to_owned() }) }
+#[derive(Clone, Debug)]
+struct BindNetwork {
+    genesis: String,
+}
+
+#[async_trait]
+impl Write for BindNetwork {
+    type Output = ();
+    type Error = StoreError;
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO meta (name, value) VALUES ('genesis', $1) ON CONFLICT (name) DO NOTHING")
+            .bind(self.genesis.clone())
+            .execute(tx.conn())
+            .await?;
+        let bound: String =
+            sqlx::query_scalar("SELECT value FROM meta WHERE name = 'genesis'").fetch_one(tx.conn()).await?;
+        if bound == self.genesis {
+            Ok(())
+        } else {
+            Err(StoreError::WrongNetwork { bound, asked: self.genesis.clone() })
+        }
+    }
 }

@@ -118,6 +118,12 @@ impl Write for Resign {
     }
 }
 
+/// Frees every role, where it is known that no holder is alive. Epochs go on: an old one stays fenced.
+pub(super) async fn resign_all(conn: &mut Conn) -> Result<(), StoreError> {
+    sqlx::query("UPDATE owners SET leased_until = 0 WHERE leased_until > 0").execute(conn).await?;
+    Ok(())
+}
+
 /// The present epoch of a role and who holds it.
 ///
 /// # Errors

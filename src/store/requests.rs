@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
 use super::row::Columns;
-use super::{Conn, StoreError};
+use super::{Conn, PAGE_MAX, StoreError};
 use crate::clock::Timestamp;
 use crate::domain::address::ReceiveAddress;
 use crate::domain::deposit::Deposit;
@@ -135,22 +135,24 @@ pub async fn page<M: Machine>(
     after: Option<PageAfter>,
     limit: u32,
 ) -> Result<Vec<Request<M>>, StoreError> {
+    let cursor = after.map(|a| (a.created_at.millis(), a.id.to_string()));
+    let until = filter.until.map(|until| (until.millis(), String::new()));
+    // One bound for both, as a row value: the index is entered there, however far back that is.
+    let (before, before_id) = cursor.into_iter().chain(until).min().unwrap_or_else(|| (i64::MAX, String::new()));
     let rows = sqlx::query(
         "SELECT * FROM requests WHERE wallet_id = $1 AND kind = $2 \
-         AND (created_at < $3 OR (created_at = $3 AND id < $4)) \
-         AND ($5 = '' OR state = $5) AND ($6 = '' OR reference = $6) \
-         AND created_at >= $7 AND created_at < $8 \
-         ORDER BY created_at DESC, id DESC LIMIT $9",
+         AND (created_at, id) < ($3, $4) AND created_at >= $5 \
+         AND ($6 = '' OR state = $6) AND ($7 = '' OR reference = $7) \
+         ORDER BY created_at DESC, id DESC LIMIT $8",
     )
     .bind(wallet.to_string())
     .bind(M::KIND)
-    .bind(after.map_or(i64::MAX, |a| a.created_at.millis()))
-    .bind(after.map_or_else(String::new, |a| a.id.to_string()))
+    .bind(before)
+    .bind(before_id)
+    .bind(filter.since.map_or(i64::MIN, Timestamp::millis))
     .bind(filter.state.clone().unwrap_or_default())
     .bind(filter.reference.clone().unwrap_or_default())
-    .bind(filter.since.map_or(i64::MIN, Timestamp::millis))
-    .bind(filter.until.map_or(i64::MAX, Timestamp::millis))
-    .bind(i64::from(limit))
+    .bind(i64::from(limit.min(PAGE_MAX)))
     .fetch_all(conn)
     .await?;
     rows.iter().map(read::<M>).collect()

@@ -78,5 +78,21 @@ pub(super) fn placeholders(first: usize, count: usize) -> String {
     (first..first + count).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Values that one statement may list. PostgreSQL takes 65,535, SQLite 32,766; a round number below both keeps statements cached.
+/// Values that one statement may list. PostgreSQL takes 65,535, SQLite 32,766; this is below both.
 pub(super) const LIST: usize = 500;
+
+/// How many placeholders a list of so many values is given: a few sizes only, so that its statements are prepared once.
+pub(super) const fn padded(count: usize) -> usize {
+    match count {
+        0..=1 => count,
+        2..=8 => 8,
+        9..=64 => 64,
+        _ => LIST,
+    }
+}
+
+/// The values of a list, the last of them again until the list is as long as its placeholders.
+pub(super) fn padding<T>(values: &[T]) -> impl Iterator<Item = &T> {
+    let more = padded(values.len()).saturating_sub(values.len());
+    values.iter().chain(values.last().into_iter().cycle().take(more))
+}

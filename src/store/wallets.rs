@@ -4,8 +4,8 @@ use bitcoin::ScriptBuf;
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use super::row::{Columns, placeholders};
-use super::{Conn, StoreError, Tx};
+use super::row::{Columns, LIST, padded, padding, placeholders};
+use super::{Conn, PAGE_MAX, StoreError, Tx};
 use crate::clock::Timestamp;
 use crate::domain::wallet::{Account, DerivedScript, WalletKeys};
 use crate::ids::{RequestId, WalletId};
@@ -70,7 +70,7 @@ pub async fn find(conn: &mut Conn, id: &WalletId) -> Result<Option<WalletRow>, S
 pub async fn list(conn: &mut Conn, after: &str, limit: u32) -> Result<Vec<WalletRow>, StoreError> {
     let rows = sqlx::query("SELECT * FROM wallets WHERE id > $1 ORDER BY id LIMIT $2")
         .bind(after.to_owned())
-        .bind(i64::from(limit))
+        .bind(i64::from(limit.min(PAGE_MAX)))
         .fetch_all(conn)
         .await?;
     rows.iter().map(read).collect()
@@ -313,10 +313,10 @@ pub async fn scripts_of(conn: &mut Conn, wallet: &WalletId) -> Result<Vec<KnownS
 /// When the database can't answer or a row is corrupt.
 pub async fn scripts_among(conn: &mut Conn, scripts: &[ScriptBuf]) -> Result<Vec<KnownScript>, StoreError> {
     let mut found = Vec::new();
-    for chunk in scripts.chunks(super::row::LIST) {
-        let text = format!("SELECT * FROM scripts WHERE script IN ({})", placeholders(1, chunk.len()));
+    for chunk in scripts.chunks(LIST) {
+        let text = format!("SELECT * FROM scripts WHERE script IN ({})", placeholders(1, padded(chunk.len())));
         let mut query = sqlx::query(AssertSqlSafe(text));
-        for script in chunk {
+        for script in padding(chunk) {
             query = query.bind(script.to_hex_string());
         }
         for row in query.fetch_all(&mut *conn).await? {

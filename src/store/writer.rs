@@ -4,16 +4,22 @@
 //! and commits them together, so that one fsync answers many. On PostgreSQL each write has its own transaction from the
 //! pool. In both, a write that lost a race is run again here, and nowhere else.
 
+use std::fs::File;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use sqlx::{AnyPool, AssertSqlSafe, Connection};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyPool, AssertSqlSafe, Connection};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 
 use super::{Conn, Engine, Retryable, StoreError, Tx, Write};
 use crate::clock::Clock;
+use crate::secret::Secret;
 
 /// Writes that may share a commit. More would make the first of them wait too long.
 const MOST_PER_COMMIT: usize = 128;
@@ -21,32 +27,44 @@ const MOST_PER_COMMIT: usize = 128;
 const QUEUE: usize = 4_096;
 /// How often a write that lost a race is run again before its caller hears of it.
 const ATTEMPTS: u32 = 12;
-/// How often the outcome of a commit is asked for when the connection broke during it.
-const COMMIT_INQUIRIES: u32 = 20;
+/// How long a write on PostgreSQL may take before its commit. A server that hangs must not hang its callers for ever.
+const LONGEST_RUN: Duration = Duration::from_secs(60);
+/// How long a commit may take before it is asked from another connection what became of it.
+const LONGEST_COMMIT: Duration = Duration::from_secs(30);
+/// For how many times as long as a call waits for a connection that is asked. A server that starts again needs some seconds.
+const INQUIRE_FOR: u32 = 4;
+const INQUIRE_EVERY: Duration = Duration::from_millis(100);
+
+type Jobs = mpsc::Sender<Box<dyn Job>>;
 
 pub(super) enum Writer {
-    Sqlite { jobs: mpsc::Sender<Box<dyn Job>> },
-    Postgres { pool: AnyPool, clock: Clock },
+    Sqlite {
+        /// Empty once the store is closed.
+        jobs: Mutex<Option<Jobs>>,
+        task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+    },
+    Postgres(Apart),
 }
 
 impl Writer {
-    pub(super) fn start(engine: Engine, conn: Conn, pool: AnyPool, clock: Clock) -> Self {
-        match engine {
-            Engine::Sqlite => {
-                let (jobs, queue) = mpsc::channel(QUEUE);
-                tokio::spawn(write_in_groups(conn, queue, clock));
-                Self::Sqlite { jobs }
-            }
-            Engine::Postgres => Self::Postgres { pool, clock },
-        }
+    /// The lock on the file is kept until the last write is committed, whoever is gone by then.
+    pub(super) fn sqlite(conn: Conn, url: &Secret, lock: File, clock: Clock) -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let groups = Groups { conn: Some(conn), url: url.clone(), clock, _lock: lock };
+        let task = tokio::spawn(groups.write(queue));
+        Self::Sqlite { jobs: Mutex::new(Some(jobs)), task: tokio::sync::Mutex::new(Some(task)) }
+    }
+
+    pub(super) fn postgres(pool: AnyPool, wait_ms: u64, clock: Clock) -> Self {
+        Self::Postgres(Apart { pool, clock, inquire_for: Duration::from_millis(wait_ms) * INQUIRE_FOR })
     }
 
     pub(super) async fn write<W: Write>(&self, write: W) -> Result<W::Output, W::Error> {
         let mut write = write;
         for attempt in 1.. {
             let (back, result) = match self {
-                Self::Sqlite { jobs } => enqueue(jobs, write).await?,
-                Self::Postgres { pool, clock } => write_apart(pool.clone(), clock.clone(), write).await?,
+                Self::Sqlite { jobs, .. } => enqueue(jobs, write).await?,
+                Self::Postgres(apart) => apart.clone().write(write).await?,
             };
             match result {
                 Err(error) if error.is_retryable() && attempt < ATTEMPTS => write = back,
@@ -58,13 +76,13 @@ impl Writer {
         Err(StoreError::Conflict("a row").into())
     }
 
-    /// Waits until everything that was accepted has been committed.
+    /// Waits until everything that was accepted has been committed. Nothing is accepted any more.
     pub(super) async fn close(&self) {
-        if let Self::Sqlite { jobs } = self {
-            let (reply, done) = oneshot::channel();
-            if jobs.send(Box::new(Marker { reply })).await.is_ok() {
-                // The marker is answered after the commit of all before it; a closed channel means the writer is gone already.
-                drop(done.await);
+        if let Self::Sqlite { jobs, task } = self {
+            drop(jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+            if let Some(task) = task.lock().await.take() {
+                // It ends when the queue does; a panic of its own has been told already.
+                drop(task.await);
             }
         }
     }
@@ -72,11 +90,14 @@ impl Writer {
 
 type Returned<W> = (W, Result<<W as Write>::Output, <W as Write>::Error>);
 
-async fn enqueue<W: Write>(jobs: &mpsc::Sender<Box<dyn Job>>, write: W) -> Result<Returned<W>, StoreError> {
-    let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
+async fn enqueue<W: Write>(jobs: &Mutex<Option<Jobs>>, write: W) -> Result<Returned<W>, StoreError> {
+    let stopped = || StoreError::Unavailable("the store is closed".to_owned());
+    let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(stopped)?;
     let (reply, answer) = oneshot::channel();
     let job = WriteJob { write, result: None, reply };
     jobs.send(Box::new(job)).await.map_err(|_| stopped())?;
+    // The queue ends when nobody can send to it.
+    drop(jobs);
     answer.await.map_err(|_| stopped())
 }
 
@@ -106,8 +127,8 @@ impl<W: Write> Job for WriteJob<W> {
 
     fn answer(self: Box<Self>, committed: Result<(), &str>) {
         let result = match (self.result, committed) {
-            (Some(Err(refused)), _) => Err(refused),
-            (Some(Ok(output)), Ok(())) => Ok(output),
+            (Some(result), Ok(())) => result,
+            // A refusal too: it may rest on what a neighbour wrote that was not committed either.
             (_, Err(reason)) => Err(StoreError::Unavailable(reason.to_owned()).into()),
             (None, Ok(())) => Err(StoreError::Unavailable("the write was not run".to_owned()).into()),
         };
@@ -116,35 +137,52 @@ impl<W: Write> Job for WriteJob<W> {
     }
 }
 
-struct Marker {
-    reply: oneshot::Sender<()>,
+/// The one writing connection to SQLite, and whoever wants to write with it.
+struct Groups {
+    /// Empty after a failure: a connection that failed is not used again, so that whatever was wrong with it is gone.
+    conn: Option<Conn>,
+    url: Secret,
+    clock: Clock,
+    _lock: File,
 }
 
-#[async_trait]
-impl Job for Marker {
-    async fn run(&mut self, _tx: &mut Tx<'_>) -> bool {
-        true
+impl Groups {
+    async fn write(mut self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+        while let Some(first) = queue.recv().await {
+            let mut group = vec![first];
+            let outcome = self.commit(&mut queue, &mut group).await.map_err(|error| error.to_string());
+            for job in group {
+                job.answer(outcome.as_ref().copied().map_err(String::as_str));
+            }
+        }
+        if let Some(conn) = self.conn.take() {
+            drop(conn.close().await);
+        }
     }
-    fn answer(self: Box<Self>, _committed: Result<(), &str>) {
-        // Whoever waited may have gone away.
-        let _gone = self.reply.send(());
-    }
-}
 
-async fn write_in_groups(mut conn: Conn, mut queue: mpsc::Receiver<Box<dyn Job>>, clock: Clock) {
-    while let Some(first) = queue.recv().await {
-        let mut group = vec![first];
-        let committed = commit_group(&mut conn, &mut queue, &mut group, &clock).await;
-        if committed.is_err() {
-            // What is left of the transaction, if anything is; there may be none to roll back.
-            drop(sqlx::raw_sql("ROLLBACK").execute(&mut conn).await);
-        }
-        let outcome = committed.map_err(|error| error.to_string());
-        for job in group {
-            job.answer(outcome.as_ref().copied().map_err(String::as_str));
+    async fn commit(
+        &mut self,
+        queue: &mut mpsc::Receiver<Box<dyn Job>>,
+        group: &mut Vec<Box<dyn Job>>,
+    ) -> Result<(), StoreError> {
+        let mut conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => Engine::Sqlite.connect(self.url.expose()).await?,
+        };
+        match commit_group(&mut conn, queue, group, &self.clock).await {
+            Ok(()) => {
+                self.conn = Some(conn);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(%error, writes = group.len(), "a commit failed");
+                // Closing undoes what is left of the transaction, and is waited for: the next one needs its lock.
+                drop(sqlx::raw_sql("ROLLBACK").execute(&mut conn).await);
+                drop(conn.close().await);
+                Err(error.into())
+            }
         }
     }
-    drop(conn.close().await);
 }
 
 /// Runs the first job and whatever has queued up behind it, then commits them all.
@@ -187,63 +225,94 @@ async fn run_guarded<W: Write>(write: &W, tx: &mut Tx<'_>) -> Result<W::Output, 
     result.unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked".to_owned()).into()))
 }
 
-/// In a task of its own: a caller that goes away must not leave a transaction half done on a pooled connection.
-async fn write_apart<W: Write>(pool: AnyPool, clock: Clock, write: W) -> Result<Returned<W>, StoreError> {
-    let task = tokio::spawn(async move {
-        let result = write_alone(&pool, &clock, &write).await;
-        (write, result)
-    });
-    task.await.map_err(|e| StoreError::Unavailable(format!("the write did not finish: {e}")))
+/// Each write in its own transaction, on a connection from the pool.
+#[derive(Clone)]
+pub(super) struct Apart {
+    pool: AnyPool,
+    clock: Clock,
+    inquire_for: Duration,
 }
 
-async fn write_alone<W: Write>(pool: &AnyPool, clock: &Clock, write: &W) -> Result<W::Output, W::Error> {
-    let mut conn = pool.acquire().await.map_err(StoreError::from)?;
-    sqlx::raw_sql(Engine::Postgres.begin()).execute(&mut *conn).await.map_err(StoreError::from)?;
-    let result = run_guarded(write, &mut Tx { conn: &mut conn, engine: Engine::Postgres, now: clock.now() }).await;
-    match result {
-        Ok(output) => match commit_known(pool, &mut conn).await {
-            Ok(()) => Ok(output),
-            Err(error) => {
-                // Nobody knows what is open on it.
-                drop(conn.detach());
-                Err(error.into())
+impl Apart {
+    /// In a task of its own: a caller that goes away must not leave a transaction half done on a pooled connection.
+    async fn write<W: Write>(self, write: W) -> Result<Returned<W>, StoreError> {
+        let task = tokio::spawn(async move {
+            let result = self.run_and_commit(&write).await;
+            (write, result)
+        });
+        task.await.map_err(|e| StoreError::InDoubt(format!("the write did not finish: {e}")))
+    }
+
+    async fn run_and_commit<W: Write>(&self, write: &W) -> Result<W::Output, W::Error> {
+        let mut conn = self.pool.acquire().await.map_err(StoreError::from)?;
+        match timeout(LONGEST_RUN, self.run(&mut conn, write)).await {
+            Ok(Ok((transaction, output))) => {
+                self.commit(conn, &transaction).await?;
+                Ok(output)
             }
-        },
-        Err(error) => {
-            if sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await.is_err() {
-                // Never give a connection back with a transaction open on it.
-                drop(conn.detach());
+            Ok(Err(error)) => {
+                roll_back(conn).await;
+                Err(error)
             }
-            Err(error)
+            Err(_) => {
+                drop(conn.detach());
+                Err(StoreError::Unavailable("the database takes too long".to_owned()).into())
+            }
         }
+    }
+
+    /// Answers also the number of the transaction, to ask for it should its commit break.
+    async fn run<W: Write>(&self, conn: &mut Conn, write: &W) -> Result<(String, W::Output), W::Error> {
+        let transaction = begin_numbered(conn).await?;
+        let output = run_guarded(write, &mut Tx { conn, engine: Engine::Postgres, now: self.clock.now() }).await?;
+        Ok((transaction, output))
+    }
+
+    /// Commits, and when the connection breaks while it does, finds out what became of it before anybody is told.
+    async fn commit(&self, mut conn: PoolConnection<Any>, transaction: &str) -> Result<(), StoreError> {
+        crate::crash::point("store.before_commit");
+        // COMMIT of a transaction that has failed undoes it and is answered as a success. The query before it is not.
+        let broken = match timeout(LONGEST_COMMIT, sqlx::raw_sql("SELECT 1; COMMIT").execute(&mut *conn)).await {
+            Ok(Ok(_)) => {
+                crate::crash::point("store.after_commit");
+                return Ok(());
+            }
+            Ok(Err(error)) => StoreError::from(error),
+            Err(_) => StoreError::Unavailable("the commit takes too long".to_owned()),
+        };
+        // Whoever asks needs a connection too: this one must not be in the way.
+        drop(conn.detach());
+        let deadline = Instant::now() + self.inquire_for;
+        loop {
+            match self.status(transaction).await.as_deref() {
+                Ok("committed") => return Ok(()),
+                Ok("aborted") => return Err(broken),
+                Ok(_) | Err(_) if Instant::now() < deadline => tokio::time::sleep(INQUIRE_EVERY).await,
+                Ok(_) | Err(_) => return Err(StoreError::InDoubt(broken.to_string())),
+            }
+        }
+    }
+
+    async fn status(&self, transaction: &str) -> Result<String, sqlx::Error> {
+        // The number comes from the server and is all digits; the cast has no parameter form on every version.
+        let digits: String = transaction.chars().filter(char::is_ascii_digit).collect();
+        let query = format!("SELECT COALESCE(pg_xact_status(CAST('{digits}' AS xid8)), 'forgotten')");
+        sqlx::query_scalar(AssertSqlSafe(query)).persistent(false).fetch_one(&self.pool).await
     }
 }
 
-/// Commits, and when the connection breaks while it does, finds out what became of it before anybody is told.
-async fn commit_known(pool: &AnyPool, conn: &mut Conn) -> Result<(), StoreError> {
-    let transaction: String =
-        sqlx::query_scalar("SELECT CAST(pg_current_xact_id() AS TEXT)").fetch_one(&mut *conn).await?;
-    crate::crash::point("store.before_commit");
-    let broken = match sqlx::raw_sql("COMMIT").execute(&mut *conn).await {
-        Ok(_) => {
-            crate::crash::point("store.after_commit");
-            return Ok(());
-        }
-        Err(error) => StoreError::from(error),
-    };
-    for _ in 0..COMMIT_INQUIRIES {
-        match commit_status(pool, &transaction).await {
-            Ok(Some(status)) if status == "committed" => return Ok(()),
-            Ok(Some(status)) if status == "aborted" => return Err(broken),
-            Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
-        }
-    }
-    Err(broken)
+async fn begin_numbered(conn: &mut Conn) -> Result<String, StoreError> {
+    let begin = format!("{}; SELECT CAST(pg_current_xact_id() AS TEXT) AS id", Engine::Postgres.begin());
+    // All of the answer: what is asked for one row stops at the first of the two statements, which has none.
+    let rows = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(conn).await?;
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    Ok(sqlx::Row::try_get(row, "id")?)
 }
 
-async fn commit_status(pool: &AnyPool, transaction: &str) -> Result<Option<String>, sqlx::Error> {
-    // The number comes from the server and is all digits; the cast has no parameter form on every version.
-    let digits: String = transaction.chars().filter(char::is_ascii_digit).collect();
-    let query = format!("SELECT pg_xact_status(CAST('{digits}' AS xid8))");
-    sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(pool).await
+/// Never gives a connection back with a transaction open on it.
+async fn roll_back(mut conn: PoolConnection<Any>) {
+    let undone = timeout(LONGEST_COMMIT, sqlx::raw_sql("ROLLBACK").execute(&mut *conn)).await;
+    if !matches!(undone, Ok(Ok(_))) {
+        drop(conn.detach());
+    }
 }

@@ -125,9 +125,7 @@ impl FakeChain {
     pub fn mine_to(&self, script: &ScriptBuf) -> BlockRef {
         let state = &mut self.lock().state;
         let waiting = state.waiting_in_order();
-        // As above.
-        let _: Result<BlockRef, FakeError> = state.mine_for(script.clone(), waiting);
-        state.tip()
+        state.append_block(script.clone(), waiting)
     }
 
     /// Mines one block of exactly these; what they contradict leaves the mempool.

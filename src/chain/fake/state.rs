@@ -146,12 +146,13 @@ impl State {
         Ok(self.append_block(miner, txs))
     }
 
-    /// For transactions that are known to fit: the mempool holds no others.
+    /// The same for the faucet.
     pub(super) fn mine_checked(&mut self, txs: Vec<Transaction>) -> BlockRef {
         self.append_block(faucet_script(), txs)
     }
 
-    fn append_block(&mut self, miner: ScriptBuf, txs: Vec<Transaction>) -> BlockRef {
+    /// For transactions that are known to fit: the mempool holds no others.
+    pub(super) fn append_block(&mut self, miner: ScriptBuf, txs: Vec<Transaction>) -> BlockRef {
         let subsidy = TxOut { value: SUBSIDY, script_pubkey: miner };
         self.append(vec![subsidy], txs)
     }

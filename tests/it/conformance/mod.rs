@@ -2,3 +2,4 @@
 
 mod bitcoind_answers;
 mod chain;
+mod store;

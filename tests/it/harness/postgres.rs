@@ -62,8 +62,18 @@ impl Cluster {
         command
     }
 
-    fn url(&self, database: &str) -> String {
+    pub fn url(&self, database: &str) -> String {
         format!("postgres:///{database}?host={}&user=sluice", self.folder.display())
+    }
+
+    /// Where the server listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join(".s.PGSQL.5432")
+    }
+
+    /// Stops the server as a power failure would.
+    pub fn cut_power(&self) {
+        run(self.control("stop").args(["-m", "immediate"]));
     }
 }
 
@@ -82,12 +92,12 @@ fn start() -> Option<Cluster> {
         .arg(&data));
     let cluster = Cluster { bin, folder };
     cluster.start();
-    stop_after_this_process(&cluster.bin, &cluster.folder);
+    stop_after_this_process(&cluster);
     Some(cluster)
 }
 
 /// A test process has no last word of its own. A watcher in another session stops the server once this process is gone.
-fn stop_after_this_process(bin: &Path, folder: &Path) {
+fn stop_after_this_process(Cluster { bin, folder }: &Cluster) {
     let stop = unprivileged(&bin.join("pg_ctl"));
     let stop: Vec<String> = std::iter::once(stop.get_program())
         .chain(stop.get_args())
