@@ -4,10 +4,12 @@ use async_trait::async_trait;
 
 use super::{Code, Error, Flows, address, balance};
 use crate::domain::EventNote;
+use crate::domain::address::{Event, ReceiveAddress};
 use crate::domain::wallet::{Account, DerivedScript, WalletKeys};
 use crate::ids::{KeyId, WalletId};
+use crate::store::requests::{self, Filter};
 use crate::store::wallets::WalletRow;
-use crate::store::{self, StoreError, Tx, Write, keys, wallets};
+use crate::store::{self, StoreError, Tx, Write, apply, keys, wallets};
 
 #[derive(Clone, Debug)]
 pub struct Registered {
@@ -88,6 +90,7 @@ impl Write for Register {
             }
         }
         wallets::insert(tx, &self.keys).await?;
+        expire_open_addresses(tx, &wallet).await?;
         for (account, scripts) in &self.scripts {
             wallets::add_scripts(tx, &wallet, *account, scripts).await?;
             // A wallet that was released goes on where it stopped, which may lie beyond the first scripts.
@@ -100,6 +103,21 @@ impl Write for Register {
         let note = EventNote { kind: "wallet.registered", data: serde_json::json!({}) };
         store::events::append(tx, Some(&wallet), None, &note).await?;
         Ok(())
+    }
+}
+
+/// A released wallet's addresses were not watched for a while: none of them is offered as unused any more.
+async fn expire_open_addresses(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<(), StoreError> {
+    const PAGE: u32 = 500;
+    let open = Filter { state: Some("open".to_owned()), ..Filter::default() };
+    loop {
+        let page = requests::page::<ReceiveAddress>(tx.conn(), wallet, &open, None, PAGE).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        for request in page {
+            apply::advance::<ReceiveAddress>(tx, request.id, &Event::TimedOut).await?;
+        }
     }
 }
 

@@ -110,7 +110,8 @@ pub async fn insert(tx: &mut Tx<'_>, keys: &WalletKeys) -> Result<(), StoreError
     let now = tx.now().millis();
     sqlx::query(
         "INSERT INTO wallets (id, xpub_van, xpub_col, fingerprint, created_at) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (id) DO UPDATE SET released_at = NULL, scanned_at = NULL",
+         ON CONFLICT (id) DO UPDATE SET released_at = NULL, scanned_at = NULL, created_at = excluded.created_at \
+         WHERE wallets.released_at IS NOT NULL",
     )
     .bind(keys.id().to_string())
     .bind(keys.xpub(Account::Vanilla))
@@ -135,7 +136,8 @@ async fn insert_keychain(conn: &mut Conn, keys: &WalletKeys, account: Account) -
     // Scripts of a released wallet are gone: deriving begins at the first index again, so that old addresses are watched too.
     let written = sqlx::query(
         "INSERT INTO keychains (wallet_id, account, key_material, next_index, derived_to) VALUES ($1, $2, $3, $4, 0) \
-         ON CONFLICT (wallet_id, account) DO UPDATE SET released_at = NULL, next_index = excluded.next_index, derived_to = 0",
+         ON CONFLICT (wallet_id, account) DO UPDATE SET released_at = NULL, next_index = excluded.next_index, derived_to = 0 \
+         WHERE keychains.released_at IS NOT NULL",
     )
     .bind(keys.id().to_string())
     .bind(account.as_str())
