@@ -29,9 +29,13 @@ pub struct ReceiveAddress {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Paid { outpoint: OutPoint },
+    Paid {
+        outpoint: OutPoint,
+    },
     /// The search for coins from before the registration found one on it.
-    FoundUsed { outpoint: OutPoint },
+    FoundUsed {
+        outpoint: OutPoint,
+    },
     TimedOut,
 }
 

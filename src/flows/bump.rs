@@ -11,9 +11,9 @@ use crate::domain::onchain_send::{OnchainSend, Role, State};
 use crate::domain::wallet::{Account, WalletKeys};
 use crate::ids::{RequestId, WalletId};
 use crate::money::{FeeRate, Sat};
+use crate::store::chain::{self, Coin};
 use crate::store::idempotency::{self, Remembered};
 use crate::store::issued::{self, IssuedTx};
-use crate::store::chain::{self, Coin};
 use crate::store::{StoreError, Tx, Write, events, requests, wallets};
 
 /// How often a version is rebuilt when somebody moved the wallet meanwhile.

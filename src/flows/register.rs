@@ -66,7 +66,11 @@ async fn require_bound(flows: &Flows, key: &KeyId, wallet: &WalletId) -> Result<
     if keys::is_bound(&mut conn, key, wallet).await? {
         return Ok(());
     }
-    Err(Error::refused(Code::Forbidden, "this wallet is registered, and this key is not bound to it"))
+    Err(not_bound())
+}
+
+fn not_bound() -> Error {
+    Error::refused(Code::Forbidden, "this wallet is registered, and this key is not bound to it")
 }
 
 struct Register {
@@ -89,7 +93,9 @@ impl Write for Register {
                 return Err(in_use(account));
             }
         }
-        wallets::insert(tx, &self.keys).await?;
+        if !wallets::insert(tx, &self.keys).await? {
+            return self.require_bound(tx).await;
+        }
         expire_open_addresses(tx, &wallet).await?;
         for (account, scripts) in &self.scripts {
             wallets::add_scripts(tx, &wallet, *account, scripts).await?;
@@ -103,6 +109,14 @@ impl Write for Register {
         let note = EventNote { kind: "wallet.registered", data: serde_json::json!({}) };
         store::events::append(tx, Some(&wallet), None, &note).await?;
         Ok(())
+    }
+}
+
+impl Register {
+    /// Somebody else was first: whoever he is, his wallet is not given to another key.
+    async fn require_bound(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        let Some(key) = &self.bind_to else { return Ok(()) };
+        if keys::is_bound(tx.conn(), key, &self.keys.id()).await? { Ok(()) } else { Err(not_bound()) }
     }
 }
 

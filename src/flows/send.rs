@@ -183,12 +183,7 @@ struct Choice {
     depth: u32,
 }
 
-async fn choose(
-    flows: &Flows,
-    keys: &WalletKeys,
-    wanted: &BeginSend,
-    to: &ScriptBuf,
-) -> Result<Choice, Error> {
+async fn choose(flows: &Flows, keys: &WalletKeys, wanted: &BeginSend, to: &ScriptBuf) -> Result<Choice, Error> {
     let wallet = keys.id();
     let mut conn = flows.store().read().await?;
     let tip = chain::cursor(&mut conn).await?.ok_or_else(not_synced)?;

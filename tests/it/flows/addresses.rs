@@ -141,9 +141,10 @@ on_both!(a_send_to_the_next_address_of_oneself, |rig| async move {
     rig.end(&client, &begun.psbt).await.expect("it ends");
     rig.settle().await;
     let bump = rig.bump(&client, begun.request, 9, false).await.expect("it bumps");
-    let kept = unsigned(&bump.psbt).output.iter().any(|out| {
-        out.script_pubkey == to.script_pubkey() && out.value.to_sat() == 30_000
-    });
+    let kept = unsigned(&bump.psbt)
+        .output
+        .iter()
+        .any(|out| out.script_pubkey == to.script_pubkey() && out.value.to_sat() == 30_000);
     assert!(kept, "a bump keeps the recipient");
     rig.mine(1).await;
     assert_ne!(rig.address(&client).await, to);

@@ -69,7 +69,10 @@ on_both!(the_rules_of_replacement, |rig| async move {
     }
     let refused = |error: sluice::flows::Error| error.code();
     assert_eq!(refused(rig.bump(&client, begun.request, 0, false).await.expect_err("0")), Code::FeeRateOutOfRange);
-    assert_eq!(refused(rig.bump(&client, begun.request, 1_001, false).await.expect_err("1001")), Code::FeeRateOutOfRange);
+    assert_eq!(
+        refused(rig.bump(&client, begun.request, 1_001, false).await.expect_err("1001")),
+        Code::FeeRateOutOfRange
+    );
     assert_eq!(refused(rig.bump(&client, begun.request, 900, false).await.expect_err("a blunder")), Code::FeeTooHigh);
     let unknown = sluice::ids::RequestId::fresh();
     assert_eq!(refused(rig.bump(&client, unknown, 5, false).await.expect_err("unknown")), Code::NotFound);
@@ -105,7 +108,10 @@ on_both!(a_send_without_change_can_be_cancelled, |rig| async move {
     let all = sluice::flows::send::BeginSend { deduct_fee: true, ..wanted(&stranger(), 50_000) };
     let begun = rig.begin_with(&client, all).await.expect("it begins");
     rig.end(&client, &begun.psbt).await.expect("it ends");
-    assert_eq!(rig.bump(&client, begun.request, 9, false).await.expect_err("no change").code(), Code::InsufficientFunds);
+    assert_eq!(
+        rig.bump(&client, begun.request, 9, false).await.expect_err("no change").code(),
+        Code::InsufficientFunds
+    );
     let cancel = rig.bump(&client, begun.request, 9, true).await.expect("it cancels");
     rig.end_bump(&client, &cancel).await.expect("it ends");
     rig.settle().await;

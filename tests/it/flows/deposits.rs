@@ -40,10 +40,7 @@ on_both!(a_deposit_is_seen_and_then_confirmed, |rig| async move {
     assert_eq!((deposit.outpoint, deposit.amount), (OutPoint { txid, vout: 0 }, amount(50_000)));
     assert_eq!(rig.balance(&client).await.future, amount(50_000));
     assert_eq!(rig.spendable(&client).await, 0, "a stranger's coin waits for a block");
-    assert_eq!(
-        rig.begin(&client, &stranger(), 10_000).await.expect_err("not yet").code(),
-        Code::CoinsUnconfirmed
-    );
+    assert_eq!(rig.begin(&client, &stranger(), 10_000).await.expect_err("not yet").code(), Code::CoinsUnconfirmed);
     rig.mine(1).await;
     let height = rig.chain.tip().height;
     assert_eq!(rig.deposit(&client).await.state, State::Confirmed { height });
@@ -80,7 +77,8 @@ on_both!(a_payer_replaces_his_payment_with_another_amount, |rig| async move {
     let first = rig.pay(&address, 50_000).await;
     let second = rig.chain.replace(first, &[(address.script_pubkey(), amount(40_000))]).expect("it outbids");
     rig.settle().await;
-    let mut states: Vec<_> = rig.deposits(&client).await.into_iter().map(|d| (d.machine.amount, d.machine.state)).collect();
+    let mut states: Vec<_> =
+        rig.deposits(&client).await.into_iter().map(|d| (d.machine.amount, d.machine.state)).collect();
     states.sort_by_key(|(amount, _)| *amount);
     assert_eq!(states, [(amount(40_000), State::Seen), (amount(50_000), State::Replaced { by: second })]);
     assert_eq!(rig.balance(&client).await.future, amount(40_000));

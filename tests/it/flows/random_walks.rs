@@ -76,11 +76,8 @@ impl Walk {
 
     async fn begin(&mut self, who: usize) -> String {
         let other = self.someone();
-        let to: Address = if self.rng.random_bool(0.3) {
-            self.rig.current_address(&self.clients[other]).await
-        } else {
-            stranger()
-        };
+        let to: Address =
+            if self.rng.random_bool(0.3) { self.rig.current_address(&self.clients[other]).await } else { stranger() };
         let sat = self.rng.random_range(1_000..40_000);
         let deduct_fee = self.rng.random_bool(0.2);
         let asked = BeginSend { deduct_fee, ..wanted(&to, sat) };

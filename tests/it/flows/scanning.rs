@@ -207,7 +207,8 @@ on_both!(a_key_belongs_to_one_wallet, |rig| async move {
         assert_eq!((refused.code(), refused.field_name()), (Code::KeychainInUse, Some(field)));
     }
     rig.release(&one).await;
-    let keys = WalletKeys::parse(&disguised.to_string(), &one.keys.xpub(Account::Colored), "00000000", Network::Regtest);
+    let keys =
+        WalletKeys::parse(&disguised.to_string(), &one.keys.xpub(Account::Colored), "00000000", Network::Regtest);
     register::register(&rig.flows, &keys.expect("a triple"), None).await.expect("it is free now");
     rig.settle().await;
     rig.audit().await;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitcoin::hashes::Hash;use bitcoin::{Address, Network, OutPoint, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
+use bitcoin::hashes::Hash;
+use bitcoin::{Address, Network, OutPoint, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
 use sluice::chain::fake::FakeChain;
 use sluice::clock::{Clock, Timestamp};
 use sluice::domain::Request;
