@@ -3,6 +3,7 @@
 //! Scripts are in the index before the search begins, so the follower sees every block from then on. The search only has to
 //! be true for one position of the cursor, and is written under it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -156,12 +157,12 @@ async fn fetch(flows: &Flows, coins: &[ScannedCoin]) -> Result<HashMap<Txid, Fet
     let mut blocks: HashMap<u32, Option<(BlockHash, i64)>> = HashMap::new();
     let mut fetched = HashMap::new();
     for coin in coins {
-        if !blocks.contains_key(&coin.height) {
+        if let Entry::Vacant(unknown) = blocks.entry(coin.height) {
             let block = match flows.chain().block_hash(coin.height).await? {
                 Some(hash) => Some((hash, i64::from(flows.chain().block(hash).await?.header.time))),
                 None => None,
             };
-            blocks.insert(coin.height, block);
+            unknown.insert(block);
         }
         let Some(Some((hash, mined_at))) = blocks.get(&coin.height).copied() else { continue };
         let raw = flows.chain().confirmed_transaction(coin.outpoint.txid, hash).await?;

@@ -16,10 +16,12 @@ use std::str::FromStr;
 
 use crate::harness::rig::{Client, Rig, amount, on_both, policy, spend_elsewhere, stranger};
 
+type Event = Box<dyn FnOnce(&FakeChain) + Send>;
+
 /// A chain that goes on while it is being searched.
 struct Restless {
     inner: Arc<FakeChain>,
-    during_scan: Mutex<Option<Box<dyn FnOnce(&FakeChain) + Send>>>,
+    during_scan: Mutex<Option<Event>>,
 }
 
 #[async_trait]
