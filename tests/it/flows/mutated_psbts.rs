@@ -130,7 +130,7 @@ impl Bench {
                 tx.output.pop();
                 psbt.outputs.pop();
             }
-            _ => tx.output[0].script_pubkey = self.client.address_at(rng.random_range(0..5)).script_pubkey(),
+            _ => tx.output[0].script_pubkey = self.client.address_at(rng.random_range(900..905)).script_pubkey(),
         }
     }
 
