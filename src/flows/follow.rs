@@ -186,7 +186,13 @@ impl Connect {
         let waiting = chain::unmined(tx.conn()).await?;
         let replaced = mempool::replaced_by(&waiting, &self.block.txdata);
         for (txid, by) in replaced {
-            ingest::displace(tx, txid, by).await?;
+            let Some(rival) = self.block.txdata.iter().find(|rival| rival.compute_txid() == by) else { continue };
+            // Kept although it touches no wallet: should its block be lost, what it displaced is free again.
+            let sighting = Sighting::mined(self.to.height, i64::from(self.block.header.time), false);
+            ingest::keep(tx, rival, sighting).await?;
+            for id in ingest::doom(tx, vec![txid], by).await? {
+                apply::advance::<OnchainSend>(tx, id, &onchain_send::Event::InputSpent { by, mined: true }).await?;
+            }
         }
         Ok(())
     }
@@ -342,7 +348,8 @@ async fn unmine(tx: &mut Tx<'_>, row: &TxRow) -> Result<(), StoreError> {
 
 /// Requests that this transaction had displaced from the chain may go through again, and those that build on them.
 pub(super) async fn free_rivals(tx: &mut Tx<'_>, txid: Txid) -> Result<(), StoreError> {
-    let rivals = chain::rivals(tx.conn(), txid).await?.into_iter().map(|rival| rival.txid).collect();
+    let mut rivals: Vec<Txid> = chain::rivals(tx.conn(), txid).await?.into_iter().map(|rival| rival.txid).collect();
+    rivals.extend(chain::replaced_by(tx.conn(), txid).await?);
     let displaced = ingest::with_descendants(tx, rivals).await?;
     let requests: BTreeSet<RequestId> =
         issued::among(tx.conn(), &displaced).await?.iter().map(|version| version.request).collect();

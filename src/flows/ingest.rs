@@ -235,16 +235,9 @@ async fn displace_rivals(tx: &mut Tx<'_>, txid: Txid, status: Status, touched: &
         }
     }
     if mined {
-        doomed = with_descendants(tx, doomed).await?;
-        harmed.extend(issued::among(tx.conn(), &doomed).await?.iter().map(|version| version.request));
-        for dead in &doomed {
-            harmed.extend(chain::coins_made_by(tx.conn(), *dead).await?.iter().filter_map(|coin| coin.leased_by));
-        }
-    }
-    for dead in doomed {
-        if chain::find_tx(tx.conn(), dead).await?.is_some_and(|row| row.status.is_live()) {
-            displace(tx, dead, txid).await?;
-        }
+        harmed.extend(doom(tx, doomed, txid).await?);
+    } else {
+        displace_live(tx, &doomed, txid).await?;
     }
     for id in harmed {
         if Some(id) != own_request {
@@ -253,6 +246,35 @@ async fn displace_rivals(tx: &mut Tx<'_>, txid: Txid, status: Status, touched: &
         }
     }
     Ok(())
+}
+
+/// A block has taken the place of these: they are gone, and so is all that builds on them. Answers the requests that suffer.
+pub(super) async fn doom(tx: &mut Tx<'_>, roots: Vec<Txid>, by: Txid) -> Result<BTreeSet<RequestId>, StoreError> {
+    let doomed = with_descendants(tx, roots).await?;
+    let mut harmed: BTreeSet<RequestId> =
+        issued::among(tx.conn(), &doomed).await?.iter().map(|version| version.request).collect();
+    for dead in &doomed {
+        harmed.extend(chain::coins_made_by(tx.conn(), *dead).await?.iter().filter_map(|coin| coin.leased_by));
+    }
+    displace_live(tx, &doomed, by).await?;
+    Ok(harmed)
+}
+
+async fn displace_live(tx: &mut Tx<'_>, doomed: &[Txid], by: Txid) -> Result<(), StoreError> {
+    for dead in doomed {
+        if chain::find_tx(tx.conn(), *dead).await?.is_some_and(|row| row.status.is_live()) {
+            displace(tx, *dead, by).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a transaction down that touches no wallet.
+pub(super) async fn keep(tx: &mut Tx<'_>, transaction: &Transaction, sighting: Sighting) -> Result<(), StoreError> {
+    let txid = transaction.compute_txid();
+    let row = row_of(transaction, txid, sighting, tx.now());
+    chain::insert_tx(tx, &row).await?;
+    chain::set_status(tx, txid, sighting.status, sighting.mined_at).await
 }
 
 /// Another transaction has taken the place of this one.

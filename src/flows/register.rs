@@ -5,10 +5,12 @@ use async_trait::async_trait;
 use super::{Code, Error, Flows, address, balance};
 use crate::crash;
 use crate::domain::EventNote;
+use crate::domain::address::{Event, ReceiveAddress};
 use crate::domain::wallet::{Account, DerivedScript, WalletKeys};
 use crate::ids::{KeyId, WalletId};
+use crate::store::requests::{self, Filter};
 use crate::store::wallets::WalletRow;
-use crate::store::{self, StoreError, Tx, Write, keys, wallets};
+use crate::store::{self, StoreError, Tx, Write, apply, keys, wallets};
 
 #[derive(Clone, Debug)]
 pub struct Registered {
@@ -66,7 +68,11 @@ async fn require_bound(flows: &Flows, key: &KeyId, wallet: &WalletId) -> Result<
     if keys::is_bound(&mut conn, key, wallet).await? {
         return Ok(());
     }
-    Err(Error::refused(Code::Forbidden, "this wallet is registered, and this key is not bound to it"))
+    Err(not_bound())
+}
+
+fn not_bound() -> Error {
+    Error::refused(Code::Forbidden, "this wallet is registered, and this key is not bound to it")
 }
 
 struct Register {
@@ -89,7 +95,10 @@ impl Write for Register {
                 return Err(in_use(account));
             }
         }
-        wallets::insert(tx, &self.keys).await?;
+        if !wallets::insert(tx, &self.keys).await? {
+            return self.require_bound(tx).await;
+        }
+        expire_open_addresses(tx, &wallet).await?;
         for (account, scripts) in &self.scripts {
             wallets::add_scripts(tx, &wallet, *account, scripts).await?;
             // A wallet that was released goes on where it stopped, which may lie beyond the first scripts.
@@ -102,6 +111,29 @@ impl Write for Register {
         let note = EventNote { kind: "wallet.registered", data: serde_json::json!({}) };
         store::events::append(tx, Some(&wallet), None, &note).await?;
         Ok(())
+    }
+}
+
+impl Register {
+    /// Somebody else was first: whoever he is, his wallet is not given to another key.
+    async fn require_bound(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        let Some(key) = &self.bind_to else { return Ok(()) };
+        if keys::is_bound(tx.conn(), key, &self.keys.id()).await? { Ok(()) } else { Err(not_bound()) }
+    }
+}
+
+/// A released wallet's addresses were not watched for a while: none of them is offered as unused any more.
+async fn expire_open_addresses(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<(), StoreError> {
+    const PAGE: u32 = 500;
+    let open = Filter { state: Some("open".to_owned()), ..Filter::default() };
+    loop {
+        let page = requests::page::<ReceiveAddress>(tx.conn(), wallet, &open, None, PAGE).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        for request in page {
+            apply::advance::<ReceiveAddress>(tx, request.id, &Event::TimedOut).await?;
+        }
     }
 }
 

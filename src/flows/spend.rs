@@ -140,7 +140,9 @@ fn finish(plan: &Plan<'_>, mut psbt: Psbt) -> Result<Planned, Unplannable> {
     let fee = psbt.fee().map_err(unexpected)?;
     let fee = Sat::try_from(fee).map_err(|_| unexpected("the fee is out of range"))?;
     let paid = psbt.unsigned_tx.output.iter().find(|out| *out.script_pubkey == *plan.to);
-    let amount_sent = paid.and_then(|out| Sat::try_from(out.value).ok()).ok_or_else(|| unexpected("no recipient"))?;
+    // What the recipient would get was too little for an output, and went to the fee.
+    let paid = paid.ok_or_else(below_dust)?;
+    let amount_sent = Sat::try_from(paid.value).map_err(|_| unexpected("the amount is out of range"))?;
     let has_change = describe_change(plan, &mut psbt);
     Ok(Planned { psbt, fee, amount_sent, has_change })
 }

@@ -319,6 +319,18 @@ pub async fn rivals(conn: &mut Conn, txid: Txid) -> Result<Vec<TxRow>, StoreErro
     rows.iter().map(read_tx).collect()
 }
 
+/// Transactions of ours whose place this one has taken, whoever owns what they spend.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn replaced_by(conn: &mut Conn, by: Txid) -> Result<Vec<Txid>, StoreError> {
+    let rows = sqlx::query("SELECT txid FROM txs WHERE status = 'replaced' AND replaced_by = $1")
+        .bind(by.to_string())
+        .fetch_all(conn)
+        .await?;
+    rows.iter().map(|row| row.parsed("txid")).collect()
+}
+
 /// Transactions that spend, or would spend, what this one makes for us.
 ///
 /// # Errors

@@ -103,14 +103,16 @@ fn read(row: &AnyRow) -> Result<WalletRow, StoreError> {
 }
 
 /// Writes a wallet, or takes a released one up again. Its indexes go on where the same keys left off.
+/// False when somebody else has registered it meanwhile: then nothing is written.
 ///
 /// # Errors
 /// `Conflict` when one of its keys belongs to another wallet.
-pub async fn insert(tx: &mut Tx<'_>, keys: &WalletKeys) -> Result<(), StoreError> {
+pub async fn insert(tx: &mut Tx<'_>, keys: &WalletKeys) -> Result<bool, StoreError> {
     let now = tx.now().millis();
-    sqlx::query(
+    let written = sqlx::query(
         "INSERT INTO wallets (id, xpub_van, xpub_col, fingerprint, created_at) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (id) DO UPDATE SET released_at = NULL, scanned_at = NULL",
+         ON CONFLICT (id) DO UPDATE SET released_at = NULL, scanned_at = NULL, created_at = excluded.created_at \
+         WHERE wallets.released_at IS NOT NULL",
     )
     .bind(keys.id().to_string())
     .bind(keys.xpub(Account::Vanilla))
@@ -118,11 +120,15 @@ pub async fn insert(tx: &mut Tx<'_>, keys: &WalletKeys) -> Result<(), StoreError
     .bind(keys.fingerprint())
     .bind(now)
     .execute(tx.conn())
-    .await?;
+    .await?
+    .rows_affected();
+    if written == 0 {
+        return Ok(false);
+    }
     for account in Account::ALL {
         insert_keychain(tx.conn(), keys, account).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn insert_keychain(conn: &mut Conn, keys: &WalletKeys, account: Account) -> Result<(), StoreError> {
@@ -135,7 +141,8 @@ async fn insert_keychain(conn: &mut Conn, keys: &WalletKeys, account: Account) -
     // Scripts of a released wallet are gone: deriving begins at the first index again, so that old addresses are watched too.
     let written = sqlx::query(
         "INSERT INTO keychains (wallet_id, account, key_material, next_index, derived_to) VALUES ($1, $2, $3, $4, 0) \
-         ON CONFLICT (wallet_id, account) DO UPDATE SET released_at = NULL, next_index = excluded.next_index, derived_to = 0",
+         ON CONFLICT (wallet_id, account) DO UPDATE SET released_at = NULL, next_index = excluded.next_index, derived_to = 0 \
+         WHERE keychains.released_at IS NOT NULL",
     )
     .bind(keys.id().to_string())
     .bind(account.as_str())

@@ -285,3 +285,27 @@ on_both!(a_mined_coin_is_gone_with_its_block, |rig| async move {
     assert_eq!(rig.balance(&client).await.future, amount(0));
     rig.audit().await;
 });
+
+on_both!(a_payer_double_spends_what_was_confirmed_and_passed_on, |rig| async move {
+    use sluice::domain::onchain_send;
+    let client = Client::number(20);
+    let address = rig.register(&client).await;
+    let payment = rig.chain.build_payment(&[(address.script_pubkey(), amount(50_000))]).expect("a payment");
+    let theft = spend_elsewhere(&crate::harness::rig::inputs_of(&payment), &stranger(), 40_000);
+    let by = theft.compute_txid();
+    rig.mine_with(vec![payment]).await;
+    rig.pay_confirmed(&address, 5_000).await;
+    let begun = rig.begin(&client, &stranger(), 54_000).await.expect("it begins");
+    rig.end(&client, &begun.psbt).await.expect("it ends");
+    rig.mine(1).await;
+    rig.chain.reorg(3, 3, sluice::chain::fake::Reorged::Gone).expect("a reorganisation");
+    rig.mine_with(vec![theft]).await;
+    let state = rig.state(&client, begun.request).await;
+    assert!(matches!(state, onchain_send::State::Conflicted { by: b, .. } if b == by), "{state:?}");
+    rig.audit().await;
+    rig.chain.reorg(1, 2, sluice::chain::fake::Reorged::Gone).expect("a reorganisation");
+    rig.settle().await;
+    let state = rig.state(&client, begun.request).await;
+    assert!(matches!(state, onchain_send::State::Broadcast { .. }), "the thief's block is gone: {state:?}");
+    rig.audit().await;
+});

@@ -94,11 +94,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client whose secret follows from a number.
-    pub fn number(number: u32) -> Self {
+    /// The secret that follows from a number.
+    pub fn mnemonic(number: u32) -> bip39::Mnemonic {
         let mut entropy = [7u8; 16];
         entropy[..4].copy_from_slice(&number.to_be_bytes());
-        let mnemonic = bip39::Mnemonic::from_entropy(&entropy).expect("sixteen bytes are entropy").to_string();
+        bip39::Mnemonic::from_entropy(&entropy).expect("sixteen bytes are entropy")
+    }
+
+    /// A client whose secret follows from a number.
+    pub fn number(number: u32) -> Self {
+        let mnemonic = Self::mnemonic(number).to_string();
         let signer = Signer::from_mnemonic(Network::Regtest, &mnemonic, "").expect("a mnemonic makes a signer");
         let xpubs = signer.wallet_xpubs();
         let keys = WalletKeys::parse(
