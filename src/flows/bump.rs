@@ -90,11 +90,8 @@ async fn build(flows: &Flows, keys: &WalletKeys, wanted: &BeginBump, attempt: u3
     let replaces = replaceable(&known)?.clone();
     let mut conn = flows.store().read().await?;
     for coin in chain::coins_made_by(&mut conn, replaces.unsigned_txid).await? {
-        if coin.spent_by.is_some() || coin.leased_by.is_some() {
-            return Err(Error::refused(
-                Code::ChangeSpent,
-                "another request spends the change of this send; bump that one",
-            ));
+        if coin.spent_by.is_some() || coin.leased_by.is_some_and(|by| by != wanted.send) {
+            return Err(send::change_spent());
         }
     }
     let tip = chain::cursor(&mut conn).await?.map_or(0, |tip| tip.height);

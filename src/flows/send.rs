@@ -531,9 +531,14 @@ impl Write for End {
             // Said before, or already out: the state is the answer.
             _ if known => return Ok(before),
             (State::Broadcast { txid: current, .. }, _) if *current == txid => {}
-            (State::Broadcast { .. }, Role::Bump | Role::Cancel) | (State::AwaitingSignature, Role::Original) => {
+            (State::AwaitingSignature, Role::Original) => {
                 self.require_in_time(tx.now())?;
                 self.require_unspent(tx).await?;
+            }
+            (State::Broadcast { .. }, Role::Bump | Role::Cancel) => {
+                self.require_in_time(tx.now())?;
+                self.require_unspent(tx).await?;
+                self.set_replaced_change_aside(tx).await?;
             }
             (State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. }, Role::Original) => {
                 return Ok(before);
@@ -579,6 +584,29 @@ impl End {
         let ours = |coin: &Coin| coin.live && coin.spent_by.is_none_or(|by| versions.contains(&by));
         if coins.len() == inputs.len() && coins.iter().all(ours) { Ok(()) } else { Err(spent_error()) }
     }
+
+    /// From now on the other versions are to go. Nobody may build on their change, and nobody has since the bump began.
+    async fn set_replaced_change_aside(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        let IssuedTx { request, wallet, unsigned_txid, .. } = &self.issued;
+        for other in issued::of_request(tx.conn(), *request).await? {
+            let made = chain::coins_made_by(tx.conn(), other.unsigned_txid).await?;
+            for coin in made.iter().filter(|coin| coin.live && coin.wallet == *wallet) {
+                if other.unsigned_txid == *unsigned_txid || coin.leased_by == Some(*request) {
+                    continue;
+                }
+                if coin.spent_by.is_some() || coin.leased_by.is_some() {
+                    return Err(change_spent());
+                }
+                leases::take(tx, *request, wallet, &[coin.outpoint]).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Somebody builds on the change that a bump would take away.
+pub(super) fn change_spent() -> Error {
+    Error::refused(Code::ChangeSpent, "another request spends the change of this send; bump that one")
 }
 
 /// Writes down what the signed transaction will do to the wallet's coins, as soon as it is promised to go out.
