@@ -15,7 +15,13 @@ pub struct Table {
 
 impl Table {
     /// Adds a row; `beside` says what the machine does without us, or what the goal is.
-    pub fn row(&mut self, what: impl Into<String>, unit: &'static str, mut values: Vec<f64>, beside: impl Into<String>) {
+    pub fn row(
+        &mut self,
+        what: impl Into<String>,
+        unit: &'static str,
+        mut values: Vec<f64>,
+        beside: impl Into<String>,
+    ) {
         values.sort_by(f64::total_cmp);
         let row = Row { what: what.into(), unit, values, beside: beside.into() };
         eprintln!("{}: {}", row.what, row.summary());

@@ -3,6 +3,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod address;
+mod block;
 pub mod deposit;
 pub mod onchain_send;
 pub mod policy;
@@ -13,5 +14,6 @@ mod states;
 pub mod transition;
 pub mod wallet;
 
+pub use block::BlockRef;
 pub use request::{Machine, Request};
 pub use transition::{Effect, EventNote, Illegal, Leases, Transition};

@@ -7,7 +7,7 @@ use bdk_wallet::coin_selection::{
     CoinSelectionAlgorithm, CoinSelectionResult, InsufficientFunds, LargestFirstCoinSelection,
 };
 use bdk_wallet::error::CreateTxError;
-use bdk_wallet::{Wallet, WeightedUtxo};
+use bdk_wallet::{TxBuilder, Wallet, WeightedUtxo};
 use bitcoin::absolute::LockTime;
 use bitcoin::{Psbt, Script, ScriptBuf, Sequence, TxOut, Weight, psbt};
 use rand_core::RngCore;
@@ -21,6 +21,8 @@ use crate::store::chain::Coin;
 pub const MAX_INPUTS: usize = 1_000;
 /// A key-path signature with a sighash byte, and its length.
 const SATISFACTION: Weight = Weight::from_wu(66);
+/// On every input: a fee that turns out too low can be raised.
+const RBF: Sequence = Sequence::ENABLE_RBF_NO_LOCKTIME;
 
 /// What is to be built.
 pub(super) struct Plan<'a> {
@@ -64,20 +66,27 @@ pub(super) fn plan(plan: &Plan<'_>) -> Result<Planned, Unplannable> {
     finish(plan, psbt)
 }
 
+/// The sequence is said for each coin: what the builder is told for all of them does not reach foreign ones.
+fn add_coin<C>(builder: &mut TxBuilder<'_, C>, keys: &WalletKeys, coin: &Coin) -> Result<(), Error> {
+    builder
+        .add_foreign_utxo_with_sequence(coin.outpoint, input_of(keys, coin), SATISFACTION, RBF)
+        .map_err(unexpected)?;
+    Ok(())
+}
+
 /// The recipient gets the amount, the fee comes on top.
 fn added(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
     let mut wallet = watch_only(plan.keys)?;
     let mut builder = wallet.build_tx().coin_selection(AmongForeign);
     for coin in plan.coins {
-        builder.add_foreign_utxo(coin.outpoint, input_of(plan.keys, coin), SATISFACTION).map_err(unexpected)?;
+        add_coin(&mut builder, plan.keys, coin)?;
     }
     builder
         .manually_selected_only()
         .add_recipient(plan.to.to_owned(), plan.amount.to_bitcoin())
         .drain_to(plan.change.to_owned())
         .fee_rate(rate(plan.fee_rate))
-        .nlocktime(plan.lock_time)
-        .set_exact_sequence(Sequence::ENABLE_RBF_NO_LOCKTIME);
+        .nlocktime(plan.lock_time);
     builder.finish().map_err(explain)
 }
 
@@ -97,9 +106,9 @@ fn deducted(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
     let mut wallet = watch_only(plan.keys)?;
     let mut builder = wallet.build_tx();
     for coin in &chosen {
-        builder.add_foreign_utxo(coin.outpoint, input_of(plan.keys, coin), SATISFACTION).map_err(unexpected)?;
+        add_coin(&mut builder, plan.keys, coin)?;
     }
-    builder.manually_selected_only().nlocktime(plan.lock_time).set_exact_sequence(Sequence::ENABLE_RBF_NO_LOCKTIME);
+    builder.manually_selected_only().nlocktime(plan.lock_time);
     if has_change {
         builder
             .add_recipient(plan.change.to_owned(), over.to_bitcoin())
@@ -214,10 +223,9 @@ impl CoinSelectionAlgorithm for AmongForeign {
 }
 
 /// Rebuilds the PSBT of a transaction whose outputs were changed by hand: a bump keeps inputs and recipients.
-pub(super) fn rebuilt(issued: &Psbt, outputs: Vec<TxOut>, lock_time: LockTime) -> Result<Psbt, Error> {
+pub(super) fn rebuilt(issued: &Psbt, outputs: Vec<TxOut>) -> Result<Psbt, Error> {
     let mut transaction = issued.unsigned_tx.clone();
     transaction.output = outputs;
-    transaction.lock_time = lock_time;
     let mut psbt = Psbt::from_unsigned_tx(transaction).map_err(unexpected)?;
     psbt.inputs.clone_from(&issued.inputs);
     let known: Vec<(ScriptBuf, psbt::Output)> =

@@ -24,14 +24,22 @@ pub async fn wait_for_tip(flows: &Flows) -> Result<BlockRef, Error> {
     })?
 }
 
-async fn until_reached(flows: &Flows, wanted: BlockRef) -> Result<BlockRef, Error> {
+async fn until_reached(flows: &Flows, mut wanted: BlockRef) -> Result<BlockRef, Error> {
     loop {
         let moved = flows.inner.moved.notified();
         let mut conn = flows.store().read().await?;
-        let cursor = chain::cursor(&mut conn).await?;
+        let high_enough = chain::cursor(&mut conn).await?.filter(|at| at.height >= wanted.height);
+        // As high is not enough: it may be the block that a reorganisation has just replaced.
+        let other = match high_enough {
+            Some(_) => chain::block_at(&mut conn, wanted.height).await?.filter(|block| *block != wanted),
+            None => None,
+        };
         drop(conn);
-        if let Some(at) = cursor.filter(|at| at.height >= wanted.height) {
-            return Ok(at);
+        match (high_enough, other) {
+            (Some(at), None) => return Ok(at),
+            // Either the follower has yet to turn, or the block that was the tip is gone again.
+            (Some(_), Some(_)) => wanted = flows.chain().info().await?.tip,
+            (None, _) => {}
         }
         // Either is a reason to look again.
         let _woken_or_not = tokio::time::timeout(LOOK_AGAIN, moved).await;

@@ -66,11 +66,7 @@ impl<S: Needs> FromRequestParts<HttpState> for Wallet<S> {
 ///
 /// # Errors
 /// When the caller is unknown, may not do this, calls too often, or the headers name no wallet.
-pub async fn admit(
-    state: &HttpState,
-    headers: &HeaderMap,
-    scope: Scope,
-) -> Result<(Arc<WalletKeys>, WalletId), Problem> {
+pub async fn admit(state: &HttpState, headers: &HeaderMap, scope: Scope) -> Result<Named, Problem> {
     let caller = authenticate(state, headers, scope).await?;
     let (keys, id) = state.wallets.named(headers, state.flows.network())?;
     if let Some(caller) = &caller
@@ -140,14 +136,17 @@ fn presented(headers: &HeaderMap) -> Option<String> {
     (!secret.is_empty()).then_some(secret)
 }
 
+/// A wallet's keys, and the id that follows from them.
+pub type Named = (Arc<WalletKeys>, WalletId);
+
 /// Wallets by the headers that name them, parsed once.
 #[derive(Default)]
 pub struct Wallets {
-    known: Mutex<HashMap<[String; 3], (Arc<WalletKeys>, WalletId)>>,
+    known: Mutex<HashMap<[String; 3], Named>>,
 }
 
 impl Wallets {
-    fn named(&self, headers: &HeaderMap, network: Network) -> Result<(Arc<WalletKeys>, WalletId), Problem> {
+    fn named(&self, headers: &HeaderMap, network: Network) -> Result<Named, Problem> {
         let [van, col, fingerprint] = WALLET_HEADERS;
         let triple = [one(headers, van)?, one(headers, col)?, one(headers, fingerprint)?];
         if let Some((keys, id)) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&triple) {

@@ -36,7 +36,7 @@ pub struct Posted<T> {
     pub idempotency: Option<Idempotency>,
 }
 
-/// The same where no body at all means an empty one.
+/// The same where no body, or `null`, means an empty one.
 pub struct MaybePosted<T> {
     pub value: T,
     pub idempotency: Option<Idempotency>,
@@ -56,7 +56,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybePost
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (raw, idempotency) = read(request).await?;
-        let value = if raw.iter().all(u8::is_ascii_whitespace) { T::default() } else { parse_json(&raw)? };
+        let value = if matches!(raw.trim_ascii(), b"" | b"null") { T::default() } else { parse_json(&raw)? };
         Ok(Self { value, idempotency })
     }
 }
@@ -131,6 +131,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 /// # Errors
 /// Naming the field that is wrong.
 pub fn parse_json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Problem> {
+    // The parser does not look at texts that it skips.
+    if std::str::from_utf8(raw).is_err() {
+        return Err(Problem::new(Code::InvalidRequest, "the body is not UTF-8"));
+    }
     let first = raw.iter().find(|byte| !byte.is_ascii_whitespace());
     // A struct could also be read from an array, by position; that would be a second, undocumented form.
     if first != Some(&b'{') {
@@ -148,10 +152,15 @@ pub fn parse_json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Problem> {
 fn bad_json(path: Option<&str>, error: &serde_json::Error) -> Problem {
     let text = error.to_string();
     let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+    let path = path.filter(|path| *path != ".");
     if !error.is_data() {
-        return Problem::new(Code::InvalidRequest, shortened(&format!("the body is not valid JSON: {reason}")));
+        let detail = shortened(&format!("the body is not valid JSON: {reason}"));
+        return match path {
+            Some(path) => Problem::field(Code::InvalidRequest, path.to_owned(), detail),
+            None => Problem::new(Code::InvalidRequest, detail),
+        };
     }
-    let field = path.filter(|path| *path != ".").or_else(|| quoted(reason));
+    let field = path.or_else(|| quoted(reason));
     let Some(field) = field else { return Problem::new(Code::InvalidRequest, shortened(reason)) };
     let reason = if reason.starts_with("missing field") { "is missing" } else { reason };
     Problem::field(Code::InvalidRequest, field.to_owned(), shortened(&format!("{field}: {reason}")))
@@ -253,7 +262,7 @@ pub fn cursor(at: Timestamp, id: &str) -> String {
 /// # Errors
 /// When it is not one of ours.
 pub fn read_cursor<T: std::str::FromStr>(cursor: Option<&str>) -> Result<Option<(Timestamp, T)>, Problem> {
-    let Some(cursor) = cursor else { return Ok(None) };
+    let Some(cursor) = cursor.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
     let read = || {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let text = String::from_utf8(bytes).ok()?;
@@ -274,5 +283,4 @@ pub fn read_page(cursor: Option<&str>) -> Result<Option<PageAfter>, Problem> {
 }
 
 #[cfg(test)]
-#[path = "extract_tests.rs"]
 mod tests;

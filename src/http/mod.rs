@@ -54,14 +54,16 @@ impl HttpState {
 
 /// The whole API, the document and its pages.
 pub fn router(state: HttpState) -> Router {
-    let cors = cors(&state.cors_origins);
+    let origins = Arc::clone(&state.cors_origins);
     let (endpoints, _document) = api::endpoints().split_for_parts();
     let router = endpoints
         .merge(docs::pages())
         .fallback(async || Problem::new(Code::NotFound, "there is no such path; see /docs"))
         .method_not_allowed_fallback(async || Problem::plain(Code::MethodNotAllowed))
         .with_state(state);
-    router.layer(cors).layer(axum::middleware::from_fn(trace::layer))
+    // Without origins there is no such layer: it would answer every OPTIONS, that of an unknown path too.
+    let router = if origins.is_empty() { router } else { router.layer(cors(&origins)) };
+    router.layer(axum::middleware::from_fn(trace::layer))
 }
 
 /// Web pages may call from where the operator says, and read our headers.
@@ -96,5 +98,4 @@ fn cors(origins: &[String]) -> CorsLayer {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

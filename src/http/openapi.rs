@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use utoipa::openapi::example::{Example, ExampleBuilder};
-use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
@@ -103,7 +103,10 @@ fn complete(operation: &mut Operation, components: &Components) {
     let parameters = operation.parameters.get_or_insert_default();
     parameters.extend(wallet_headers());
     if takes_idempotency_key(&id) {
-        parameters.push(idempotency_header().into());
+        parameters.push(idempotency_header(&id).into());
+    }
+    if let Some(states) = states(&id) {
+        name_states(parameters, states);
     }
     // The empty one stands for a gateway on one's own machine, which believes the wallet headers.
     let no_scopes = || Vec::<String>::new();
@@ -114,12 +117,19 @@ fn complete(operation: &mut Operation, components: &Components) {
     ]);
     let has_body = operation.request_body.is_some();
     if let Some(RefOr::T(body)) = &mut operation.request_body {
+        if takes_no_body_too(&id) {
+            body.required = Some(Required::False);
+        }
         for content in body.content.values_mut() {
             copy_example(content, components);
         }
     }
     for response in operation.responses.responses.values_mut() {
         let RefOr::T(response) = response else { continue };
+        // A bare string or number is JSON, too: it stands in quotes where JSON wants them.
+        if let Some(bare) = response.content.swap_remove("text/plain") {
+            response.content.insert(JSON.to_owned(), bare);
+        }
         for content in response.content.values_mut() {
             copy_example(content, components);
         }
@@ -132,6 +142,10 @@ fn complete(operation: &mut Operation, components: &Components) {
         }
     }
     add_problems(operation, &id, has_body);
+}
+
+fn takes_no_body_too(id: &str) -> bool {
+    matches!(id, "onchainReceiveNew" | "receive") || is_not_yet(id)
 }
 
 fn is_not_yet(id: &str) -> bool {
@@ -150,7 +164,7 @@ fn takes_idempotency_key(id: &str) -> bool {
     )
 }
 
-fn wallet_headers() -> impl Iterator<Item = RefOr<utoipa::openapi::path::Parameter>> {
+fn wallet_headers() -> impl Iterator<Item = RefOr<Parameter>> {
     let about = [
         "The account xpub of the wallet's bitcoin keychain, depth 3",
         "The account xpub of the wallet's asset keychain, depth 3",
@@ -170,7 +184,28 @@ fn wallet_headers() -> impl Iterator<Item = RefOr<utoipa::openapi::path::Paramet
     })
 }
 
-fn idempotency_header() -> utoipa::openapi::path::Parameter {
+/// What a list can be narrowed to.
+fn states(id: &str) -> Option<&'static [&'static str]> {
+    match id {
+        "deposits" => Some(&api::deposits::STATES),
+        "listPayments" => Some(&not_yet::PAYMENT_STATES),
+        "onchainSendList" => Some(&api::send_view::SEND_STATES),
+        _ => None,
+    }
+}
+
+fn name_states(parameters: &mut [RefOr<Parameter>], states: &[&str]) {
+    for parameter in parameters {
+        let RefOr::T(parameter) = parameter else { continue };
+        if parameter.name != "state" {
+            continue;
+        }
+        let state = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states.iter().copied()));
+        parameter.schema = Some(Schema::from(state.build()).into());
+    }
+}
+
+fn idempotency_header(id: &str) -> Parameter {
     ParameterBuilder::new()
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
@@ -178,8 +213,16 @@ fn idempotency_header() -> utoipa::openapi::path::Parameter {
         .description(Some(
             "1 to 255 printable ASCII characters. The same key with the same body is the same request, for ever",
         ))
-        .schema(Some(ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255)).build()))
-        .example(Some(json!("order-1842")))
+        .schema(Some(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .min_length(Some(1))
+                .max_length(Some(255))
+                .pattern(Some("^[ -~]+$"))
+                .build(),
+        ))
+        // A key is for one call: were it the same everywhere, whoever tries the examples one by one would be refused.
+        .example(Some(json!(format!("{id}-1842"))))
         .build()
 }
 
@@ -283,5 +326,4 @@ fn problem_example(code: Code) -> RefOr<Example> {
 }
 
 #[cfg(test)]
-#[path = "openapi_tests.rs"]
 mod tests;

@@ -240,7 +240,6 @@ impl Problem {
         let headers = inner.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after.or(entry.retry_after) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

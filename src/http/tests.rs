@@ -21,6 +21,7 @@ const COL: &str =
 struct Api {
     router: Router,
     flows: Flows,
+    chain: Arc<crate::chain::fake::FakeChain>,
     _folder: tempfile::TempDir,
 }
 
@@ -38,9 +39,9 @@ async fn api(config: Config) -> Api {
     let store = crate::store::Store::open(&store, clock).await.unwrap();
     let chain = Arc::new(crate::chain::fake::FakeChain::new());
     let policy = Policy { lookahead: 5, ..Policy::default() };
-    let flows = Flows::new(store, chain, Network::Regtest, policy);
+    let flows = Flows::new(store, chain.clone(), Network::Regtest, policy);
     let router = router(HttpState::new(flows.clone(), &config));
-    Api { router, flows, _folder: folder }
+    Api { router, flows, chain, _folder: folder }
 }
 
 impl Api {
@@ -287,4 +288,94 @@ async fn the_document_and_its_pages_are_served() {
     }
     assert_eq!(api.ask(plain("/docs/scalar.js")).await.headers["content-encoding"], "gzip");
     assert!(api.ask(plain("/docs")).await.headers.contains_key("content-security-policy"));
+}
+
+impl Api {
+    /// A confirmed coin for the wallet, seen by the follower.
+    async fn fund(&self, sat: u64) {
+        let address = self.post("/wallet/address", "").await.body;
+        let address: bitcoin::Address<_> = address.as_str().unwrap().parse().unwrap();
+        self.follow().await;
+        let script = address.assume_checked().script_pubkey();
+        self.chain.fund_confirmed(&script, crate::money::Sat::new(sat).unwrap()).unwrap();
+        self.follow().await;
+    }
+
+    async fn follow(&self) {
+        use crate::flows::follow::{Progress, step};
+        use crate::store::owners::{Acquire, Role};
+        self.flows.store().clock().advance(std::time::Duration::from_secs(600));
+        let acquire = Acquire { role: Role::Chain, holder: crate::ids::RequestId::fresh().to_string() };
+        let owner = self.flows.store().write(acquire).await.unwrap().unwrap();
+        while step(&self.flows, &owner).await.unwrap() == Progress::Moved {}
+    }
+}
+
+#[tokio::test]
+async fn a_send_begins_once_per_key_and_is_read_back() {
+    let api = Api::registered(Config::default()).await;
+    api.fund(100_000).await;
+    let to = "bcrt1qs758ursh4q9z627kt3pp5yysm78ddny6txaqgw";
+    let body = format!(r#"{{"address_or_rgbinvoice":"{to}","amount_sats":50000,"fee_rate":5,"reference":"r1"}}"#);
+    let ask = async |accept: &'static str| {
+        let mut request = wallet("POST", "/lightning/onchain-send-begin", Body::from(body.clone()));
+        request.headers_mut().insert("idempotency-key", "k".parse().unwrap());
+        request.headers_mut().insert("accept", accept.parse().unwrap());
+        api.ask(request).await
+    };
+    let bare = ask("application/json").await;
+    assert_eq!(bare.status, 200, "{}", bare.body);
+    let psbt = bare.body.as_str().unwrap().to_owned();
+    let object = ask("application/json; profile=object").await;
+    assert_eq!(object.body["psbt"], psbt.as_str(), "the same key is the same request");
+    assert_eq!(object.body["request_id"].as_str(), bare.headers["sluice-request-id"].to_str().ok());
+    assert_eq!(bare.headers["sluice-source"], "onchain");
+    assert_eq!(object.body["fee_sats"].to_string(), bare.headers["sluice-fee-sats"].to_str().unwrap());
+
+    let id = object.body["request_id"].as_str().unwrap();
+    let send = api.get(&format!("/onchain-send/{id}")).await.body;
+    assert_eq!((&send["status"], &send["amount_sats_sent"]), (&json!("REQUESTED"), &Value::Null));
+    assert_eq!(send, api.get(&format!("/lightning/onchain-send/{id}")).await.body);
+    assert_eq!(send, api.get("/onchain-send?reference=r1").await.body["sends"][0]);
+    assert_eq!(send, api.get(&format!("/requests/{id}")).await.body["send"]);
+    assert_eq!(api.post("/wallet/listunspents", "").await.body[0]["utxo"]["leased_by"], id);
+    let second = api.post("/lightning/onchain-send-begin", &body).await;
+    assert_eq!(code(&second), (409, "coins_leased"));
+    assert!(second.headers.contains_key("retry-after"));
+
+    let end = |psbt: &str| json!({ "signed_psbt": psbt }).to_string();
+    assert_eq!(code(&api.post("/lightning/onchain-send-end", &end(&psbt)).await), (400, "psbt_not_signed"));
+    assert_eq!(code(&api.post("/wallet/sendbtcend", &end(&psbt)).await), (404, "psbt_unknown"), "another door");
+    assert_eq!(code(&api.post("/lightning/onchain-send-end", &end("nonsense")).await), (400, "invalid_psbt"));
+    let bump = api.post(&format!("/onchain-send/{id}/bump-begin"), r#"{"fee_rate":9}"#).await;
+    assert_eq!(code(&bump), (409, "not_broadcast"));
+}
+
+#[tokio::test]
+async fn a_deposit_its_coin_and_its_transaction_are_shown() {
+    let api = Api::registered(Config::default()).await;
+    api.fund(70_000).await;
+    let deposits = api.get("/deposits").await.body;
+    assert_eq!(
+        (&deposits["deposits"][0]["amount_sats"], &deposits["deposits"][0]["state"]),
+        (&json!(70_000), &json!("confirmed"))
+    );
+    let listed = api.post("/wallet/listtransactions?limit=1", "").await;
+    assert_eq!((&listed.body[0]["received"], &listed.body[0]["fee"]), (&json!(70_000), &json!(0)));
+    let message = api.post("/wallet/sync", "").await.body["message"].as_str().unwrap().to_owned();
+    assert!(message.contains(&api.chain.tip().hash.to_string()), "{message}");
+    assert_eq!(api.post("/wallet/refresh", "").await.body, json!({}));
+    let balance = api.post("/wallet/btcbalance", "").await.body;
+    assert_eq!(balance["vanilla"]["spendable"], 70_000);
+    let mut amounts = Vec::new();
+    let mut path = "/wallet/listunspents?limit=1".to_owned();
+    api.fund(30_000).await;
+    loop {
+        let page = api.post(&path, "").await;
+        amounts.extend(page.body.as_array().unwrap().iter().map(|coin| coin["utxo"]["btc_amount"].as_u64().unwrap()));
+        let Some(next) = page.headers.get("sluice-next-cursor") else { break };
+        path = format!("/wallet/listunspents?limit=1&cursor={}", next.to_str().unwrap());
+    }
+    amounts.sort_unstable();
+    assert_eq!(amounts, [30_000, 70_000]);
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
@@ -48,6 +48,8 @@ pub async fn layer(request: Request, next: Next) -> Response {
         Some(problem) => problem.render(response, trace.as_str(), &path),
         None => response,
     };
+    // What a wallet has is nobody's to keep, least of all a proxy's.
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Ok(value) = HeaderValue::from_str(trace.as_str()) {
         response.headers_mut().insert(TRACE_HEADER, value);
     }

@@ -6,14 +6,8 @@ use async_trait::async_trait;
 use bitcoin::{Block, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
 use super::PortError;
+pub use crate::domain::BlockRef;
 use crate::money::{FeeRate, Sat};
-
-/// A block by its place and its hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BlockRef {
-    pub height: u32,
-    pub hash: BlockHash,
-}
 
 /// What a backend says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

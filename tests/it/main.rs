@@ -1,7 +1,9 @@
 //! The one integration binary: stories and suites that need more than one room.
 
+mod api;
 mod conformance;
 mod crash;
 mod flows;
 mod harness;
+mod openapi;
 mod outage;

@@ -121,7 +121,9 @@ impl Demo {
         let status = answer.status();
         let text = answer.text().await.map_err(|e| failed(e.to_string()))?;
         if !status.is_success() {
-            return Err(failed(format!("{status} {text}")));
+            let problem: Value = serde_json::from_str(&text).unwrap_or_default();
+            let detail = problem.get("detail").and_then(Value::as_str).unwrap_or(&text);
+            return Err(failed(format!("{status}: {detail}")));
         }
         serde_json::from_str(&text).map_err(|e| failed(e.to_string()))
     }
@@ -152,7 +154,7 @@ fn parse_headers(json: &str) -> Result<HeaderMap, Failure> {
     let all: Map<String, Value> = serde_json::from_str(json).map_err(|error| bad(error.to_string()))?;
     let mut headers = HeaderMap::new();
     for (name, value) in &all {
-        let name = HeaderName::try_from(name.as_str()).map_err(|error| bad(error.to_string()))?;
+        let name = HeaderName::try_from(name.replace('_', "-")).map_err(|error| bad(error.to_string()))?;
         let value =
             HeaderValue::from_str(value.as_str().unwrap_or_default()).map_err(|error| bad(error.to_string()))?;
         headers.insert(name, value);
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_signers_json_becomes_headers() {
-        let headers = parse_headers(r#"{"xpub-van":"a","master-fingerprint":"b"}"#).unwrap();
+        let headers = parse_headers(r#"{"xpub_van":"a","master_fingerprint":"b"}"#).unwrap();
         assert_eq!(headers.get("xpub-van").unwrap(), "a");
         assert!(parse_headers("[]").is_err());
         assert!(parse_headers("{\"a b\":\"c\"}").is_err());

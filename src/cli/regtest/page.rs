@@ -1,7 +1,7 @@
 //! What is printed when everything runs: calls to copy and paste, in the order in which they make sense.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::demo::Demo;
 
@@ -17,7 +17,7 @@ pub(super) struct Facts<'a> {
 impl Facts<'_> {
     pub(super) fn page(&self) -> String {
         let Demo { gateway, signer, wallet_file, headers_file, folder, .. } = self.demo;
-        let (signer, wallet, headers) = (quoted(signer), quoted(wallet_file), quoted(headers_file));
+        let (signer, wallet, headers) = (quoted(&from_here(signer)), quoted(wallet_file), quoted(headers_file));
         let file = |name: &str| quoted(&folder.join(name));
         let (begin, end, send) = (file("begin.json"), file("end.json"), file("send.json"));
         let (operator, pay_to, balance) = (self.operator, &self.pay_to, self.balance);
@@ -60,6 +60,13 @@ Try it: paste these into another terminal, in the folder where this one was star
     }
 }
 
+/// A short path where the program is below the folder that we were started in.
+fn from_here(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().ok();
+    let below = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
+    below.unwrap_or_else(|| path.to_owned())
+}
+
 /// For a shell: as it is where that is safe, in quotes elsewhere.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
@@ -70,6 +77,13 @@ fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_below_is_named_from_here() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(from_here(&here.join("target").join("a")), Path::new("target/a"));
+        assert_eq!(from_here(Path::new("/usr/bin/a")), Path::new("/usr/bin/a"));
+    }
 
     #[test]
     fn a_path_is_pasted_safely() {

@@ -28,7 +28,7 @@ use crate::flows::Code;
 use crate::flows::values::{Filter, PageAfter, Request};
 
 /// The longest word of a caller's own that is kept with a request.
-const OWN_WORD_MAX: usize = 200;
+const OWN_WORD_MAX: usize = crate::flows::send::REFERENCE_MAX;
 
 /// Every endpoint with its part of the document.
 #[must_use]
@@ -90,6 +90,8 @@ struct List {
 impl List {
     fn read(params: wire::ListParams, states: &[&str]) -> Result<Self, Problem> {
         let wire::ListParams { limit: asked, cursor, state, reference, since, until } = params;
+        // `state=` is what a form sends for "any".
+        let (state, reference) = (given(state), given(reference));
         if let Some(state) = &state
             && !states.contains(&state.as_str())
         {
@@ -103,6 +105,10 @@ impl List {
             limit: limit(asked, PAGE_USUAL)?,
         })
     }
+}
+
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
 }
 
 /// A caller's own word for a request.
@@ -141,7 +147,7 @@ mod tests {
     #[test]
     fn a_callers_own_word_is_short_text() {
         assert_eq!(reference(Some("order 7 ✓".to_owned())), Ok(Some("order 7 ✓".to_owned())));
-        for wrong in ["", "a\nb", "a\0b", &"x".repeat(201)] {
+        for wrong in ["", "a\nb", "a\0b", &"x".repeat(257)] {
             assert_eq!(reference(Some(wrong.to_owned())).unwrap_err().field.as_deref(), Some("reference"));
         }
     }

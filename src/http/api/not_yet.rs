@@ -8,19 +8,19 @@ use axum::routing::{MethodFilter, on};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder};
+use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ObjectBuilder, SchemaType};
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{ContentBuilder, Required, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::examples;
 use super::wire::{LightningAsset, ListParams};
+use super::{List, examples};
 use crate::flows::Code;
 use crate::flows::keys::Scope;
 use crate::http::HttpState;
 use crate::http::auth::{self, ToRead, Wallet};
-use crate::http::extract::{AnyId, PAGE_USUAL, Params, limit};
+use crate::http::extract::{AnyId, Params};
 use crate::http::problem::{Problem, entry};
 
 /// How the operations are marked in the document.
@@ -295,6 +295,7 @@ impl NotYet {
             .summary(Some(self.summary))
             .description(Some(description))
             .tag(TAG)
+            .parameters(self.id_parameter().map(|id| [id]))
             .response("200", answer);
         if self.request.is_empty() {
             return builder.build();
@@ -303,6 +304,20 @@ impl NotYet {
         let request =
             RequestBodyBuilder::new().content("application/json", body).required(Some(Required::False)).build();
         builder.request_body(Some(request)).build()
+    }
+
+    fn id_parameter(&self) -> Option<Parameter> {
+        let name = self.path.split(['{', '}']).nth(1)?;
+        let text = ObjectBuilder::new().schema_type(Type::String).build();
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some("The id that its begin will answer"))
+            .schema(Some(text))
+            .example(Some(Value::from(examples::ID)))
+            .build();
+        Some(parameter)
     }
 }
 
@@ -362,6 +377,9 @@ pub async fn send_request(_wallet: Wallet<ToRead>, _id: AnyId) -> Json<Option<Li
     Json(None)
 }
 
+/// What the list of payments can be narrowed to.
+pub const PAYMENT_STATES: [&str; 3] = ["Pending", "Succeeded", "Failed"];
+
 /// A payment in a list.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
@@ -403,7 +421,7 @@ pub async fn list_payments(
     _wallet: Wallet<ToRead>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<ListLightningPaymentsResponse>, Problem> {
-    limit(params.limit, PAGE_USUAL)?;
+    List::read(params, &PAYMENT_STATES)?;
     Ok(Json(ListLightningPaymentsResponse { payments: Vec::new(), next_cursor: None }))
 }
 

@@ -24,6 +24,7 @@ use crate::money::Sat;
 /// Whose money a send moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(example = json!("onchain"))]
 pub enum Source {
     /// The client's own coins.
     Onchain,
@@ -40,7 +41,7 @@ pub enum Source {
 pub struct OnchainSendRequestModel {
     pub address_or_rgbinvoice: String,
     /// Satoshis; needed for bitcoin.
-    #[schema(value_type = Option<u64>, minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 2_100_000_000_000_000_u64)]
     pub amount_sats: Option<Sat>,
     /// Whole satoshis per virtual byte.
     #[schema(minimum = 1)]
@@ -51,8 +52,10 @@ pub struct OnchainSendRequestModel {
     pub deduct_fee_from_amount: Option<bool>,
     pub source: Option<Source>,
     /// How long the signature is waited for, 60 s to 7 days; 600 unless given.
+    #[schema(minimum = 60, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
     /// The caller's own word for it; lists can be narrowed to it.
+    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub reference: Option<String>,
 }
 
@@ -208,6 +211,7 @@ pub struct BumpRequestModel {
     /// Pay everything back to the wallet instead.
     pub cancel: Option<bool>,
     /// How long the signature is waited for, 60 s to 7 days; 600 unless given.
+    #[schema(minimum = 60, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
 }
 

@@ -82,17 +82,20 @@ pub struct PayBeginRequestModel {
     /// A bitcoin address or a `bitcoin:` URI.
     pub address_or_invoice: String,
     /// Needed unless the URI has an amount; both must agree.
-    #[schema(value_type = Option<u64>, minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 2_100_000_000_000_000_u64)]
     pub amount_sats: Option<Sat>,
     /// This gateway has no RGB engine.
     pub asset: Option<LightningAsset>,
     /// Whole satoshis per virtual byte; 5 unless given.
+    #[schema(minimum = 1)]
     pub fee_rate: Option<u32>,
     /// How deep coins from others must be; 3 unless given. Change of one's own needs none.
     pub min_confirmations: Option<u32>,
     /// How long the signature is waited for, 60 s to 7 days; 600 unless given.
+    #[schema(minimum = 60, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
     /// The caller's own word for it.
+    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub reference: Option<String>,
 }
 

@@ -230,5 +230,4 @@ impl From<&Send> for GetOnchainSendResponse {
 }
 
 #[cfg(test)]
-#[path = "send_view_tests.rs"]
 mod tests;

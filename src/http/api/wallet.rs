@@ -208,15 +208,18 @@ fn page_answer(next: Option<String>, body: impl IntoResponse) -> Response {
 pub struct SendBtcBeginRequestModel {
     pub address: String,
     /// Satoshis that the address gets.
-    #[schema(value_type = u64, minimum = 1)]
+    #[schema(value_type = u64, minimum = 1, maximum = 2_100_000_000_000_000_u64)]
     pub amount: Sat,
     /// Whole satoshis per virtual byte; 3 unless given.
+    #[schema(minimum = 1)]
     pub fee_rate: Option<u32>,
     /// Accepted for older clients. The chain is followed all the time, so nothing depends on it.
     pub skip_sync: Option<bool>,
     /// How long the signature is waited for, 60 s to 7 days; 600 unless given.
+    #[schema(minimum = 60, maximum = 604_800)]
     pub expires_in_seconds: Option<u64>,
     /// The caller's own word for it.
+    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub reference: Option<String>,
 }
 

@@ -1,6 +1,10 @@
 //! Shapes that several groups of endpoints share.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::flows::balance::{self, Balances};
@@ -83,12 +87,37 @@ impl BtcBalanceResponse {
 }
 
 /// An amount of an RGB asset.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(example = json!({ "asset_id": "rgb:2dkSTbr-jFhznbPmo-TQafzswCN-av4gTsJjX-ttx6CNou5-M98k8Zd", "amount": 10 }))]
 pub struct LightningAsset {
     pub asset_id: String,
     /// Base units.
     pub amount: u64,
+}
+
+/// Only from an object: a derived reading would take an array, too, by position, which no document says.
+impl<'de> Deserialize<'de> for LightningAsset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            asset_id: String,
+            amount: u64,
+        }
+        struct FromObject;
+        impl<'de> Visitor<'de> for FromObject {
+            type Value = LightningAsset;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<LightningAsset, A::Error> {
+                let Fields { asset_id, amount } = Fields::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(LightningAsset { asset_id, amount })
+            }
+        }
+        deserializer.deserialize_map(FromObject)
+    }
 }
 
 /// The signed form of what a begin handed out. Nothing else is needed to find the request: the PSBT names it.
@@ -152,6 +181,7 @@ impl From<&WalletTx> for Transaction {
 #[into_params(parameter_in = Query)]
 pub struct ListParams {
     /// How many to answer, 1 to 500; 50 unless given.
+    #[param(minimum = 1, maximum = 500)]
     pub limit: Option<u32>,
     /// The `next_cursor` of the page before.
     pub cursor: Option<String>,
@@ -170,6 +200,7 @@ pub struct ListParams {
 #[into_params(parameter_in = Query)]
 pub struct PageParams {
     /// How many to answer, 1 to 500.
+    #[param(minimum = 1, maximum = 500)]
     pub limit: Option<u32>,
     /// Where the page before ended.
     pub cursor: Option<String>,

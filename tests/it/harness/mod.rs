@@ -3,6 +3,9 @@
 
 pub mod bitcoind;
 pub mod canned;
+pub mod client;
+pub mod document;
+pub mod gateway;
 pub mod postgres;
 pub mod process;
 pub mod rig;

@@ -21,8 +21,7 @@ fn amounts_are_integers_and_nothing_else() {
     {
         let problem = refused(&format!(r#"{{"amount_sats": {wrong}}}"#));
         assert_eq!(problem.code, Code::InvalidRequest, "{wrong}");
-        let syntax = wrong == "1e400";
-        assert_eq!(problem.field.as_deref(), (!syntax).then_some("amount_sats"), "{wrong}: {}", problem.detail);
+        assert_eq!(problem.field.as_deref(), Some("amount_sats"), "{wrong}: {}", problem.detail);
     }
     assert_eq!(refused(r#"{"amount_sats": 1, "fee_rate": 4294967296}"#).field.as_deref(), Some("fee_rate"));
 }
@@ -38,6 +37,8 @@ fn a_body_is_one_json_object() {
     for wrong in ["", "[1, 2]", "\"x\"", "{", "{\"amount_sats\": 1} {}", "\u{feff}{}"] {
         assert_eq!(refused(wrong).code, Code::InvalidRequest, "{wrong}");
     }
+    let not_text = parse_json::<Sample>(b"{\"amount_sats\": 1, \"unknown\": \"\xff\"}").unwrap_err();
+    assert_eq!(not_text.code, Code::InvalidRequest);
     let deep = format!("{{\"x\": {}", "[".repeat(100_000));
     assert_eq!(refused(&deep).code, Code::InvalidRequest);
 }
@@ -111,7 +112,8 @@ fn a_cursor_is_read_back_and_a_forged_one_is_refused() {
     let at = Timestamp::from_millis(-5);
     let word = cursor(at, &id.to_string());
     assert_eq!(read_page(Some(&word)), Ok(Some(PageAfter { created_at: at, id })));
-    for forged in ["", "!!", "MTIz", "LTUuLi4v"] {
+    assert_eq!(read_page(Some("")), Ok(None));
+    for forged in ["!!", "MTIz", "LTUuLi4v"] {
         assert_eq!(read_page(Some(forged)).unwrap_err().field.as_deref(), Some("cursor"), "{forged}");
     }
 }

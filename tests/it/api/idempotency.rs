@@ -1,0 +1,80 @@
+//! A key makes one request, for ever, whoever asks at the same time.
+
+use serde_json::json;
+
+use super::{Scene, on_both, send_of};
+use crate::harness::client::Call;
+
+on_both!(one_key_is_one_send, one_key_is_one_address, a_race_for_a_key_has_one_winner_and_one_answer);
+
+async fn one_key_is_one_send(scene: &Scene) {
+    let owner = scene.funded(1, &[100_000, 90_000]).await;
+    let to = scene.stranger().await;
+    let begin = |sat| Call::post("/lightning/onchain-send-begin", &send_of(&to, sat)).idempotent("payout-7");
+    let first = owner.call(begin(30_000)).await;
+    let psbt = first.ok();
+    let again = owner.call(begin(30_000)).await;
+    assert_eq!(again.text, first.text, "byte for byte");
+    for name in ["sluice-request-id", "sluice-expires-at", "sluice-fee-sats"] {
+        assert_eq!(again.header(name), first.header(name), "{name}");
+    }
+    owner.call(begin(30_001)).await.refused(422, "idempotency_mismatch");
+    let other_door = json!({ "address": to, "amount": 30_000, "fee_rate": 2 });
+    owner
+        .call(Call::post("/wallet/sendbtcbegin", &other_door).idempotent("payout-7"))
+        .await
+        .refused(422, "idempotency_mismatch");
+    owner.post("/lightning/onchain-send-end", json!({ "signed_psbt": owner.sign(&psbt) })).await.ok();
+    assert_eq!(owner.call(begin(30_000)).await.text, first.text, "also when it is done");
+    scene.mine(1).await;
+    assert_eq!(owner.call(begin(30_000)).await.text, first.text);
+    let sends = owner.get("/onchain-send").await.ok();
+    assert_eq!(sends["sends"].as_array().map(Vec::len), Some(1));
+
+    let stranger = scene.funded(2, &[100_000]).await;
+    let foreign = stranger.call(begin(30_000)).await;
+    assert_ne!(foreign.header("sluice-request-id"), first.header("sluice-request-id"), "a key belongs to its wallet");
+    for bad in ["", &"x".repeat(256), "é"] {
+        let refused =
+            owner.call(begin(30_000).header("idempotency-key", "second")).await.refused(400, "invalid_request");
+        assert_eq!(refused["field"], "Idempotency-Key");
+        let call = Call::post("/lightning/onchain-send-begin", &send_of(&to, 30_000)).header("idempotency-key", bad);
+        assert_eq!(owner.call(call).await.refused(400, "invalid_request")["field"], "Idempotency-Key", "{bad}");
+    }
+}
+
+async fn one_key_is_one_address(scene: &Scene) {
+    let owner = scene.gateway.registered(1).await;
+    let new =
+        |label: &str| Call::post("/lightning/onchain-receive", &json!({ "label": label })).idempotent("customer-1");
+    let first = owner.call(new("a")).await.ok();
+    assert_eq!(owner.call(new("a")).await.ok(), first);
+    owner.call(new("b")).await.refused(422, "idempotency_mismatch");
+    scene.pay(&first["btc_address"], 50_000).await;
+    scene.mine(1).await;
+    assert_eq!(owner.call(new("a")).await.ok()["btc_address"], first["btc_address"], "also when it was paid to");
+    let receive = || Call::post_empty("/lightning/receive").idempotent("customer-2");
+    let made = owner.call(receive()).await.ok();
+    assert_eq!(owner.call(receive()).await.ok(), made);
+    assert_ne!(made["btc_address"], first["btc_address"]);
+}
+
+async fn a_race_for_a_key_has_one_winner_and_one_answer(scene: &Scene) {
+    let owner = scene.funded(1, &[50_000, 60_000, 70_000, 80_000]).await;
+    let to = scene.stranger().await;
+    let racer = async |sat: u64| {
+        owner.call(Call::post("/lightning/onchain-send-begin", &send_of(&to, sat)).idempotent("raced")).await
+    };
+    let answers = futures::future::join_all((0..12).map(|_| racer(20_000))).await;
+    let first = answers[0].ok();
+    assert!(answers.iter().all(|answer| answer.ok() == first), "every racer gets the same PSBT");
+    let (a, b) = tokio::join!(
+        owner.call(Call::post("/lightning/onchain-send-begin", &send_of(&to, 21_000)).idempotent("split")),
+        owner.call(Call::post("/lightning/onchain-send-begin", &send_of(&to, 22_000)).idempotent("split")),
+    );
+    let mut statuses = [a.status, b.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 422], "{a} / {b}");
+    let sends = owner.get("/onchain-send?state=awaiting_signature").await.ok();
+    assert_eq!(sends["sends"].as_array().map(Vec::len), Some(2));
+}
