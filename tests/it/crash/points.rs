@@ -255,6 +255,43 @@ async fn goes_out_by_itself(database: Database) {
     }
 }
 
+/// A bump that was accepted takes the change of the version before away, also while nobody has told the network yet.
+#[tokio::test]
+async fn nobody_builds_on_the_change_that_an_accepted_bump_replaces() {
+    let Some(node) = Bitcoind::start().await else { return };
+    let site = Site::at(None, &node);
+    let client = Client::number(1);
+    let gateway = Gateway::start(&site).await;
+    super::fund(&gateway, &node, &client, 1, DEPOSIT).await;
+    let begun = gateway.answer(&begin(&client, "first", SENT)).await;
+    let id = begun.request_id.clone().expect("a request id");
+    gateway.answer(&end(&client, begun.body.as_str().expect("a PSBT"))).await.ok();
+    let bump =
+        |rate: u32| Call::post(format!("/onchain-send/{id}/bump-begin"), &client).json(json!({ "fee_rate": rate }));
+    let bumps = [gateway.answer(&bump(10)).await.ok(), gateway.answer(&bump(20)).await.ok()];
+    node.stop().await;
+    let ending = |psbt: &Value| {
+        Call::post(format!("/onchain-send/{id}/bump-end"), &client)
+            .json(json!({ "signed_psbt": client.sign(psbt.as_str().expect("a PSBT")) }))
+    };
+    gateway.answer(&ending(&bumps[0])).await.ok();
+    let refused = gateway.answer(&begin(&client, "second", SENT)).await;
+    assert_eq!(refused.text("error"), "coins_leased", "{refused:?}");
+    node.launch().await;
+    node.mine_empty(1).await;
+    let third = begin(&client, "third", SENT);
+    let begun = gateway.until("the change of the bump is there", &third, Answer::is_ok).await;
+    gateway.answer(&end(&client, begun.body.as_str().expect("a PSBT"))).await.ok();
+    let late = gateway.answer(&ending(&bumps[1])).await;
+    assert_eq!(late.text("error"), "change_spent", "{late:?}");
+    node.mine(1).await;
+    let send = Call::get(format!("/onchain-send/{id}"), &client);
+    gateway.until("the bump is confirmed", &send, |answer| answer.body["status"] == "CONFIRMED").await;
+    gateway.wait_synced(&node).await;
+    gateway.kill();
+    assert_eq!(site.audit().await, 0);
+}
+
 #[tokio::test]
 async fn a_signed_send_goes_out_at_the_next_start_sqlite() {
     goes_out_by_itself(Database::Sqlite).await;

@@ -67,6 +67,8 @@ struct Field {
     node: Bitcoind,
     gateway: Gateway,
     over: AtomicBool,
+    /// What the node's own wallet has paid, in order.
+    paid: Mutex<Vec<String>>,
     begins: AtomicU32,
     ends: AtomicU32,
     bumps: AtomicU32,
@@ -87,6 +89,7 @@ impl Field {
             node,
             gateway,
             over: AtomicBool::new(false),
+            paid: Mutex::default(),
             begins: count(),
             ends: count(),
             bumps: count(),
@@ -168,8 +171,21 @@ impl Field {
                 // To somebody else than before: the same block again would be the one that was just refused.
                 self.node.mine_to(depth + 1, &nobody(self.reorgs.load(Ordering::SeqCst))).await;
                 self.reorgs.fetch_add(1, Ordering::SeqCst);
+                self.pay_again().await;
             } else {
                 self.node.mine_to(1, &stranger()).await;
+            }
+        }
+    }
+
+    /// A node that takes blocks back drops long chains of transactions. Those that pay deposits are the test's own, not the gateway's.
+    async fn pay_again(&self) {
+        let all = self.paid.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for txid in &all[all.len().saturating_sub(200)..] {
+            let known = self.node.rpc("gettransaction", json!([txid])).await;
+            if known["confirmations"] == 0 {
+                // Refused when it is in the mempool already.
+                let _ = self.node.try_rpc("sendrawtransaction", json!([known["hex"]])).await;
             }
         }
     }
@@ -199,6 +215,7 @@ impl Field {
     async fn settle(&self, people: &[Person]) {
         let deadline = Instant::now() + DEADLINE * 2;
         loop {
+            self.pay_again().await;
             self.node.mine_to(1, &stranger()).await;
             self.gateway.wait_synced(&self.node).await;
             let mut waiting = Vec::new();
@@ -213,8 +230,35 @@ impl Field {
             if waiting.is_empty() && self.node.rpc("getrawmempool", json!([])).await == json!([]) {
                 return;
             }
-            assert!(Instant::now() < deadline, "these do not end: {waiting:?}\n{}", self.gateway.log());
+            if Instant::now() > deadline {
+                let why = self.why_stuck(&waiting, people).await;
+                panic!("{} sends do not end, because {why}\n{}", waiting.len(), self.gateway.log());
+            }
         }
+    }
+
+    /// Which coins of the first one are not there, and what the node and the gateway know of their transactions.
+    async fn why_stuck(&self, waiting: &[Value], people: &[Person]) -> String {
+        let Some(stuck) = waiting.first() else { return "the mempool is not empty".to_owned() };
+        let begun = people.iter().flat_map(|person| person.begun.iter().map(move |(_, psbt)| (person, psbt)));
+        let mut why = format!("{stuck}");
+        for (person, psbt) in begun {
+            let psbt: bitcoin::Psbt = psbt.as_str().and_then(|psbt| psbt.parse().ok()).expect("a PSBT");
+            if psbt.unsigned_tx.compute_txid().to_string() != stuck["txid"] {
+                continue;
+            }
+            let sends = self.all(&person.client, "/onchain-send", "sends").await;
+            for input in &psbt.unsigned_tx.input {
+                let (txid, vout) = (input.previous_output.txid.to_string(), input.previous_output.vout);
+                let out = self.node.rpc("gettxout", json!([txid, vout])).await;
+                let known =
+                    self.node.try_rpc("gettransaction", json!([txid])).await.map(|tx| tx["confirmations"].clone());
+                let made_by = sends.iter().find(|send| send["versions"].to_string().contains(&txid));
+                why +=
+                    &format!("\ninput {txid}:{vout}: unspent {out}, paid by the node {known:?}, made by {made_by:?}");
+            }
+        }
+        why
     }
 
     /// Every page of a list.
@@ -365,6 +409,7 @@ impl Person {
         // The node's own wallet runs out of coins that it may spend, until the next block.
         if let Ok(txid) = field.node.try_rpc("sendtoaddress", json!([address, bitcoin])).await {
             self.funded.push((text(&txid), sats));
+            field.paid.lock().unwrap_or_else(PoisonError::into_inner).push(text(&txid));
         }
     }
 
