@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use bitcoin::Transaction;
 use sluice::flows::follow::{self, Progress};
 use sluice::money::Sat;
 
@@ -33,7 +32,6 @@ pub async fn measure(table: &mut Table) {
 
 async fn one_block(fixture: &Fixture, wallets: u32, run: usize) -> f64 {
     let run = u32::try_from(run).expect("few runs");
-    let mut block: Vec<Transaction> = Vec::new();
     for number in 0..TRANSACTIONS {
         let target = if number % (TRANSACTIONS / OURS) == 0 {
             script(number % wallets, (number / wallets + run * 10) % SCRIPTS)
@@ -44,7 +42,6 @@ async fn one_block(fixture: &Fixture, wallets: u32, run: usize) -> f64 {
         let outputs = [(target, sat), (script(u32::MAX - number, run + 1_000), sat)];
         fixture.chain.pay_many(&outputs).expect("the fake pays");
     }
-    block.clear();
     fixture.chain.mine(1);
     let start = Instant::now();
     catch_up(fixture).await;

@@ -29,6 +29,12 @@ impl Fixture {
         Self { flows, chain, owner, folder }
     }
 
+    /// Leaves the file to others.
+    pub async fn close(self) -> TempDir {
+        self.flows.store().close().await;
+        self.folder
+    }
+
     /// A direct line to the file, to fill it faster than the API would.
     pub async fn line(&self) -> SqliteConnection {
         let url = format!("sqlite://{}", self.folder.path().join("sluice.db").display());

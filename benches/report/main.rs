@@ -3,9 +3,11 @@
 //! Each row is measured several times; the table says the least, the median and the most. It is printed, and written to
 //! docs/BENCHMARKS.md when the environment asks for it.
 
+mod api;
 mod bare;
 mod block;
 mod fixture;
+mod start;
 mod table;
 
 use table::Table;
@@ -16,7 +18,22 @@ const RUNS: usize = 3;
 #[tokio::main]
 async fn main() {
     let mut table = Table::default();
-    bare::measure(&mut table).await;
+    let bare_commits = bare::measure(&mut table).await;
+    api::measure(&mut table, &bare_commits).await;
     block::measure(&mut table).await;
-    print!("{table}");
+    start::measure(&mut table).await;
+    println!("{table}");
+    if let Some(path) = std::env::var_os("SLUICE_BENCH_WRITE") {
+        std::fs::write(path, page(&table)).expect("the page can be written");
+    }
+}
+
+/// docs/BENCHMARKS.md.
+fn page(table: &Table) -> String {
+    format!(
+        "# Benchmarks\n\nWritten by `make bench`. Each row was measured {RUNS} times in one run, on {cores} cores that the load generator shares, \
+         in an optimised build. Figures of such a machine are noisy: compare a row with what stands beside it, not with another day.\n\n\
+         The chain is one in memory, so that no row waits for a node; the databases are real files, durable on every commit.\n\n{table}",
+        cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+    )
 }

@@ -21,6 +21,8 @@ use crate::store::chain::Coin;
 pub const MAX_INPUTS: usize = 1_000;
 /// A key-path signature with a sighash byte, and its length.
 const SATISFACTION: Weight = Weight::from_wu(66);
+/// On every input: a fee that turns out too low can be raised.
+const RBF: Sequence = Sequence::ENABLE_RBF_NO_LOCKTIME;
 
 /// What is to be built.
 pub(super) struct Plan<'a> {
@@ -69,15 +71,16 @@ fn added(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
     let mut wallet = watch_only(plan.keys)?;
     let mut builder = wallet.build_tx().coin_selection(AmongForeign);
     for coin in plan.coins {
-        builder.add_foreign_utxo(coin.outpoint, input_of(plan.keys, coin), SATISFACTION).map_err(unexpected)?;
+        builder
+            .add_foreign_utxo_with_sequence(coin.outpoint, input_of(plan.keys, coin), SATISFACTION, RBF)
+            .map_err(unexpected)?;
     }
     builder
         .manually_selected_only()
         .add_recipient(plan.to.to_owned(), plan.amount.to_bitcoin())
         .drain_to(plan.change.to_owned())
         .fee_rate(rate(plan.fee_rate))
-        .nlocktime(plan.lock_time)
-        .set_exact_sequence(Sequence::ENABLE_RBF_NO_LOCKTIME);
+        .nlocktime(plan.lock_time);
     builder.finish().map_err(explain)
 }
 
@@ -97,9 +100,11 @@ fn deducted(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
     let mut wallet = watch_only(plan.keys)?;
     let mut builder = wallet.build_tx();
     for coin in &chosen {
-        builder.add_foreign_utxo(coin.outpoint, input_of(plan.keys, coin), SATISFACTION).map_err(unexpected)?;
+        builder
+            .add_foreign_utxo_with_sequence(coin.outpoint, input_of(plan.keys, coin), SATISFACTION, RBF)
+            .map_err(unexpected)?;
     }
-    builder.manually_selected_only().nlocktime(plan.lock_time).set_exact_sequence(Sequence::ENABLE_RBF_NO_LOCKTIME);
+    builder.manually_selected_only().nlocktime(plan.lock_time);
     if has_change {
         builder
             .add_recipient(plan.change.to_owned(), over.to_bitcoin())

@@ -262,7 +262,7 @@ pub fn cursor(at: Timestamp, id: &str) -> String {
 /// # Errors
 /// When it is not one of ours.
 pub fn read_cursor<T: std::str::FromStr>(cursor: Option<&str>) -> Result<Option<(Timestamp, T)>, Problem> {
-    let Some(cursor) = cursor else { return Ok(None) };
+    let Some(cursor) = cursor.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
     let read = || {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let text = String::from_utf8(bytes).ok()?;

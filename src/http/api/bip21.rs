@@ -20,10 +20,10 @@ pub struct Destination {
 /// When a URI has an amount that is none, or demands something that we don't know.
 pub fn read(text: &str) -> Result<Destination, Cow<'static, str>> {
     let text = text.trim();
-    if !super::starts_with_ignoring_case(text, SCHEME) {
+    let scheme = text.split_at_checked(SCHEME.len()).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME));
+    let Some((_, rest)) = scheme else {
         return Ok(Destination { address: text.to_owned(), amount: None });
-    }
-    let rest = &text[SCHEME.len()..];
+    };
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
     if address.is_empty() {
         return Err("the URI names no address".into());

@@ -90,6 +90,8 @@ struct List {
 impl List {
     fn read(params: wire::ListParams, states: &[&str]) -> Result<Self, Problem> {
         let wire::ListParams { limit: asked, cursor, state, reference, since, until } = params;
+        // `state=` is what a form sends for "any".
+        let (state, reference) = (given(state), given(reference));
         if let Some(state) = &state
             && !states.contains(&state.as_str())
         {
@@ -103,6 +105,10 @@ impl List {
             limit: limit(asked, PAGE_USUAL)?,
         })
     }
+}
+
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
 }
 
 /// A caller's own word for a request.

@@ -34,6 +34,8 @@ on_both!(a_send_goes_out_and_confirms, |rig| Box::pin(async move {
     rig.funded(&client, 100_000).await;
     let begun = rig.begin(&client, &stranger(), 30_000).await.expect("it begins");
     assert_eq!(rig.spendable(&client).await, 0, "the coin is set aside");
+    let issued: bitcoin::Psbt = begun.psbt.parse().expect("a PSBT");
+    assert!(issued.unsigned_tx.input.iter().all(|input| input.sequence.is_rbf()), "a fee can be raised");
     let sent = rig.end(&client, &begun.psbt).await.expect("it ends");
     assert_eq!(sent.request.machine.state(), "broadcast");
     rig.settle().await;
