@@ -7,12 +7,24 @@ pub const VARIABLE: &str = "SLUICE_CRASH_AT";
 pub const POINTS: &[&str] = &[
     "store.before_commit",
     "store.after_commit",
+    "register.committed",
+    "address.committed",
     "begin.committed",
     "end.committed",
     "end.broadcast",
-    "follow.block_committed",
-    "follow.mempool_committed",
+    "bump.committed",
+    "bump_end.committed",
+    "effects.claimed",
     "effects.offered",
+    "expiry.committed",
+    "follow.first_block_committed",
+    "follow.block_committed",
+    "follow.block_disconnected",
+    "follow.mempool_committed",
+    "scan.widened",
+    "scan.committed",
+    "role.acquired",
+    "events.numbered",
 ];
 
 /// Dies here, at once and without clean-up, when a test asked for it.

@@ -13,6 +13,8 @@ pub enum State {
     /// Nothing has been paid to it.
     Open,
     Used,
+    /// The chain shows that it had been used before it was handed out, by another program with the same keys.
+    UsedBefore,
     /// Its time is over. Money that arrives all the same is still a deposit.
     Expired,
 }
@@ -27,7 +29,13 @@ pub struct ReceiveAddress {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Paid { outpoint: OutPoint },
+    Paid {
+        outpoint: OutPoint,
+    },
+    /// The search for coins from before the registration found one on it.
+    FoundUsed {
+        outpoint: OutPoint,
+    },
     TimedOut,
 }
 
@@ -39,6 +47,7 @@ impl Machine for ReceiveAddress {
         match self.state {
             State::Open => "open",
             State::Used => "used",
+            State::UsedBefore => "used_before",
             State::Expired => "expired",
         }
     }
@@ -46,7 +55,7 @@ impl Machine for ReceiveAddress {
     fn is_open(&self) -> bool {
         match self.state {
             State::Open => true,
-            State::Used | State::Expired => false,
+            State::Used | State::UsedBefore | State::Expired => false,
         }
     }
 
@@ -57,10 +66,16 @@ impl Machine for ReceiveAddress {
                 "onchain_receive.used",
                 json!({ "address": self.address, "txid": outpoint.txid, "vout": outpoint.vout }),
             ),
+            (Event::FoundUsed { outpoint }, State::Open | State::Used | State::Expired) => to(State::UsedBefore).event(
+                "onchain_receive.used_before",
+                json!({ "address": self.address, "txid": outpoint.txid, "vout": outpoint.vout }),
+            ),
             (Event::TimedOut, State::Open) => {
                 to(State::Expired).event("onchain_receive.expired", json!({ "address": self.address }))
             }
-            (Event::Paid { .. }, State::Used) | (Event::TimedOut, State::Used | State::Expired) => to(self.state),
+            (Event::Paid { .. }, State::Used | State::UsedBefore)
+            | (Event::FoundUsed { .. }, State::UsedBefore)
+            | (Event::TimedOut, State::Used | State::UsedBefore | State::Expired) => to(self.state),
         })
     }
 }

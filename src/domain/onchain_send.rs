@@ -255,11 +255,15 @@ impl OnchainSend {
             State::Broadcast { txid: current, last_error: None } if *current == txid => self.unchanged(),
             State::Broadcast { txid: current, .. } => {
                 let next = self.to(State::Broadcast { txid, last_error: None });
-                if *current == txid { next } else { next.event("onchain_send.broadcast", json!({ "txid": txid })) }
+                if *current == txid {
+                    return next;
+                }
+                next.event("onchain_send.broadcast", json!({ "txid": txid })).effect(Effect::Broadcast(txid))
             }
             State::AwaitingSignature | State::Conflicted { .. } | State::Expired => self
                 .to(State::Broadcast { txid, last_error: None })
                 .event("onchain_send.broadcast", json!({ "txid": txid }))
+                .effect(Effect::Broadcast(txid))
                 .leases(Leases::Retake),
             State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. } => self.unchanged(),
         }

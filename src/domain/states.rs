@@ -37,16 +37,23 @@ fn stranger() -> Txid {
 
 fn addresses() -> Vec<ReceiveAddress> {
     let of = |state| ReceiveAddress { address: "bcrt1".to_owned(), index: 0, state };
-    vec![of(address::State::Open), of(address::State::Used), of(address::State::Expired)]
+    vec![
+        of(address::State::Open),
+        of(address::State::Used),
+        of(address::State::UsedBefore),
+        of(address::State::Expired),
+    ]
 }
 
 fn address_events() -> Vec<address::Event> {
-    vec![address::Event::Paid { outpoint: OutPoint::null() }, address::Event::TimedOut]
+    let outpoint = OutPoint::null();
+    vec![address::Event::Paid { outpoint }, address::Event::FoundUsed { outpoint }, address::Event::TimedOut]
 }
 
 fn address_event(event: &address::Event) -> &'static str {
     match event {
         address::Event::Paid { .. } => "an output pays it",
+        address::Event::FoundUsed { .. } => "the first scan finds a coin on it",
         address::Event::TimedOut => "its time is over",
     }
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bitcoin::ScriptBuf;
 
 use super::{Code, Error, Flows, Idempotency};
 use crate::clock::Timestamp;
+use crate::crash;
 use crate::domain::address::{ReceiveAddress, State};
 use crate::domain::wallet::{Account, DerivedScript, WalletKeys, address_of};
 use crate::domain::{Request, Transition};
@@ -90,7 +92,9 @@ async fn issue(
         lifetime: Duration::from_secs(flows.policy().address_seconds),
         lookahead: flows.policy().lookahead,
     };
-    flows.store().write(issue).await
+    let issued = flows.store().write(issue).await?;
+    crash::point("address.committed");
+    Ok(issued)
 }
 
 struct IssueAddress {
@@ -110,6 +114,8 @@ impl Write for IssueAddress {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Output, Error> {
         let wallet = self.keys.id();
+        // Many askers of one wallet stand in line here, rather than to lose a race each.
+        wallets::lock_keychain(tx, &wallet, Account::Vanilla).await?;
         if let Some(known) = self.already_answered(tx).await? {
             return Ok(known);
         }
@@ -190,6 +196,39 @@ pub(super) async fn next_script(
         .await?
         .ok_or_else(|| StoreError::Corrupt(format!("index {index} of {wallet} has no script")))?;
     Ok((index, address_of(&script.script, keys.network())))
+}
+
+/// A client may pay an address of his own that was never handed out here: its index is used up then, and is not taken for change.
+pub(super) async fn skip_if_unissued(flows: &Flows, keys: &WalletKeys, script: &ScriptBuf) -> Result<(), Error> {
+    let mut conn = flows.store().read().await?;
+    let wallet = keys.id();
+    let known = wallets::scripts_among(&mut conn, std::slice::from_ref(script)).await?.pop();
+    let Some(known) = known.filter(|known| known.wallet == wallet) else { return Ok(()) };
+    let next = wallets::keychain(&mut conn, &wallet, known.account).await?.next_index;
+    drop(conn);
+    if known.index < next {
+        return Ok(());
+    }
+    let (keys, lookahead) = (keys.clone(), flows.policy().lookahead);
+    Ok(flows.store().write(Skip { keys, account: known.account, index: known.index, lookahead }).await?)
+}
+
+struct Skip {
+    keys: WalletKeys,
+    account: Account,
+    index: u32,
+    lookahead: u32,
+}
+
+#[async_trait]
+impl Write for Skip {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        wallets::skip_to(tx, &self.keys.id(), self.account, self.index).await?;
+        extend_lookahead(tx, &self.keys, self.account, self.index.saturating_add(1), self.lookahead).await
+    }
 }
 
 /// Derives more scripts when fewer than the lookahead are left beyond an index.

@@ -44,7 +44,13 @@ pub async fn balances(flows: &Flows, wallet: &WalletId) -> Result<Balances, Erro
 /// When the store can't be used.
 pub async fn coins(flows: &Flows, wallet: &WalletId) -> Result<Vec<Coin>, Error> {
     let mut conn = flows.store().read().await?;
-    Ok(chain::unspent(&mut conn, wallet).await?.into_iter().filter(|coin| coin.spent_by.is_none()).collect())
+    let coins = chain::unspent(&mut conn, wallet).await?.into_iter();
+    Ok(coins.filter(|coin| coin.spent_by.is_none() && is_shown(coin)).collect())
+}
+
+/// What another wallet of this gateway has only promised to send is not there until the network has it.
+fn is_shown(coin: &Coin) -> bool {
+    coin.own || coin.in_mempool || coin.height.is_some()
 }
 
 fn balance_of(coins: &[Coin], account: Account, tip: u32, min_confirmations: u32) -> Result<Balance, StoreError> {
@@ -54,7 +60,7 @@ fn balance_of(coins: &[Coin], account: Account, tip: u32, min_confirmations: u32
     };
     Ok(Balance {
         settled: sum(&|coin| coin.height.is_some())?,
-        future: sum(&|coin| coin.spent_by.is_none())?,
+        future: sum(&|coin| coin.spent_by.is_none() && is_shown(coin))?,
         spendable: sum(&|coin| coin.leased_by.is_none() && is_ripe(coin, tip, min_confirmations))?,
     })
 }

@@ -1,20 +1,21 @@
 //! Raising the fee of a send, or cancelling it, while it is in no block. Inputs and recipients stay; only the change shrinks.
 
 use async_trait::async_trait;
-use bitcoin::absolute::LockTime;
 use bitcoin::{Psbt, ScriptBuf, TxOut};
 
 use super::history::{self, Send};
 use super::send::{self, Begun, Stale};
-use super::{Code, Error, Flows, Idempotency, spend};
+use super::{Code, Error, Flows, Idempotency, end, spend};
+use crate::crash;
 use crate::domain::EventNote;
 use crate::domain::onchain_send::{OnchainSend, Role, State};
 use crate::domain::wallet::{Account, WalletKeys};
 use crate::ids::{RequestId, WalletId};
 use crate::money::{FeeRate, Sat};
+use crate::store::chain::{self, Coin};
 use crate::store::idempotency::{self, Remembered};
 use crate::store::issued::{self, IssuedTx};
-use crate::store::{StoreError, Tx, Write, chain, events, requests, wallets};
+use crate::store::{StoreError, Tx, Write, events, requests, wallets};
 
 /// How often a version is rebuilt when somebody moved the wallet meanwhile.
 const ATTEMPTS: u32 = 12;
@@ -41,11 +42,11 @@ pub async fn begin(
     flows.policy().fees.check_rate(FeeRate::from_sat_per_vb(wanted.fee_rate))?;
     flows.policy().signature.choose(wanted.expires_in_seconds)?;
     send::refuse_while_halted(flows).await?;
-    for attempt in 0..ATTEMPTS {
+    for _ in 0..ATTEMPTS {
         if let Some(begun) = send::answered_before(flows, &keys.id(), idempotency.as_ref()).await? {
             return Ok(begun);
         }
-        let version = build(flows, keys, &wanted, attempt).await?;
+        let version = build(flows, keys, &wanted).await?;
         let begin = Begin {
             flows: flows.clone(),
             keys: keys.clone(),
@@ -54,7 +55,10 @@ pub async fn begin(
             idempotency: idempotency.clone(),
         };
         match flows.store().write(begin).await {
-            Ok(begun) => return Ok(begun),
+            Ok(begun) => {
+                crash::point("bump.committed");
+                return Ok(begun);
+            }
             Err(Stale::ChooseAgain) => {}
             Err(Stale::Other(error)) => return Err(error),
         }
@@ -68,7 +72,7 @@ pub async fn begin(
 /// As for the end of a send.
 pub async fn end(flows: &Flows, wallet: &WalletId, send: RequestId, signed_psbt: &str) -> Result<Send, Error> {
     let right = |issued: &IssuedTx, _: &_| issued.request == send && issued.role != Role::Original;
-    super::send::end_version(flows, wallet, signed_psbt, right).await
+    end::version(flows, wallet, signed_psbt, right).await
 }
 
 /// A version that was built and is not written yet.
@@ -80,18 +84,13 @@ struct Version {
     new_change_index: Option<u32>,
 }
 
-async fn build(flows: &Flows, keys: &WalletKeys, wanted: &BeginBump, attempt: u32) -> Result<Version, Error> {
+async fn build(flows: &Flows, keys: &WalletKeys, wanted: &BeginBump) -> Result<Version, Error> {
     let known = history::send(flows, &keys.id(), wanted.send).await?;
     let known = known.ok_or_else(|| Error::refused(Code::NotFound, "this wallet has no such send"))?;
     let replaces = replaceable(&known)?.clone();
     let mut conn = flows.store().read().await?;
     for coin in chain::coins_made_by(&mut conn, replaces.unsigned_txid).await? {
-        if coin.spent_by.is_some() || coin.leased_by.is_some() {
-            return Err(Error::refused(
-                Code::ChangeSpent,
-                "another request spends the change of this send; bump that one",
-            ));
-        }
+        require_untouched(&coin, wanted.send)?;
     }
     let tip = chain::cursor(&mut conn).await?.map_or(0, |tip| tip.height);
     let issued_psbt = replaces.parse_psbt()?;
@@ -110,9 +109,17 @@ async fn build(flows: &Flows, keys: &WalletKeys, wanted: &BeginBump, attempt: u3
             return Err(Error::refused(Code::InsufficientFunds, "this send has no change to pay a higher fee from"));
         }
     };
-    let lock_time = LockTime::from_height(tip.saturating_sub(attempt)).unwrap_or(LockTime::ZERO);
-    let (psbt, fee) = reshape(flows, wanted, &replaces, &issued_psbt, &back, lock_time)?;
+    let (mut psbt, fee) = reshape(flows, wanted, &replaces, &issued_psbt, &back)?;
+    send::make_new(flows, &mut psbt, tip).await?;
     Ok(Version { replaces, psbt, fee, new_change_index })
+}
+
+/// A coin that a version made may be undone as long as nothing builds on it.
+pub(super) fn require_untouched(coin: &Coin, send: RequestId) -> Result<(), Error> {
+    if coin.spent_by.is_none() && coin.leased_by.is_none_or(|by| by == send) {
+        return Ok(());
+    }
+    Err(Error::refused(Code::ChangeSpent, "another request spends the change of this send; bump that one"))
 }
 
 /// The version to replace, if the send is where a replacement still makes sense.
@@ -143,7 +150,6 @@ fn reshape(
     replaces: &IssuedTx,
     issued: &Psbt,
     back: &ScriptBuf,
-    lock_time: LockTime,
 ) -> Result<(Psbt, Sat), Error> {
     let broken = || Error::Store(StoreError::Corrupt(format!("amounts of {}", replaces.unsigned_txid)));
     let coins = issued.inputs.iter().filter_map(|input| input.witness_utxo.as_ref());
@@ -158,7 +164,7 @@ fn reshape(
     let with = |change: Option<Sat>| {
         let mut outputs = kept.clone();
         outputs.extend(change.map(|value| TxOut { value: value.to_bitcoin(), script_pubkey: back.clone() }));
-        spend::rebuilt(issued, outputs, lock_time)
+        spend::rebuilt(issued, outputs)
     };
     let fee = rate.fee(spend::signed_vsize(&with(Some(Sat::ZERO))?)).ok_or_else(broken)?;
     require_raise(rate, fee, replaces)?;

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use bitcoin::{Transaction, Txid};
 
-use super::{Error, Flows, ingest};
+use super::ingest::{self, Watched};
+use super::{Error, Flows};
 use crate::crash;
 use crate::domain::Effect;
 use crate::domain::onchain_send::{Event, OnchainSend, State};
@@ -22,6 +23,9 @@ const BATCH: u32 = 20;
 /// When the store can't be used. A node that does not answer is no error here: the effect stays due.
 pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
     let due = flows.store().write(ClaimDue).await?;
+    if !due.is_empty() {
+        crash::point("effects.claimed");
+    }
     for item in &due {
         let Effect::Broadcast(txid) = item.effect;
         match still_wanted(flows, item.request, txid).await? {
@@ -30,6 +34,26 @@ pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
         }
     }
     Ok(due.len())
+}
+
+/// Makes due what an earlier process had begun: what was promised goes out at the next start, not when its lease is over.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn take_over(flows: &Flows) -> Result<(), Error> {
+    Ok(flows.store().write(TakeOver).await?)
+}
+
+struct TakeOver;
+
+#[async_trait]
+impl Write for TakeOver {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        effects::take_over(tx).await
+    }
 }
 
 /// The signed transaction, as long as it is the version that stands for its request and is in no block.
@@ -49,7 +73,10 @@ async fn still_wanted(flows: &Flows, request: RequestId, txid: Txid) -> Result<O
 pub(super) async fn offer(flows: &Flows, request: RequestId, transaction: &Transaction) -> Result<(), Error> {
     let said = flows.chain().broadcast(transaction).await;
     crash::point("end.broadcast");
-    flows.store().write(Offered { flows: flows.clone(), request, transaction: transaction.clone(), said }).await?;
+    let offered = Offered { flows: flows.clone(), request, transaction: transaction.clone(), said };
+    if flows.store().write(offered).await? == Watched::More {
+        flows.forget_mempool();
+    }
     crash::point("effects.offered");
     Ok(())
 }
@@ -63,30 +90,32 @@ struct Offered {
 
 #[async_trait]
 impl Write for Offered {
-    type Output = ();
+    type Output = Watched;
     type Error = StoreError;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Watched, StoreError> {
+        let mut watched = Watched::Same;
         let txid = self.transaction.compute_txid();
         let effect = Effect::Broadcast(txid);
         match &self.said {
             Ok(BroadcastOutcome::InMempool) => {
                 let (policy, network) = (self.flows.policy(), self.flows.network());
-                ingest::take_in(tx, policy, network, &self.transaction, ingest::Sighting::mempool()).await?;
+                watched = ingest::take_in(tx, policy, network, &self.transaction, ingest::Sighting::mempool()).await?;
                 self.tell(tx, Event::Accepted { txid }).await?;
-                effects::done(tx, &effect).await
+                effects::done(tx, &effect).await?;
             }
-            // The follower has read that block, or will.
-            Ok(BroadcastOutcome::InChain) => effects::done(tx, &effect).await,
+            // The follower will read that block, unless it is gone before: only what was read ends the effect.
+            Ok(BroadcastOutcome::InChain) => effects::postpone(tx, &effect, "in a block that is not read yet").await?,
             Ok(BroadcastOutcome::Refused { reason }) => {
                 self.tell(tx, Event::Refused { txid, reason: reason.clone() }).await?;
-                effects::postpone(tx, &effect, reason).await
+                effects::postpone(tx, &effect, reason).await?;
             }
             Err(error) => {
                 self.tell(tx, Event::Refused { txid, reason: error.to_string() }).await?;
-                effects::postpone(tx, &effect, &error.to_string()).await
+                effects::postpone(tx, &effect, &error.to_string()).await?;
             }
         }
+        Ok(watched)
     }
 }
 

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Error, Flows};
+use crate::crash;
 use crate::domain::{address, onchain_send};
 use crate::store::requests::{self, AnyRequest};
 use crate::store::{StoreError, Tx, Write, apply};
@@ -15,7 +16,11 @@ const BATCH: u32 = 100;
 /// # Errors
 /// When the store can't be used.
 pub async fn expire_overdue(flows: &Flows) -> Result<usize, Error> {
-    Ok(flows.store().write(ExpireOverdue).await?)
+    let expired = flows.store().write(ExpireOverdue).await?;
+    if expired > 0 {
+        crash::point("expiry.committed");
+    }
+    Ok(expired)
 }
 
 struct ExpireOverdue;

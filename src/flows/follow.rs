@@ -1,15 +1,13 @@
 //! Following the chain: one stream of blocks and mempool for all wallets. One block is one transaction.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
 
 use async_trait::async_trait;
 use bitcoin::{Block, OutPoint, ScriptBuf, Transaction, Txid};
 
-use super::ingest::{self, Sighting};
-use super::{Error, Flows, Policy};
+use super::ingest::{self, Sighting, Watched};
+use super::{Error, Flows, Policy, mempool};
 use crate::crash;
-use crate::domain::Effect;
 use crate::domain::deposit::{self, Deposit};
 use crate::domain::onchain_send::{self, OnchainSend, State};
 use crate::ids::RequestId;
@@ -20,8 +18,6 @@ use crate::store::owners::{self, Ownership};
 use crate::store::requests::{self, AnyRequest};
 use crate::store::{Conn, StoreError, Tx, Write, apply, effects, halts, issued, wallets};
 
-/// Transactions of the mempool that are fetched with one call.
-const FETCH: usize = 500;
 /// Blocks that are remembered at least, to find where a reorganisation began.
 const REMEMBER_AT_LEAST: u32 = 1_000;
 
@@ -51,12 +47,18 @@ pub async fn step(flows: &Flows, owner: &Ownership) -> Result<Progress, Error> {
         Some(at) => match flows.chain().block_hash(at.height).await? {
             Some(hash) if hash == at.hash => forward(flows, owner, at, &info).await?,
             // A node that is still fetching blocks has not disagreed with us; it is only behind.
-            None if info.syncing => Progress::CaughtUp,
+            None if info.syncing || is_known(flows, info.tip).await? => Progress::CaughtUp,
             Some(_) | None => backward(flows, owner, at).await?,
         },
     };
     flows.inner.moved.notify_waiters();
     Ok(progress)
+}
+
+/// Whether this is a block that we have followed: a node whose tip it is has lost its last blocks, or put none in their place yet.
+async fn is_known(flows: &Flows, block: BlockRef) -> Result<bool, Error> {
+    let mut conn = flows.store().read().await?;
+    Ok(chain::block_at(&mut conn, block.height).await? == Some(block))
 }
 
 fn require_network(flows: &Flows, info: &ChainInfo) -> Result<(), PortError> {
@@ -74,17 +76,31 @@ fn remembered(policy: &Policy) -> u32 {
 
 // ---- the first block ----
 
-/// A new database begins at the tip: nobody is registered yet, and a registration searches what was before.
+/// A new database begins at the tip: nobody is registered yet, and a registration searches what was before. The blocks below
+/// it are remembered all the same, because the tip may turn out not to be part of the chain.
 async fn begin_at(flows: &Flows, owner: &Ownership, tip: BlockRef) -> Result<Progress, Error> {
+    let mut below = Vec::new();
+    let furthest = flows.policy().reorg_max.saturating_mul(2);
+    for height in tip.height.saturating_sub(furthest)..tip.height {
+        let Some(hash) = flows.chain().block_hash(height).await? else { return Ok(Progress::Moved) };
+        below.push(BlockRef { height, hash });
+    }
     let block = flows.chain().block(tip.hash).await?;
+    if flows.chain().block_hash(tip.height).await? != Some(tip.hash) {
+        // The chain changed between two questions: look again.
+        return Ok(Progress::Moved);
+    }
     let mined_at = i64::from(block.header.time);
-    flows.store().write(BeginAt { owner: owner.clone(), tip, mined_at, keep: remembered(flows.policy()) }).await?;
+    let keep = remembered(flows.policy());
+    flows.store().write(BeginAt { owner: owner.clone(), tip, below, mined_at, keep }).await?;
+    crash::point("follow.first_block_committed");
     Ok(Progress::Moved)
 }
 
 struct BeginAt {
     owner: Ownership,
     tip: BlockRef,
+    below: Vec<BlockRef>,
     mined_at: i64,
     keep: u32,
 }
@@ -97,6 +113,10 @@ impl Write for BeginAt {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         owners::fence(tx, &self.owner).await?;
         chain::move_cursor(tx, None, self.tip).await?;
+        for block in &self.below {
+            // Their times are not known and nobody asks for them: what happened in them is found by a search.
+            chain::insert_block(tx.conn(), *block, 0, self.keep).await?;
+        }
         chain::insert_block(tx.conn(), self.tip, self.mined_at, self.keep).await
     }
 }
@@ -105,7 +125,7 @@ impl Write for BeginAt {
 
 async fn forward(flows: &Flows, owner: &Ownership, at: BlockRef, info: &ChainInfo) -> Result<Progress, Error> {
     if info.tip.height <= at.height {
-        return if info.syncing { Ok(Progress::CaughtUp) } else { look_at_mempool(flows, owner, at).await };
+        return if info.syncing { Ok(Progress::CaughtUp) } else { mempool::look(flows, owner, at).await };
     }
     let height = at.height + 1;
     let Some(hash) = flows.chain().block_hash(height).await? else { return Ok(Progress::Moved) };
@@ -140,20 +160,40 @@ impl Write for Connect {
         let mined_at = i64::from(self.block.header.time);
         let policy = self.flows.policy();
         chain::insert_block(tx.conn(), self.to, mined_at, remembered(policy)).await?;
-        let relevant = relevant(tx.conn(), &self.block.txdata).await?;
-        for place in relevant {
-            let Some(transaction) = self.block.txdata.get(place) else { continue };
-            let sighting = Sighting::mined(self.to.height, mined_at, transaction.is_coinbase());
-            ingest::take_in(tx, policy, self.flows.network(), transaction, sighting).await?;
-        }
+        // What is taken in may widen what is watched, and so make more of the same block ours.
+        while self.take_in_relevant(tx, mined_at).await? == Watched::More {}
+        self.displace_waiting(tx).await?;
         confirm_deep(tx, self.to.height, self.flows.confirmations()).await?;
         let now = tx.now();
         effects::wake_all(tx.conn(), now).await
     }
 }
 
+impl Connect {
+    async fn take_in_relevant(&self, tx: &mut Tx<'_>, mined_at: i64) -> Result<Watched, StoreError> {
+        let mut watched = Watched::Same;
+        for place in relevant(tx.conn(), &self.block.txdata).await? {
+            let Some(transaction) = self.block.txdata.get(place) else { continue };
+            let sighting = Sighting::mined(self.to.height, mined_at, transaction.is_coinbase());
+            let (policy, network) = (self.flows.policy(), self.flows.network());
+            watched = watched.or(ingest::take_in(tx, policy, network, transaction, sighting).await?);
+        }
+        Ok(watched)
+    }
+
+    /// What waits and spends what the block spends, whoever owns that, can't be mined any more.
+    async fn displace_waiting(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let waiting = chain::unmined(tx.conn()).await?;
+        let replaced = mempool::replaced_by(&waiting, &self.block.txdata);
+        for (txid, by) in replaced {
+            ingest::displace(tx, txid, by).await?;
+        }
+        Ok(())
+    }
+}
+
 /// The places of the transactions that touch a wallet, found with a few look-ups for all of them, whatever the number of wallets.
-async fn relevant(conn: &mut Conn, transactions: &[Transaction]) -> Result<Vec<usize>, StoreError> {
+pub(super) async fn relevant(conn: &mut Conn, transactions: &[Transaction]) -> Result<Vec<usize>, StoreError> {
     let scripts: HashSet<ScriptBuf> =
         transactions.iter().flat_map(|tx| tx.output.iter().map(|out| out.script_pubkey.clone())).collect();
     let scripts: Vec<ScriptBuf> = scripts.into_iter().filter(|script| script.is_p2tr()).collect();
@@ -218,6 +258,9 @@ async fn backward(flows: &Flows, owner: &Ownership, at: BlockRef) -> Result<Prog
         }
     }
     flows.store().write(Disconnect { owner: owner.clone(), block: at }).await?;
+    crash::point("follow.block_disconnected");
+    // What the block had displaced may wait again without ever having been seen to leave.
+    flows.forget_mempool();
     Ok(Progress::Moved)
 }
 
@@ -286,6 +329,10 @@ async fn unmine(tx: &mut Tx<'_>, row: &TxRow) -> Result<(), StoreError> {
     chain::set_status(tx, row.txid, status, None).await?;
     for id in chain::deposits_of(tx.conn(), row.txid).await? {
         apply::advance::<Deposit>(tx, id, &deposit::Event::Unmined).await?;
+        if row.coinbase {
+            // It belongs to its block, and can be in no other.
+            apply::advance::<Deposit>(tx, id, &deposit::Event::Evicted).await?;
+        }
     }
     if let Some(version) = issued::by_txid(tx.conn(), row.txid).await? {
         apply::advance::<OnchainSend>(tx, version.request, &onchain_send::Event::Unmined { txid: row.txid }).await?;
@@ -293,149 +340,14 @@ async fn unmine(tx: &mut Tx<'_>, row: &TxRow) -> Result<(), StoreError> {
     free_rivals(tx, row.txid).await
 }
 
-/// Requests that this transaction had displaced from the chain may go through again.
-async fn free_rivals(tx: &mut Tx<'_>, txid: Txid) -> Result<(), StoreError> {
-    for id in rival_requests(tx, txid).await? {
+/// Requests that this transaction had displaced from the chain may go through again, and those that build on them.
+pub(super) async fn free_rivals(tx: &mut Tx<'_>, txid: Txid) -> Result<(), StoreError> {
+    let rivals = chain::rivals(tx.conn(), txid).await?.into_iter().map(|rival| rival.txid).collect();
+    let displaced = ingest::with_descendants(tx, rivals).await?;
+    let requests: BTreeSet<RequestId> =
+        issued::among(tx.conn(), &displaced).await?.iter().map(|version| version.request).collect();
+    for id in requests {
         apply::advance::<OnchainSend>(tx, id, &onchain_send::Event::InputFreed { by: txid }).await?;
     }
     Ok(())
-}
-
-async fn rival_requests(tx: &mut Tx<'_>, txid: Txid) -> Result<Vec<RequestId>, StoreError> {
-    let rivals: Vec<Txid> = chain::rivals(tx.conn(), txid).await?.iter().map(|rival| rival.txid).collect();
-    Ok(issued::among(tx.conn(), &rivals).await?.iter().map(|version| version.request).collect())
-}
-
-// ---- mempool ----
-
-async fn look_at_mempool(flows: &Flows, owner: &Ownership, at: BlockRef) -> Result<Progress, Error> {
-    let mempool = flows.chain().mempool().await?;
-    if mempool.tip != at {
-        return Ok(Progress::Moved);
-    }
-    let seen = flows.mempool_seen();
-    let fresh: Vec<Txid> = mempool.txids.iter().filter(|txid| !seen.contains(*txid)).copied().collect();
-    let fresh = fetch_relevant(flows, &fresh).await?;
-    let present = Arc::new(mempool.txids);
-    if !fresh.is_empty() || any_status_differs(flows, &present).await? {
-        let look =
-            LookAtMempool { flows: flows.clone(), owner: owner.clone(), at, fresh, present: Arc::clone(&present) };
-        flows.store().write(look).await?;
-        crash::point("follow.mempool_committed");
-    }
-    flows.remember_mempool(&seen, present);
-    Ok(Progress::CaughtUp)
-}
-
-/// Of these, the transactions that touch a wallet, parents first.
-async fn fetch_relevant(flows: &Flows, fresh: &[Txid]) -> Result<Vec<Transaction>, Error> {
-    let mut fetched = Vec::new();
-    for chunk in fresh.chunks(FETCH) {
-        fetched.extend(flows.chain().mempool_transactions(chunk).await?.into_iter().flatten());
-    }
-    let mut ordered = parents_first(fetched);
-    let mut conn = flows.store().read().await?;
-    let places: HashSet<usize> = relevant(&mut conn, &ordered).await?.into_iter().collect();
-    let mut place = 0;
-    ordered.retain(|_| {
-        place += 1;
-        places.contains(&(place - 1))
-    });
-    Ok(ordered)
-}
-
-fn parents_first(transactions: Vec<Transaction>) -> Vec<Transaction> {
-    let mut waiting: HashMap<Txid, Transaction> = transactions.into_iter().map(|tx| (tx.compute_txid(), tx)).collect();
-    let mut ordered = Vec::with_capacity(waiting.len());
-    let mut stack: Vec<Txid> = waiting.keys().copied().collect();
-    while let Some(txid) = stack.last().copied() {
-        let parent = waiting.get(&txid).and_then(|tx| {
-            tx.input.iter().map(|input| input.previous_output.txid).find(|parent| waiting.contains_key(parent))
-        });
-        match parent {
-            Some(parent) => stack.push(parent),
-            None => {
-                stack.pop();
-                ordered.extend(waiting.remove(&txid));
-            }
-        }
-    }
-    ordered
-}
-
-/// Whether a transaction of ours has entered or left the mempool without being new to us.
-async fn any_status_differs(flows: &Flows, present: &HashSet<Txid>) -> Result<bool, Error> {
-    let mut conn = flows.store().read().await?;
-    Ok(chain::unmined(&mut conn)
-        .await?
-        .iter()
-        .any(|row| (row.status == Status::Mempool) != present.contains(&row.txid)))
-}
-
-struct LookAtMempool {
-    flows: Flows,
-    owner: Ownership,
-    at: BlockRef,
-    fresh: Vec<Transaction>,
-    present: Arc<HashSet<Txid>>,
-}
-
-#[async_trait]
-impl Write for LookAtMempool {
-    type Output = ();
-    type Error = StoreError;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        owners::fence(tx, &self.owner).await?;
-        chain::hold_cursor(tx, self.at).await?;
-        for row in chain::unmined(tx.conn()).await? {
-            match (row.status == Status::Mempool, self.present.contains(&row.txid)) {
-                (true, false) => leave_mempool(tx, &row).await?,
-                (false, true) => self.take_in(tx, row.raw.as_ref()).await?,
-                (true, true) | (false, false) => {}
-            }
-        }
-        for transaction in &self.fresh {
-            self.take_in(tx, Some(transaction)).await?;
-        }
-        Ok(())
-    }
-}
-
-impl LookAtMempool {
-    async fn take_in(&self, tx: &mut Tx<'_>, transaction: Option<&Transaction>) -> Result<(), StoreError> {
-        let Some(transaction) = transaction else { return Ok(()) };
-        ingest::take_in(tx, self.flows.policy(), self.flows.network(), transaction, Sighting::mempool()).await
-    }
-}
-
-/// A transaction has left the mempool and is in no block. One that a client signed here is offered again; another is gone.
-async fn leave_mempool(tx: &mut Tx<'_>, row: &TxRow) -> Result<(), StoreError> {
-    if let Some(version) = issued::by_txid(tx.conn(), row.txid).await? {
-        let request = requests::load::<OnchainSend>(tx.conn(), version.request).await?;
-        let wanted = request
-            .is_some_and(|request| matches!(request.machine.state, State::Broadcast { txid, .. } if txid == row.txid));
-        if wanted && version.signed_tx.is_some() {
-            chain::set_status(tx, row.txid, Status::Offered, None).await?;
-            return effects::undo(tx, &Effect::Broadcast(row.txid)).await;
-        }
-    }
-    chain::set_status(tx, row.txid, Status::Evicted, None).await?;
-    for id in chain::deposits_of(tx.conn(), row.txid).await? {
-        apply::advance::<Deposit>(tx, id, &deposit::Event::Evicted).await?;
-    }
-    revive_rivals(tx, row.txid).await
-}
-
-/// What it had displaced and a client signed here counts again, and is offered again.
-async fn revive_rivals(tx: &mut Tx<'_>, gone: Txid) -> Result<(), StoreError> {
-    for rival in chain::rivals(tx.conn(), gone).await? {
-        let displaced = rival.status == Status::Replaced { by: gone };
-        let signed = issued::by_txid(tx.conn(), rival.txid).await?.is_some_and(|version| version.signed_tx.is_some());
-        if displaced && signed {
-            chain::set_status(tx, rival.txid, Status::Offered, None).await?;
-            effects::undo(tx, &Effect::Broadcast(rival.txid)).await?;
-        }
-    }
-    free_rivals(tx, gone).await
 }

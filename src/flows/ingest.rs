@@ -42,6 +42,20 @@ impl Sighting {
     }
 }
 
+/// Whether more scripts are watched than before: what was read already may hold payments to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Watched {
+    Same,
+    More,
+}
+
+impl Watched {
+    pub(super) fn or(self, other: Self) -> Self {
+        if self == Self::More { self } else { other }
+    }
+}
+
 /// What a transaction touches of ours.
 pub(super) struct Touched {
     outputs: Vec<(OutPoint, Sat, KnownScript)>,
@@ -60,10 +74,16 @@ pub(super) async fn record(
     if touched.outputs.is_empty() && touched.inputs.is_empty() {
         return Ok(None);
     }
+    let is_beaten = |coin: &Coin| coin.spent_height.is_some() && coin.spent_by != Some(txid);
+    if sighting.status.height().is_none() && touched.inputs.iter().any(is_beaten) {
+        // A block has spent its coins: whoever saw it waiting saw that before.
+        return Ok(None);
+    }
+    // Writing comes before reading: it keeps others from changing the row in between.
+    chain::insert_tx(tx, &row_of(transaction, txid, sighting, tx.now())).await?;
     if is_known_better(tx, txid, sighting.status).await? {
         return Ok(Some(touched));
     }
-    chain::insert_tx(tx, &row_of(transaction, txid, sighting, tx.now())).await?;
     let mut concerned = BTreeSet::new();
     for coin in &touched.inputs {
         chain::insert_spend(tx, &coin.outpoint, txid).await?;
@@ -150,13 +170,14 @@ pub(super) async fn take_in(
     network: bitcoin::Network,
     transaction: &Transaction,
     sighting: Sighting,
-) -> Result<(), StoreError> {
-    let Some(touched) = record(tx, transaction, sighting).await? else { return Ok(()) };
+) -> Result<Watched, StoreError> {
+    let Some(touched) = record(tx, transaction, sighting).await? else { return Ok(Watched::Same) };
     let txid = transaction.compute_txid();
-    skip_used_indexes(tx, policy, network, &touched).await?;
+    let watched = skip_used_indexes(tx, policy, network, &touched).await?;
     displace_rivals(tx, txid, sighting.status, &touched).await?;
-    move_own_request(tx, txid, sighting.status, &touched).await?;
-    note_deposits(tx, network, sighting.status, &touched).await
+    move_own_request(tx, transaction, sighting.status, &touched).await?;
+    note_deposits(tx, network, sighting.status, &touched).await?;
+    Ok(watched)
 }
 
 /// An index that was not issued here and is used all the same is never handed out; what lies beyond it is watched too.
@@ -165,17 +186,22 @@ async fn skip_used_indexes(
     policy: &Policy,
     network: bitcoin::Network,
     touched: &Touched,
-) -> Result<(), StoreError> {
+) -> Result<Watched, StoreError> {
+    let mut watched = Watched::Same;
     for (_, _, script) in &touched.outputs {
-        let next = wallets::keychain(tx.conn(), &script.wallet, script.account).await?.next_index;
-        if script.index < next {
+        let before = wallets::keychain(tx.conn(), &script.wallet, script.account).await?;
+        if script.index < before.next_index {
             continue;
         }
         wallets::skip_to(tx, &script.wallet, script.account, script.index).await?;
         let keys = keys_of(tx, &script.wallet, network).await?;
         extend_lookahead(tx, &keys, script.account, script.index.saturating_add(1), policy.lookahead).await?;
+        let after = wallets::keychain(tx.conn(), &script.wallet, script.account).await?;
+        if after.derived_to > before.derived_to {
+            watched = Watched::More;
+        }
     }
-    Ok(())
+    Ok(watched)
 }
 
 pub(super) async fn keys_of(
@@ -189,7 +215,8 @@ pub(super) async fn keys_of(
         .map_err(|e| StoreError::Corrupt(format!("keys of wallet {wallet}: {e}")))
 }
 
-/// Whatever else spends one of its coins is replaced, as long as the network shows this one.
+/// Whatever else spends one of its coins is replaced, as long as the network shows this one. A block replaces for good, and
+/// takes along what builds on the replaced.
 async fn displace_rivals(tx: &mut Tx<'_>, txid: Txid, status: Status, touched: &Touched) -> Result<(), StoreError> {
     let own_request = touched.issued.as_ref().map(|issued| issued.request);
     let mined = status.height().is_some();
@@ -197,16 +224,26 @@ async fn displace_rivals(tx: &mut Tx<'_>, txid: Txid, status: Status, touched: &
     for coin in &touched.inputs {
         harmed.extend(leases::holder(tx.conn(), &coin.outpoint).await?);
     }
-    for rival in chain::rivals(tx.conn(), txid).await? {
+    let rivals = chain::rivals(tx.conn(), txid).await?;
+    let mut doomed = Vec::new();
+    for rival in &rivals {
         if let Some(version) = issued::by_txid(tx.conn(), rival.txid).await? {
             harmed.insert(version.request);
         }
-        if !rival.status.is_live() || rival.status.height().is_some() && !mined {
-            continue;
+        if rival.status.height().is_none() {
+            doomed.push(rival.txid);
         }
-        chain::set_status(tx, rival.txid, Status::Replaced { by: txid }, None).await?;
-        for id in chain::deposits_of(tx.conn(), rival.txid).await? {
-            apply::advance::<Deposit>(tx, id, &deposit::Event::Replaced { by: txid }).await?;
+    }
+    if mined {
+        doomed = with_descendants(tx, doomed).await?;
+        harmed.extend(issued::among(tx.conn(), &doomed).await?.iter().map(|version| version.request));
+        for dead in &doomed {
+            harmed.extend(chain::coins_made_by(tx.conn(), *dead).await?.iter().filter_map(|coin| coin.leased_by));
+        }
+    }
+    for dead in doomed {
+        if chain::find_tx(tx.conn(), dead).await?.is_some_and(|row| row.status.is_live()) {
+            displace(tx, dead, txid).await?;
         }
     }
     for id in harmed {
@@ -218,14 +255,58 @@ async fn displace_rivals(tx: &mut Tx<'_>, txid: Txid, status: Status, touched: &
     Ok(())
 }
 
-async fn move_own_request(tx: &mut Tx<'_>, txid: Txid, status: Status, touched: &Touched) -> Result<(), StoreError> {
+/// Another transaction has taken the place of this one.
+pub(super) async fn displace(tx: &mut Tx<'_>, txid: Txid, by: Txid) -> Result<(), StoreError> {
+    chain::set_status(tx, txid, Status::Replaced { by }, None).await?;
+    for id in chain::deposits_of(tx.conn(), txid).await? {
+        apply::advance::<Deposit>(tx, id, &deposit::Event::Replaced { by }).await?;
+    }
+    Ok(())
+}
+
+/// These transactions and everything of ours that spends what they make, whatever became of it.
+pub(super) async fn with_descendants(tx: &mut Tx<'_>, roots: Vec<Txid>) -> Result<Vec<Txid>, StoreError> {
+    let mut known: BTreeSet<Txid> = roots.iter().copied().collect();
+    let mut all = roots;
+    let mut next = 0;
+    while let Some(txid) = all.get(next).copied() {
+        next += 1;
+        for child in chain::children(tx.conn(), txid).await? {
+            if known.insert(child) {
+                all.push(child);
+            }
+        }
+    }
+    Ok(all)
+}
+
+async fn move_own_request(
+    tx: &mut Tx<'_>,
+    transaction: &Transaction,
+    status: Status,
+    touched: &Touched,
+) -> Result<(), StoreError> {
     let Some(issued) = &touched.issued else { return Ok(()) };
+    let txid = issued.unsigned_txid;
     let event = match status {
+        Status::Mempool if is_outbid(tx, issued).await? => return Ok(()),
         Status::Mempool => onchain_send::Event::InMempool { txid },
         Status::Mined { height } => onchain_send::Event::Mined { txid, height, role: issued.role },
         Status::Offered | Status::Evicted | Status::Replaced { .. } => return Ok(()),
     };
+    // The network has shown the signatures: from now on it is ours to offer again, whoever sent it out first.
+    let now = tx.now();
+    issued::keep_signed(tx.conn(), txid, transaction, now).await?;
     apply::advance::<OnchainSend>(tx, issued.request, &event).await.map(drop)
+}
+
+/// Whether its request stands on a version that the client signed and that pays more: that one is offered until the network
+/// takes it in the place of this one.
+async fn is_outbid(tx: &mut Tx<'_>, seen: &IssuedTx) -> Result<bool, StoreError> {
+    let Some(request) = requests::load::<OnchainSend>(tx.conn(), seen.request).await? else { return Ok(false) };
+    let onchain_send::State::Broadcast { txid: current, .. } = request.machine.state else { return Ok(false) };
+    let current = issued::by_txid(tx.conn(), current).await?;
+    Ok(current.is_some_and(|current| current.signed_tx.is_some() && current.fee > seen.fee))
 }
 
 /// A deposit is an output to an address that was handed out for receiving, in a transaction that spends no coin of the same wallet.
@@ -242,7 +323,14 @@ async fn note_deposits(
     };
     for (outpoint, amount, script) in &touched.outputs {
         let from_itself = touched.inputs.iter().any(|coin| coin.wallet == script.wallet);
-        if !script.is_receive || from_itself {
+        if !script.is_receive {
+            continue;
+        }
+        if from_itself {
+            // No deposit, and yet the address has been seen by the world: it is not offered any more.
+            if let Some(id) = script.request {
+                apply::advance::<ReceiveAddress>(tx, id, &address::Event::Paid { outpoint: *outpoint }).await?;
+            }
             continue;
         }
         let id = RequestId::of_deposit(&script.wallet, outpoint);

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod balance;
 pub mod bump;
 pub mod effects;
+mod end;
 mod error;
 pub mod expiry;
 pub mod fees;
@@ -13,6 +14,7 @@ pub mod health;
 pub mod history;
 mod ingest;
 pub mod keys;
+mod mempool;
 pub mod operator;
 pub mod register;
 pub mod scan;
@@ -34,6 +36,7 @@ use crate::domain::policy::{FeeCaps, SignatureTime};
 use crate::ids::WalletId;
 use crate::ports::chain::ChainBackend;
 use crate::store::Store;
+use crate::store::owners::Ownership;
 
 /// What the operator decides about on-chain money.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,8 +94,8 @@ struct Inner {
     choosing: Mutex<HashMap<WalletId, Weak<tokio::sync::Mutex<()>>>>,
     /// Woken when the follower has moved.
     moved: tokio::sync::Notify,
-    /// The mempool as the follower last saw it: only what is new is fetched.
-    mempool_seen: Mutex<Arc<HashSet<Txid>>>,
+    /// The mempool as the follower last saw it, and in which epoch of its role: only what is new is fetched.
+    mempool_seen: Mutex<(i64, Arc<HashSet<Txid>>)>,
 }
 
 /// A caller's idempotency key, and the hash of what was asked with it.
@@ -142,21 +145,26 @@ impl Flows {
         self.store().clock().now()
     }
 
-    fn mempool_seen(&self) -> Arc<HashSet<Txid>> {
-        Arc::clone(&self.inner.mempool_seen.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What an earlier owner saw says nothing: another one may have followed the chain in between.
+    fn mempool_seen(&self, owner: &Ownership) -> Arc<HashSet<Txid>> {
+        let mut seen = self.inner.mempool_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0 != owner.epoch {
+            *seen = (owner.epoch, Arc::default());
+        }
+        Arc::clone(&seen.1)
     }
 
     /// Remembers what was looked at, unless somebody asked meanwhile for everything to be looked at again.
-    fn remember_mempool(&self, before: &Arc<HashSet<Txid>>, now: Arc<HashSet<Txid>>) {
+    fn remember_mempool(&self, owner: &Ownership, before: &Arc<HashSet<Txid>>, now: Arc<HashSet<Txid>>) {
         let mut seen = self.inner.mempool_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&seen, before) {
-            *seen = now;
+        if seen.0 == owner.epoch && Arc::ptr_eq(&seen.1, before) {
+            seen.1 = now;
         }
     }
 
     /// Has the whole mempool looked at again: scripts are watched that were not when it was read.
     fn forget_mempool(&self) {
-        *self.inner.mempool_seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        self.inner.mempool_seen.lock().unwrap_or_else(PoisonError::into_inner).1 = Arc::default();
     }
 
     /// The lock under which coins of a wallet are chosen in this process.

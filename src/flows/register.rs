@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Code, Error, Flows, address, balance};
+use crate::crash;
 use crate::domain::EventNote;
 use crate::domain::wallet::{Account, DerivedScript, WalletKeys};
 use crate::ids::{KeyId, WalletId};
@@ -33,7 +34,8 @@ pub async fn register(flows: &Flows, keys: &WalletKeys, bind_to: Option<KeyId>) 
         })
         .await
         .map_err(|e| StoreError::Unavailable(format!("deriving scripts: {e}")))?;
-        flows.store().write(Register { keys: keys.clone(), scripts, bind_to }).await?;
+        flows.store().write(Register { keys: keys.clone(), scripts, lookahead, bind_to }).await?;
+        crash::point("register.committed");
     } else if let Some(key) = bind_to {
         // Knowing a wallet's public keys is no right to it: another caller's wallet is not bound to this key.
         require_bound(flows, &key, &keys.id()).await?;
@@ -70,6 +72,7 @@ async fn require_bound(flows: &Flows, key: &KeyId, wallet: &WalletId) -> Result<
 struct Register {
     keys: WalletKeys,
     scripts: [(Account, Vec<DerivedScript>); 2],
+    lookahead: u32,
     bind_to: Option<KeyId>,
 }
 
@@ -89,6 +92,9 @@ impl Write for Register {
         wallets::insert(tx, &self.keys).await?;
         for (account, scripts) in &self.scripts {
             wallets::add_scripts(tx, &wallet, *account, scripts).await?;
+            // A wallet that was released goes on where it stopped, which may lie beyond the first scripts.
+            let next = wallets::keychain(tx.conn(), &wallet, *account).await?.next_index;
+            address::extend_lookahead(tx, &self.keys, *account, next, self.lookahead).await?;
         }
         if let Some(key) = &self.bind_to {
             keys::bind_wallet(tx, key, &wallet).await?;

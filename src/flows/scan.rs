@@ -11,13 +11,15 @@ use bitcoin::{BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 
 use super::address::extend_lookahead;
 use super::{Error, Flows, ingest};
+use crate::crash;
 use crate::domain::EventNote;
+use crate::domain::address::{self, ReceiveAddress};
 use crate::ids::WalletId;
 use crate::ports::chain::{BlockRef, ScannedCoin};
 use crate::store::chain::{self, Coin, Status, TxRow};
 use crate::store::owners::{self, Ownership};
 use crate::store::wallets::{self, KnownScript, WalletRow};
-use crate::store::{StoreError, Tx, Write, events};
+use crate::store::{StoreError, Tx, Write, apply, events};
 
 /// Wallets that one pass over the set of unspent outputs serves.
 const BATCH: u32 = 50;
@@ -49,6 +51,7 @@ pub async fn scan_waiting(flows: &Flows, owner: &Ownership) -> Result<usize, Err
         return Ok(waiting.len());
     }
     finish(flows, owner, &waiting, scan.coins, &scripts).await?;
+    crash::point("scan.committed");
     flows.forget_mempool();
     Ok(waiting.len())
 }
@@ -61,7 +64,9 @@ async fn widen(
     scripts: &HashMap<ScriptBuf, KnownScript>,
 ) -> Result<bool, Error> {
     let found: Vec<KnownScript> = coins.iter().filter_map(|coin| scripts.get(&coin.script)).cloned().collect();
-    Ok(flows.store().write(Widen { flows: flows.clone(), owner: owner.clone(), found }).await?)
+    let widened = flows.store().write(Widen { flows: flows.clone(), owner: owner.clone(), found }).await?;
+    crash::point("scan.widened");
+    Ok(widened)
 }
 
 struct Widen {
@@ -215,6 +220,13 @@ impl Finish {
             coinbase: found.coin.coinbase,
             first_seen_at: tx.now(),
         };
+        let is_news = chain::coins_among(tx.conn(), &[found.coin.outpoint]).await?.is_empty();
+        let script = wallets::scripts_among(tx.conn(), std::slice::from_ref(&found.coin.script)).await?.pop();
+        if let Some(id) = script.filter(|script| is_news && script.is_receive).and_then(|script| script.request) {
+            // Handed out while the search was going on. What lies there is from before, and nobody's deposit.
+            let event = address::Event::FoundUsed { outpoint: found.coin.outpoint };
+            apply::advance::<ReceiveAddress>(tx, id, &event).await?;
+        }
         chain::insert_tx(tx, &row).await?;
         chain::insert_coin(tx, &found.coin, status).await?;
         chain::insert_wallet_tx(tx, &found.coin.wallet, txid).await

@@ -5,18 +5,17 @@ use std::str::FromStr;
 use async_trait::async_trait;
 use bitcoin::absolute::LockTime;
 use bitcoin::address::NetworkUnchecked;
-use bitcoin::{Address, ScriptBuf, Transaction, Txid};
+use bitcoin::{Address, Psbt, ScriptBuf};
 
 use super::balance::is_ripe;
 use super::history::Send;
 use super::spend::{self, MAX_INPUTS, Plan, Planned, Unplannable};
-use super::{Code, Error, Flows, Idempotency, address, effects, ingest};
+use super::{Code, Error, Flows, Idempotency, address, end};
 use crate::clock::Timestamp;
 use crate::crash;
-use crate::domain::onchain_send::{Door, Event, OnchainSend, Role, State, Terms};
-use crate::domain::psbt;
+use crate::domain::onchain_send::{Door, OnchainSend, Role, State, Terms};
 use crate::domain::wallet::{Account, WalletKeys};
-use crate::domain::{Machine, Request, Transition};
+use crate::domain::{Request, Transition};
 use crate::ids::{RequestId, WalletId};
 use crate::money::{FeeRate, Sat};
 use crate::ports::chain::BlockRef;
@@ -87,11 +86,12 @@ pub async fn begin(
     refuse_while_halted(flows).await?;
     let lock = flows.choosing(&keys.id());
     let _one_at_a_time = lock.lock().await;
-    for attempt in 0..CHOICES {
+    address::skip_if_unissued(flows, keys, &to).await?;
+    for _ in 0..CHOICES {
         if let Some(begun) = answered_before(flows, &keys.id(), idempotency.as_ref()).await? {
             return Ok(begun);
         }
-        let choice = choose(flows, keys, &wanted, &to, attempt).await?;
+        let choice = choose(flows, keys, &wanted, &to).await?;
         let begin = Begin {
             keys: keys.clone(),
             wanted: wanted.clone(),
@@ -134,7 +134,7 @@ pub(super) async fn answered_before(
     Ok(Some(Begun::of(&issued)))
 }
 
-fn expired_error() -> Error {
+pub(super) fn expired_error() -> Error {
     Error::refused(Code::RequestExpired, "no signature came in time and the coins were given back; begin again")
 }
 
@@ -179,15 +179,11 @@ pub(super) async fn refuse_while_halted(flows: &Flows) -> Result<(), Error> {
 struct Choice {
     planned: Planned,
     change_index: u32,
+    /// How deep strangers' coins had to be.
+    depth: u32,
 }
 
-async fn choose(
-    flows: &Flows,
-    keys: &WalletKeys,
-    wanted: &BeginSend,
-    to: &ScriptBuf,
-    attempt: u32,
-) -> Result<Choice, Error> {
+async fn choose(flows: &Flows, keys: &WalletKeys, wanted: &BeginSend, to: &ScriptBuf) -> Result<Choice, Error> {
     let wallet = keys.id();
     let mut conn = flows.store().read().await?;
     let tip = chain::cursor(&mut conn).await?.ok_or_else(not_synced)?;
@@ -209,24 +205,32 @@ async fn choose(
         deduct_fee: wanted.deduct_fee,
         change,
         change_index,
-        lock_time: lock_time(tip, attempt),
+        lock_time: LockTime::from_height(tip.height).unwrap_or(LockTime::ZERO),
     };
     let most = flows.policy().fees.clone();
-    let planned = tokio::task::spawn_blocking(move || job.run(ripe, &rest, tip, depth))
+    let mut planned = tokio::task::spawn_blocking(move || job.run(ripe, &rest, tip, depth))
         .await
         .map_err(|e| StoreError::Unavailable(format!("choosing coins: {e}")))??;
     most.check_fee(planned.fee, planned.amount_sent)?;
-    Ok(Choice { planned, change_index })
+    make_new(flows, &mut planned.psbt, tip.height).await?;
+    Ok(Choice { planned, change_index, depth })
+}
+
+/// The lock time is the tip's height, so that nobody gains by mining the transaction into an older block. One that was issued
+/// before gets a lower one, until it is new.
+pub(super) async fn make_new(flows: &Flows, psbt: &mut Psbt, tip: u32) -> Result<(), Error> {
+    let mut conn = flows.store().read().await?;
+    for height in (0..=tip).rev() {
+        psbt.unsigned_tx.lock_time = LockTime::from_height(height).unwrap_or(LockTime::ZERO);
+        if issued::by_txid(&mut conn, psbt.unsigned_tx.compute_txid()).await?.is_none() {
+            return Ok(());
+        }
+    }
+    Err(Error::refused(Code::TooManyOpenRequests, "this very transaction was issued too often; choose another amount"))
 }
 
 fn not_synced() -> Error {
     Error::refused(Code::ChainNotSynced, "the chain has not been followed yet; try again shortly")
-}
-
-/// The tip's height, so that nobody gains by mining it into an older block. A transaction that was issued before gets a
-/// lower one, until it is new.
-fn lock_time(tip: BlockRef, attempt: u32) -> LockTime {
-    LockTime::from_height(tip.height.saturating_sub(attempt)).unwrap_or(LockTime::ZERO)
 }
 
 /// Choosing coins, as a value that can be sent to a thread of its own.
@@ -361,7 +365,7 @@ impl Write for Begin {
         let issued = self.issued(tx.now())?;
         let psbt = &self.choice.planned.psbt;
         let inputs: Vec<_> = psbt.unsigned_tx.input.iter().map(|input| input.previous_output).collect();
-        require_free(tx, &inputs).await?;
+        require_free(tx, &inputs, self.choice.depth).await?;
         let request = self.request(&issued, tx.now());
         let first = Transition::to(request.machine.clone()).event(
             "onchain_send.begun",
@@ -434,11 +438,12 @@ impl Begin {
     }
 }
 
-/// The coins are as they were when they were chosen: there, and spent by nobody.
-async fn require_free(tx: &mut Tx<'_>, inputs: &[bitcoin::OutPoint]) -> Result<(), Stale> {
+/// The coins are as they were when they were chosen: there, deep enough, and spent by nobody.
+async fn require_free(tx: &mut Tx<'_>, inputs: &[bitcoin::OutPoint], depth: u32) -> Result<(), Stale> {
+    let tip = chain::cursor(tx.conn()).await?.map_or(0, |tip| tip.height);
     let coins = chain::coins_among(tx.conn(), inputs).await?;
-    let free = coins.iter().filter(|coin| coin.live && coin.spent_by.is_none() && coin.leased_by.is_none()).count();
-    if free == inputs.len() { Ok(()) } else { Err(Stale::ChooseAgain) }
+    let is_free = |coin: &&Coin| coin.live && coin.leased_by.is_none() && is_ripe(coin, tip, depth);
+    if coins.iter().filter(is_free).count() == inputs.len() { Ok(()) } else { Err(Stale::ChooseAgain) }
 }
 
 /// Issues an index as change and keeps the lookahead full.
@@ -463,126 +468,5 @@ pub async fn end(flows: &Flows, wallet: &WalletId, door: Door, signed_psbt: &str
     let right = |issued: &IssuedTx, request: &Request<OnchainSend>| {
         issued.role == Role::Original && request.machine.terms.door == door
     };
-    end_version(flows, wallet, signed_psbt, right).await
-}
-
-/// Ends whichever version of a request the PSBT is, if it is one that this endpoint may end.
-pub(super) async fn end_version(
-    flows: &Flows,
-    wallet: &WalletId,
-    signed_psbt: &str,
-    is_right: impl Fn(&IssuedTx, &Request<OnchainSend>) -> bool,
-) -> Result<Send, Error> {
-    let signed = psbt::parse(signed_psbt)?;
-    let txid = signed.unsigned_tx.compute_txid();
-    let issued = find_issued(flows, wallet, txid, is_right).await?;
-    let transaction = psbt::finish(&issued.parse_psbt()?, &signed)?;
-    refuse_while_halted(flows).await?;
-    let end = End { issued, transaction: transaction.clone() };
-    let request = flows.store().write(end).await?;
-    crash::point("end.committed");
-    if matches!(&request.machine.state, State::Broadcast { txid: current, .. } if *current == txid) {
-        effects::offer(flows, request.id, &transaction).await?;
-    }
-    let send = super::history::send(flows, wallet, request.id).await?;
-    send.ok_or_else(|| StoreError::Corrupt(format!("request {} is gone", request.id)).into())
-}
-
-async fn find_issued(
-    flows: &Flows,
-    wallet: &WalletId,
-    txid: Txid,
-    is_right: impl Fn(&IssuedTx, &Request<OnchainSend>) -> bool,
-) -> Result<IssuedTx, Error> {
-    let unknown = || Error::Field {
-        code: Code::PsbtUnknown,
-        field: "signed_psbt",
-        reason: "no transaction of this wallet that this endpoint could end was issued with these inputs and outputs"
-            .to_owned(),
-    };
-    let mut conn = flows.store().read().await?;
-    let issued = issued::by_txid(&mut conn, txid).await?.ok_or_else(unknown)?;
-    let request = requests::load::<OnchainSend>(&mut conn, issued.request).await?.ok_or_else(unknown)?;
-    if issued.wallet == *wallet && is_right(&issued, &request) { Ok(issued) } else { Err(unknown()) }
-}
-
-struct End {
-    issued: IssuedTx,
-    transaction: Transaction,
-}
-
-#[async_trait]
-impl Write for End {
-    type Output = Request<OnchainSend>;
-    type Error = Error;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Request<OnchainSend>, Error> {
-        let before = requests::load::<OnchainSend>(tx.conn(), self.issued.request)
-            .await?
-            .ok_or_else(|| StoreError::Corrupt(format!("request {} is gone", self.issued.request)))?;
-        let txid = self.issued.unsigned_txid;
-        let stored = issued::by_txid(tx.conn(), txid).await?;
-        let known = stored.is_some_and(|stored| stored.signed_tx.is_some());
-        match (&before.machine.state, self.issued.role) {
-            // Said before, or already out: the state is the answer.
-            _ if known => return Ok(before),
-            (State::Broadcast { txid: current, .. }, _) if *current == txid => {}
-            (State::Broadcast { .. }, Role::Bump | Role::Cancel) | (State::AwaitingSignature, Role::Original) => {
-                self.require_in_time(tx.now())?;
-                self.require_unspent(tx).await?;
-            }
-            (State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. }, Role::Original) => {
-                return Ok(before);
-            }
-            (State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. }, Role::Bump | Role::Cancel) => {
-                return Err(Error::refused(
-                    Code::AlreadyConfirmed,
-                    "another version of this send is in a block already",
-                ));
-            }
-            (State::Conflicted { .. }, _) => return Err(spent_error()),
-            (State::Expired, _) => return Err(expired_error()),
-            (State::Broadcast { .. }, Role::Original) | (State::AwaitingSignature, Role::Bump | Role::Cancel) => {
-                return Err(Error::refused(Code::NotBroadcast, "this version can't be ended as the request stands"));
-            }
-        }
-        let now = tx.now();
-        issued::keep_signed(tx.conn(), txid, &self.transaction, now).await?;
-        record_offered(tx, &self.issued, &self.transaction).await?;
-        let transition = before.machine.apply(&Event::Signed { txid }, now).map_err(StoreError::from)?;
-        Ok(apply::apply(tx, before, transition).await?)
-    }
-}
-
-fn spent_error() -> Error {
-    Error::refused(Code::InputsSpent, "another transaction spends a coin of this one; begin again")
-}
-
-impl End {
-    fn require_in_time(&self, now: Timestamp) -> Result<(), Error> {
-        if self.issued.expires_at > now { Ok(()) } else { Err(expired_error()) }
-    }
-
-    /// Every input is still there, and spent by nobody but another version of this request.
-    async fn require_unspent(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
-        let inputs: Vec<_> = self.transaction.input.iter().map(|input| input.previous_output).collect();
-        let coins = chain::coins_among(tx.conn(), &inputs).await?;
-        let versions: Vec<Txid> = issued::of_request(tx.conn(), self.issued.request)
-            .await?
-            .iter()
-            .map(|version| version.unsigned_txid)
-            .collect();
-        let ours = |coin: &Coin| coin.live && coin.spent_by.is_none_or(|by| versions.contains(&by));
-        if coins.len() == inputs.len() && coins.iter().all(ours) { Ok(()) } else { Err(spent_error()) }
-    }
-}
-
-/// Writes down what the signed transaction will do to the wallet's coins, as soon as it is promised to go out.
-///
-/// A version that competes with one that is out already waits for the network to take it: until then its change is not real.
-async fn record_offered(tx: &mut Tx<'_>, issued: &IssuedTx, transaction: &Transaction) -> Result<(), StoreError> {
-    if issued.role != Role::Original || chain::find_tx(tx.conn(), issued.unsigned_txid).await?.is_some() {
-        return Ok(());
-    }
-    ingest::record(tx, transaction, ingest::Sighting::offered()).await.map(drop)
+    end::version(flows, wallet, signed_psbt, right).await
 }

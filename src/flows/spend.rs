@@ -7,7 +7,7 @@ use bdk_wallet::coin_selection::{
     CoinSelectionAlgorithm, CoinSelectionResult, InsufficientFunds, LargestFirstCoinSelection,
 };
 use bdk_wallet::error::CreateTxError;
-use bdk_wallet::{Wallet, WeightedUtxo};
+use bdk_wallet::{TxBuilder, Wallet, WeightedUtxo};
 use bitcoin::absolute::LockTime;
 use bitcoin::{Psbt, Script, ScriptBuf, Sequence, TxOut, Weight, psbt};
 use rand_core::RngCore;
@@ -66,14 +66,20 @@ pub(super) fn plan(plan: &Plan<'_>) -> Result<Planned, Unplannable> {
     finish(plan, psbt)
 }
 
+/// The sequence is said for each coin: what the builder is told for all of them does not reach foreign ones.
+fn add_coin<C>(builder: &mut TxBuilder<'_, C>, keys: &WalletKeys, coin: &Coin) -> Result<(), Error> {
+    builder
+        .add_foreign_utxo_with_sequence(coin.outpoint, input_of(keys, coin), SATISFACTION, RBF)
+        .map_err(unexpected)?;
+    Ok(())
+}
+
 /// The recipient gets the amount, the fee comes on top.
 fn added(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
     let mut wallet = watch_only(plan.keys)?;
     let mut builder = wallet.build_tx().coin_selection(AmongForeign);
     for coin in plan.coins {
-        builder
-            .add_foreign_utxo_with_sequence(coin.outpoint, input_of(plan.keys, coin), SATISFACTION, RBF)
-            .map_err(unexpected)?;
+        add_coin(&mut builder, plan.keys, coin)?;
     }
     builder
         .manually_selected_only()
@@ -100,9 +106,7 @@ fn deducted(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
     let mut wallet = watch_only(plan.keys)?;
     let mut builder = wallet.build_tx();
     for coin in &chosen {
-        builder
-            .add_foreign_utxo_with_sequence(coin.outpoint, input_of(plan.keys, coin), SATISFACTION, RBF)
-            .map_err(unexpected)?;
+        add_coin(&mut builder, plan.keys, coin)?;
     }
     builder.manually_selected_only().nlocktime(plan.lock_time);
     if has_change {
@@ -219,10 +223,9 @@ impl CoinSelectionAlgorithm for AmongForeign {
 }
 
 /// Rebuilds the PSBT of a transaction whose outputs were changed by hand: a bump keeps inputs and recipients.
-pub(super) fn rebuilt(issued: &Psbt, outputs: Vec<TxOut>, lock_time: LockTime) -> Result<Psbt, Error> {
+pub(super) fn rebuilt(issued: &Psbt, outputs: Vec<TxOut>) -> Result<Psbt, Error> {
     let mut transaction = issued.unsigned_tx.clone();
     transaction.output = outputs;
-    transaction.lock_time = lock_time;
     let mut psbt = Psbt::from_unsigned_tx(transaction).map_err(unexpected)?;
     psbt.inputs.clone_from(&issued.inputs);
     let known: Vec<(ScriptBuf, psbt::Output)> =

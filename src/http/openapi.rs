@@ -156,8 +156,10 @@ fn name_the_states(operation: &mut Operation, id: &str) {
         if let RefOr::T(parameter) = parameter
             && parameter.name == "state"
         {
-            let words = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states.to_vec()));
-            parameter.schema = Some(words.build().into());
+            // The empty one is what a form sends for any.
+            let words = std::iter::once("").chain(states.iter().copied());
+            let state = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words));
+            parameter.schema = Some(state.build().into());
         }
     }
 }

@@ -104,6 +104,7 @@ pub const RULES: &[Rule] = &[
         name: "every_payment_to_a_receive_script_is_a_deposit",
         count: "SELECT COUNT(*) AS n FROM coins c JOIN scripts s ON s.script = c.script WHERE s.purpose = 'receive'",
         broken: "SELECT c.outpoint AS what FROM coins c JOIN scripts s ON s.script = c.script JOIN txs t ON t.txid = c.txid \
+                 JOIN requests r ON r.id = s.request_id AND r.state <> 'used_before' \
                  WHERE s.purpose = 'receive' AND t.status IN ('mempool', 'mined') AND NOT EXISTS (SELECT 1 FROM deposits d WHERE d.outpoint = c.outpoint) \
                  AND NOT EXISTS (SELECT 1 FROM spends x JOIN coins o ON o.outpoint = x.outpoint WHERE x.txid = c.txid AND o.wallet_id = c.wallet_id)",
     },

@@ -322,6 +322,20 @@ pub async fn rivals(conn: &mut Conn, txid: Txid) -> Result<Vec<TxRow>, StoreErro
     rows.iter().map(read_tx).collect()
 }
 
+/// Transactions that spend, or would spend, what this one makes for us.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn children(conn: &mut Conn, txid: Txid) -> Result<Vec<Txid>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT DISTINCT s.txid AS txid FROM coins c JOIN spends s ON s.outpoint = c.outpoint WHERE c.txid = $1",
+    )
+    .bind(txid.to_string())
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(|row| row.parsed("txid")).collect()
+}
+
 fn read_tx(row: &AnyRow) -> Result<TxRow, StoreError> {
     let status = match row.take::<String>("status")?.as_str() {
         "offered" => Status::Offered,

@@ -113,6 +113,19 @@ pub async fn wake_all(conn: &mut Conn, now: Timestamp) -> Result<(), StoreError>
     Ok(())
 }
 
+/// Makes every unfinished effect due at once, whoever had it leased: the process that did may be gone. Doing one twice is harmless.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn take_over(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let now = tx.now().millis();
+    sqlx::query("UPDATE effects SET leased_until = $1 WHERE done_at IS NULL AND leased_until > $1")
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 /// Arms again what was done: the transaction has left the mempool.
 ///
 /// # Errors

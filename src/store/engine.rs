@@ -19,6 +19,10 @@ pub enum Engine {
 const SQLITE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
                                PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16000";
 
+/// A process that is paused inside a transaction keeps its rows locked: without an end to that, nobody could take its roles
+/// over. Our statements follow each other within milliseconds.
+const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '5s'";
+
 impl Engine {
     /// # Errors
     /// When the address names neither database.
@@ -59,7 +63,7 @@ impl Engine {
     pub(super) async fn connect(self, url: &str) -> Result<Conn, StoreError> {
         sqlx::any::install_default_drivers();
         let mut conn = Conn::connect(&self.address(url)?).await?;
-        self.settle_in(&mut conn).await?;
+        sqlx::raw_sql(self.settings()).execute(&mut conn).await?;
         Ok(conn)
     }
 
@@ -70,9 +74,7 @@ impl Engine {
             .acquire_timeout(Duration::from_millis(config.wait_ms))
             .after_connect(move |conn, _| {
                 Box::pin(async move {
-                    if self == Self::Sqlite {
-                        sqlx::raw_sql(SQLITE_SETTINGS).execute(conn).await?;
-                    }
+                    sqlx::raw_sql(self.settings()).execute(conn).await?;
                     Ok(())
                 })
             })
@@ -80,11 +82,12 @@ impl Engine {
         Ok(pool)
     }
 
-    async fn settle_in(self, conn: &mut Conn) -> Result<(), StoreError> {
-        if self == Self::Sqlite {
-            sqlx::raw_sql(SQLITE_SETTINGS).execute(conn).await?;
+    /// What every connection is told first.
+    const fn settings(self) -> &'static str {
+        match self {
+            Self::Sqlite => SQLITE_SETTINGS,
+            Self::Postgres => POSTGRES_SETTINGS,
         }
-        Ok(())
     }
 
     fn address(self, url: &str) -> Result<String, StoreError> {

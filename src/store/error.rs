@@ -72,12 +72,12 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// PostgreSQL classes: 08 connection, 53 resources, 57P shutdown, 25006 read-only. SQLite codes: busy 5, locked 6,
+/// PostgreSQL classes: 08 connection, 53 resources, 57P shutdown, 25006 read-only, 25P03 a transaction that stood still. SQLite codes: busy 5, locked 6,
 /// out of memory 7, read-only 8, input/output 10, full 13, can't open 14; the extended code keeps them in its low byte.
 fn is_unavailable_code(code: Option<&str>) -> bool {
     let Some(code) = code else { return false };
     if code.len() == 5 {
-        return code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006";
+        return ["08", "53", "57P", "25006", "25P03"].iter().any(|class| code.starts_with(class));
     }
     code.parse::<u32>().is_ok_and(|number| matches!(number & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14))
 }

@@ -175,6 +175,19 @@ pub async fn keychain(conn: &mut Conn, wallet: &WalletId, account: Account) -> R
     Ok(Keychain { next_index: row.number("next_index")?, derived_to: row.number("derived_to")? })
 }
 
+/// Waits until nobody else issues an index of this keychain, and keeps others waiting until this transaction ends.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn lock_keychain(tx: &mut Tx<'_>, wallet: &WalletId, account: Account) -> Result<(), StoreError> {
+    sqlx::query("UPDATE keychains SET next_index = next_index WHERE wallet_id = $1 AND account = $2")
+        .bind(wallet.to_string())
+        .bind(account.as_str())
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 /// Adds derived scripts to the index. Those that are there already stay as they are.
 ///
 /// # Errors

@@ -201,10 +201,14 @@ async fn write_alone<W: Write>(pool: &AnyPool, clock: &Clock, write: &W) -> Resu
     sqlx::raw_sql(Engine::Postgres.begin()).execute(&mut *conn).await.map_err(StoreError::from)?;
     let result = run_guarded(write, &mut Tx { conn: &mut conn, engine: Engine::Postgres, now: clock.now() }).await;
     match result {
-        Ok(output) => {
-            commit_known(pool, &mut conn).await?;
-            Ok(output)
-        }
+        Ok(output) => match commit_known(pool, &mut conn).await {
+            Ok(()) => Ok(output),
+            Err(error) => {
+                // Nobody knows what is open on it.
+                drop(conn.detach());
+                Err(error.into())
+            }
+        },
         Err(error) => {
             if sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await.is_err() {
                 // Never give a connection back with a transaction open on it.

@@ -11,11 +11,12 @@ const IDLE: Duration = Duration::from_secs(1);
 
 pub(super) struct Effects {
     flows: Flows,
+    is_first_round: bool,
 }
 
 impl Effects {
     pub(super) fn new(flows: &Flows) -> Self {
-        Self { flows: flows.clone() }
+        Self { flows: flows.clone(), is_first_round: true }
     }
 }
 
@@ -26,6 +27,10 @@ impl Worker for Effects {
     }
 
     async fn round(&mut self) -> Result<Next, Error> {
+        if self.is_first_round {
+            effects::take_over(&self.flows).await?;
+            self.is_first_round = false;
+        }
         let done = effects::run_due(&self.flows).await?;
         Ok(if done == 0 { Next::After(IDLE) } else { Next::AtOnce })
     }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::supervise::{Next, Worker};
+use crate::crash;
 use crate::flows::{Error, Flows};
 use crate::store::owners::{self, Acquire, LEASE, Ownership, Renew, Resign, Role};
 use crate::store::{Engine, StoreError};
@@ -80,6 +81,7 @@ impl Worker for Keeper {
         }
         let acquire = Acquire { role: self.role, holder: self.holder.clone() };
         let Some(ownership) = self.flows.store().write(acquire).await? else { return Ok(Next::After(ASK_EVERY)) };
+        crash::point("role.acquired");
         tracing::info!(role = self.role.as_str(), epoch = ownership.epoch, "this process holds the role now");
         self.ownership.send_replace(Some(ownership));
         Ok(Next::After(RENEW_EVERY))

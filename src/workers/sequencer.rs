@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::role::{self, Held};
 use super::supervise::{Next, Worker};
+use crate::crash;
 use crate::flows::{Error, Flows};
 use crate::store::events::NumberEvents;
 
@@ -34,6 +35,9 @@ impl Worker for Sequence {
     async fn round(&mut self) -> Result<Next, Error> {
         let Some(owner) = role::wait(&mut self.held, WAIT_FOR_ROLE).await else { return Ok(Next::AtOnce) };
         let numbered = self.flows.store().write(NumberEvents { owner }).await?;
+        if numbered > 0 {
+            crash::point("events.numbered");
+        }
         self.idle = if numbered > 0 { SHORTEST_IDLE } else { (self.idle * 2).min(LONGEST_IDLE) };
         Ok(if numbered > 0 { Next::AtOnce } else { Next::After(self.idle) })
     }

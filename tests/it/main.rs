@@ -2,6 +2,8 @@
 
 mod api;
 mod conformance;
+mod crash;
 mod flows;
 mod harness;
 mod openapi;
+mod outage;

@@ -121,6 +121,15 @@ impl FakeChain {
         state.tip()
     }
 
+    /// Mines the mempool into a block whose reward goes to this script.
+    pub fn mine_to(&self, script: &ScriptBuf) -> BlockRef {
+        let state = &mut self.lock().state;
+        let waiting = state.waiting_in_order();
+        // As above.
+        let _: Result<BlockRef, FakeError> = state.mine_for(script.clone(), waiting);
+        state.tip()
+    }
+
     /// Mines one block of exactly these; what they contradict leaves the mempool.
     ///
     /// # Errors

@@ -138,13 +138,21 @@ impl State {
 
     /// Mines a block of these transactions, whatever the mempool thinks of them.
     pub(super) fn mine(&mut self, txs: Vec<Transaction>) -> Result<BlockRef, FakeError> {
+        self.mine_for(faucet_script(), txs)
+    }
+
+    pub(super) fn mine_for(&mut self, miner: ScriptBuf, txs: Vec<Transaction>) -> Result<BlockRef, FakeError> {
         self.check_block(&txs)?;
-        Ok(self.mine_checked(txs))
+        Ok(self.append_block(miner, txs))
     }
 
     /// For transactions that are known to fit: the mempool holds no others.
     pub(super) fn mine_checked(&mut self, txs: Vec<Transaction>) -> BlockRef {
-        let subsidy = TxOut { value: SUBSIDY, script_pubkey: faucet_script() };
+        self.append_block(faucet_script(), txs)
+    }
+
+    fn append_block(&mut self, miner: ScriptBuf, txs: Vec<Transaction>) -> BlockRef {
+        let subsidy = TxOut { value: SUBSIDY, script_pubkey: miner };
         self.append(vec![subsidy], txs)
     }
 

@@ -1,3 +1,14 @@
 //! Stories of the flows on both databases, over a chain in memory.
 
+mod addresses;
+mod bumps;
+mod conflicts;
+mod deposits;
+mod faults;
+mod idempotency;
+mod mutated_psbts;
+mod random_walks;
+mod reorgs;
+mod scanning;
 mod sending;
+mod spending;

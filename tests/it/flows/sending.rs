@@ -4,32 +4,9 @@ use sluice::domain::Machine;
 use sluice::domain::onchain_send::State;
 use sluice::flows::Code;
 
-use crate::harness::rig::{Client, Database, Rig, stranger};
+use crate::harness::rig::{Client, on_both, stranger};
 
-/// Runs a story on both databases.
-macro_rules! on_both {
-    ($name:ident, $story:expr) => {
-        mod $name {
-            use super::*;
-
-            #[tokio::test]
-            async fn sqlite() {
-                let story: fn(Rig) -> futures::future::BoxFuture<'static, ()> = $story;
-                story(Rig::sqlite().await).await;
-            }
-
-            #[tokio::test]
-            async fn postgres() {
-                let story: fn(Rig) -> futures::future::BoxFuture<'static, ()> = $story;
-                if let Some(rig) = Rig::with(Database::Postgres, Default::default()).await {
-                    story(rig).await;
-                }
-            }
-        }
-    };
-}
-
-on_both!(a_send_goes_out_and_confirms, |rig| Box::pin(async move {
+on_both!(a_send_goes_out_and_confirms, |rig| async move {
     let client = Client::number(1);
     rig.funded(&client, 100_000).await;
     let begun = rig.begin(&client, &stranger(), 30_000).await.expect("it begins");
@@ -45,9 +22,9 @@ on_both!(a_send_goes_out_and_confirms, |rig| Box::pin(async move {
     let again = rig.end(&client, &begun.psbt).await.expect("the same again answers the state");
     assert!(matches!(again.request.machine.state, State::Confirmed { .. }), "{:?}", again.request.machine.state);
     rig.audit().await;
-}));
+});
 
-on_both!(two_begins_never_share_a_coin, |rig| Box::pin(async move {
+on_both!(two_begins_never_share_a_coin, |rig| async move {
     let client = Client::number(2);
     rig.funded(&client, 100_000).await;
     rig.begin(&client, &stranger(), 30_000).await.expect("it begins");
@@ -56,4 +33,4 @@ on_both!(two_begins_never_share_a_coin, |rig| Box::pin(async move {
     let refused = rig.begin(&client, &stranger(), 300_000).await.expect_err("there is not that much");
     assert_eq!(refused.code(), Code::InsufficientFunds);
     rig.audit().await;
-}));
+});

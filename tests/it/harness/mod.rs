@@ -7,4 +7,5 @@ pub mod client;
 pub mod document;
 pub mod gateway;
 pub mod postgres;
+pub mod process;
 pub mod rig;

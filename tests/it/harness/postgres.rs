@@ -12,7 +12,9 @@ use super::bitcoind::skip;
 /// PostgreSQL refuses to run as root; this user is on every Debian.
 const UNPRIVILEGED: &str = "nobody";
 
-struct Cluster {
+/// A PostgreSQL server of the tests' own.
+pub struct Cluster {
+    bin: PathBuf,
     folder: PathBuf,
 }
 
@@ -22,12 +24,44 @@ pub async fn database() -> Option<String> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let cluster = CLUSTER.get_or_init(start).as_ref()?;
     let name = format!("story_{}", NUMBER.fetch_add(1, Ordering::SeqCst));
-    let mut conn = sqlx::PgConnection::connect(&cluster.url("postgres")).await.expect("the cluster answers");
-    conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("a database can be made");
-    Some(cluster.url(&name))
+    Some(cluster.database(&name).await)
 }
 
 impl Cluster {
+    /// One that a story has to itself, and may stop; `None` after a loud skip where there is no PostgreSQL.
+    pub fn private() -> Option<Self> {
+        start()
+    }
+
+    /// Makes a database; answers its address.
+    pub async fn database(&self, name: &str) -> String {
+        let mut conn = sqlx::PgConnection::connect(&self.url("postgres")).await.expect("the cluster answers");
+        conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("a database can be made");
+        self.url(name)
+    }
+
+    /// As an operator does it: connections are cut, transactions are rolled back.
+    pub fn stop(&self) {
+        run(self.control("stop").args(["--mode=fast", "--wait"]));
+    }
+
+    /// Returns when the server answers, or fails with its log.
+    pub fn start(&self) {
+        let settings = format!("-c listen_addresses= -c max_connections=300 -k {}", self.folder.display());
+        run(self.control("start").arg("--wait").arg("-l").arg(self.folder.join("log")).arg("-o").arg(settings));
+    }
+
+    pub fn restart(&self) {
+        self.stop();
+        self.start();
+    }
+
+    fn control(&self, what: &str) -> Command {
+        let mut command = unprivileged(&self.bin.join("pg_ctl"));
+        command.arg(what).arg("-D").arg(self.folder.join("data"));
+        command
+    }
+
     fn url(&self, database: &str) -> String {
         format!("postgres:///{database}?host={}&user=sluice", self.folder.display())
     }
@@ -46,17 +80,10 @@ fn start() -> Option<Cluster> {
     run(unprivileged(&bin.join("initdb"))
         .args(["--username=sluice", "--auth=trust", "--no-sync", "--encoding=UTF8", "-D"])
         .arg(&data));
-    let settings = format!("-c listen_addresses= -c max_connections=300 -k {}", folder.display());
-    // Returns when the server answers, or fails with its log.
-    run(unprivileged(&bin.join("pg_ctl"))
-        .args(["start", "--wait", "-D"])
-        .arg(&data)
-        .arg("-l")
-        .arg(folder.join("log"))
-        .arg("-o")
-        .arg(settings));
-    stop_after_this_process(&bin, &folder);
-    Some(Cluster { folder })
+    let cluster = Cluster { bin, folder };
+    cluster.start();
+    stop_after_this_process(&cluster.bin, &cluster.folder);
+    Some(cluster)
 }
 
 /// A test process has no last word of its own. A watcher in another session stops the server once this process is gone.

@@ -1,22 +1,35 @@
 //! The flows on a real database and a chain in memory: stories without HTTP, in milliseconds.
 
+use std::future::Future;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bitcoin::{Address, Network, Psbt, ScriptBuf};
+use async_trait::async_trait;
+use bitcoin::hashes::Hash;
+use bitcoin::{Address, Network, OutPoint, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
 use sluice::chain::fake::FakeChain;
 use sluice::clock::{Clock, Timestamp};
-use sluice::domain::onchain_send::Door;
-use sluice::domain::wallet::WalletKeys;
+use sluice::domain::Request;
+use sluice::domain::deposit::Deposit;
+use sluice::domain::onchain_send::{Door, State};
+use sluice::domain::wallet::{Account, WalletKeys};
+use sluice::flows::address::NewAddress;
+use sluice::flows::balance::Balance;
+use sluice::flows::bump::{self, BeginBump};
 use sluice::flows::follow::{self, Progress};
-use sluice::flows::history::Send;
+use sluice::flows::history::{self, Send};
 use sluice::flows::send::{BeginSend, Begun};
-use sluice::flows::{Error, Flows, Policy, audit, balance, effects, register, scan, send};
+use sluice::flows::{Error, Flows, Policy, address, audit, balance, effects, expiry, register, scan, send};
+use sluice::ids::{RequestId, WalletId};
 use sluice::money::Sat;
+use sluice::ports::chain::{BroadcastOutcome, ChainBackend};
 use sluice::secret::Secret;
+use sluice::store::chain::Coin;
 use sluice::store::events::NumberEvents;
 use sluice::store::owners::{Acquire, Ownership, Role};
-use sluice::store::{Config, Engine, Store};
+use sluice::store::requests::Filter;
+use sluice::store::{Config, Engine, Store, StoreError, Tx, Write, halts, wallets};
 use sluice_signer::Signer;
 
 use super::postgres;
@@ -26,6 +39,43 @@ use super::postgres;
 pub enum Database {
     Sqlite,
     Postgres,
+}
+
+/// Runs a story on both databases, under the default policy or another.
+macro_rules! on_both {
+    ($name:ident, $story:expr) => {
+        on_both!($name, $crate::harness::rig::policy(), $story);
+    };
+    ($name:ident, $policy:expr, $story:expr) => {
+        mod $name {
+            #[allow(unused_imports, reason = "a short story may need nothing of its file")]
+            use super::*;
+            use $crate::harness::rig::{Database, tell};
+
+            #[tokio::test]
+            async fn sqlite() {
+                tell(Database::Sqlite, $policy, $story).await;
+            }
+
+            #[tokio::test]
+            async fn postgres() {
+                tell(Database::Postgres, $policy, $story).await;
+            }
+        }
+    };
+}
+pub(crate) use on_both;
+
+/// The default policy, but for a shorter lookahead: deriving scripts is most of the time that a registration takes.
+pub fn policy() -> Policy {
+    Policy { lookahead: 50, ..Policy::default() }
+}
+
+/// Tells one story on one database; skips it loudly where that is not there.
+pub async fn tell<F: Future<Output = ()>>(database: Database, policy: Policy, story: impl FnOnce(Rig) -> F) {
+    if let Some(rig) = Rig::with(database, policy).await {
+        story(rig).await;
+    }
 }
 
 pub struct Rig {
@@ -61,6 +111,17 @@ impl Client {
         Self { keys, signer }
     }
 
+    /// The address at an index of the vanilla keychain, whether it was handed out or not.
+    pub fn address_at(&self, index: u32) -> Address {
+        let derived = self.keys.scripts(Account::Vanilla, index..index + 1);
+        Address::from_script(&derived[0].script, Network::Regtest).expect("an address")
+    }
+
+    /// The transaction that the network gets to see once a PSBT is signed.
+    pub fn signed_tx(&self, psbt: &str) -> Transaction {
+        Psbt::from_str(&self.sign(psbt)).expect("a PSBT").extract_tx_unchecked_fee_rate()
+    }
+
     /// Signs what the gateway handed out.
     pub fn sign(&self, psbt: &str) -> String {
         let mut psbt = Psbt::from_str(psbt).expect("the gateway hands out PSBTs");
@@ -73,7 +134,7 @@ impl Client {
 
 impl Rig {
     pub async fn sqlite() -> Self {
-        Self::with(Database::Sqlite, Policy::default()).await.expect("SQLite is always there")
+        Self::with(Database::Sqlite, policy()).await.expect("SQLite is always there")
     }
 
     /// `None` after a loud skip where there is no PostgreSQL.
@@ -88,7 +149,8 @@ impl Rig {
         let store = Store::open(&config, clock.clone()).await.expect("the store opens");
         let chain = Arc::new(FakeChain::new());
         chain.mine(101);
-        let flows = Flows::new(store, chain.clone(), Network::Regtest, policy);
+        let backend: Arc<dyn ChainBackend> = chain.clone();
+        let flows = Flows::new(store, backend, Network::Regtest, policy);
         let acquire = |role| Acquire { role, holder: "rig".to_owned() };
         let owner = flows.store().write(acquire(Role::Chain)).await.expect("a role").expect("nobody holds it");
         let sequencer = flows.store().write(acquire(Role::Sequencer)).await.expect("a role").expect("nobody holds it");
@@ -100,18 +162,83 @@ impl Rig {
     /// Lets the follower, the scanner, the effects and the sequencer do all there is to do.
     pub async fn settle(&self) {
         loop {
-            let progress = follow::step(&self.flows, &self.owner).await.expect("the follower steps");
+            let progress = self.follow().await;
             let scanned = scan::scan_waiting(&self.flows, &self.owner).await.expect("the scanner scans");
             let done = effects::run_due(&self.flows).await.expect("effects run");
             if progress != Progress::Moved && scanned == 0 && done == 0 {
                 break;
             }
         }
+        self.number_events().await;
+    }
+
+    /// Follows the chain as far as it goes; tells whether anything was done.
+    pub async fn follow(&self) -> Progress {
+        let mut moved = Progress::CaughtUp;
+        loop {
+            match follow::step(&self.flows, &self.owner).await.expect("the follower steps") {
+                Progress::Moved => moved = Progress::Moved,
+                Progress::CaughtUp => return moved,
+                Progress::Halted => return Progress::Halted,
+            }
+        }
+    }
+
+    async fn number_events(&self) {
         if self.flows.store().engine() == Engine::Postgres {
             while self.flows.store().write(NumberEvents { owner: self.sequencer.clone() }).await.expect("numbering") > 0
             {
             }
         }
+    }
+
+    /// The gateway stops and starts again on the same database: nothing but the store is remembered.
+    pub fn restart(&mut self) {
+        let chain: Arc<dyn ChainBackend> = self.chain.clone();
+        self.restart_with(chain);
+    }
+
+    pub fn restart_with(&mut self, chain: Arc<dyn ChainBackend>) {
+        let policy = self.flows.policy().clone();
+        self.flows = Flows::new(self.flows.store().clone(), chain, Network::Regtest, policy);
+    }
+
+    /// Lets time pass, and everything happen that it brings.
+    pub async fn wait(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+        while expiry::expire_overdue(&self.flows).await.expect("expiry runs") > 0 {}
+        self.settle().await;
+    }
+
+    pub async fn mine(&self, blocks: u32) {
+        self.chain.mine(blocks);
+        self.settle().await;
+    }
+
+    /// Pays an address from outside, into the mempool.
+    pub async fn pay(&self, to: &Address, sat: u64) -> Txid {
+        let txid = self.chain.pay(&to.script_pubkey(), amount(sat)).expect("the fake pays");
+        self.settle().await;
+        txid
+    }
+
+    /// Pays an address from outside, in a block.
+    pub async fn pay_confirmed(&self, to: &Address, sat: u64) -> OutPoint {
+        let (outpoint, _) = self.chain.fund_confirmed(&to.script_pubkey(), amount(sat)).expect("the fake pays");
+        self.settle().await;
+        outpoint
+    }
+
+    /// Offers somebody else's transaction to the network, behind the gateway's back.
+    pub async fn offer(&self, transaction: &Transaction) {
+        let said = self.chain.broadcast(transaction).await.expect("the fake answers");
+        assert_eq!(said, BroadcastOutcome::InMempool);
+        self.settle().await;
+    }
+
+    pub async fn mine_with(&self, transactions: Vec<Transaction>) {
+        self.chain.mine_with(transactions).expect("the block is valid");
+        self.settle().await;
     }
 
     pub async fn register(&self, client: &Client) -> Address {
@@ -123,22 +250,100 @@ impl Rig {
     /// Registers a client and gives it one confirmed coin.
     pub async fn funded(&self, client: &Client, sat: u64) -> Address {
         let address = self.register(client).await;
-        self.chain.fund_confirmed(&address.script_pubkey(), Sat::new(sat).expect("an amount")).expect("the fake pays");
-        self.settle().await;
+        self.pay_confirmed(&address, sat).await;
         address
+    }
+
+    /// Registers a client and gives it these confirmed coins, each in an output of its own.
+    pub async fn funded_with(&self, client: &Client, coins: &[u64]) -> Address {
+        let address = self.register(client).await;
+        let outputs: Vec<_> = coins.iter().map(|sat| (address.script_pubkey(), amount(*sat))).collect();
+        self.chain.pay_many(&outputs).expect("the fake pays");
+        self.mine(1).await;
+        address
+    }
+
+    /// An address of its own for one more customer.
+    pub async fn address(&self, client: &Client) -> Address {
+        let issued = address::new(&self.flows, &client.keys, NewAddress::default(), None).await.expect("an address");
+        parse_address(&issued.machine.address)
+    }
+
+    pub async fn current_address(&self, client: &Client) -> Address {
+        let current = address::current(&self.flows, &client.keys).await.expect("an address");
+        parse_address(&current.machine.address)
     }
 
     pub async fn begin(&self, client: &Client, to: &Address, sat: u64) -> Result<Begun, Error> {
         send::begin(&self.flows, &client.keys, wanted(to, sat), None).await
     }
 
+    pub async fn begin_with(&self, client: &Client, wanted: BeginSend) -> Result<Begun, Error> {
+        send::begin(&self.flows, &client.keys, wanted, None).await
+    }
+
     pub async fn end(&self, client: &Client, psbt: &str) -> Result<Send, Error> {
-        send::end(&self.flows, &client.keys.id(), Door::OnchainSend, &client.sign(psbt)).await
+        self.end_signed(client, &client.sign(psbt)).await
+    }
+
+    pub async fn end_signed(&self, client: &Client, signed: &str) -> Result<Send, Error> {
+        send::end(&self.flows, &client.keys.id(), Door::OnchainSend, signed).await
+    }
+
+    /// Begins and ends a send to a stranger that must work.
+    pub async fn sent(&self, client: &Client, sat: u64) -> Begun {
+        let begun = self.begin(client, &stranger(), sat).await.expect("it begins");
+        self.end(client, &begun.psbt).await.expect("it ends");
+        self.settle().await;
+        begun
+    }
+
+    pub async fn bump(&self, client: &Client, send: RequestId, fee_rate: u32, cancel: bool) -> Result<Begun, Error> {
+        let wanted = BeginBump { send, fee_rate, cancel, expires_in_seconds: None };
+        bump::begin(&self.flows, &client.keys, wanted, None).await
+    }
+
+    pub async fn end_bump(&self, client: &Client, bump: &Begun) -> Result<Send, Error> {
+        let signed = client.sign(&bump.psbt);
+        bump::end(&self.flows, &client.keys.id(), bump.request, &signed).await
+    }
+
+    pub async fn state(&self, client: &Client, send: RequestId) -> State {
+        let send = history::send(&self.flows, &client.keys.id(), send).await.expect("the store answers");
+        send.expect("the send is known").request.machine.state
+    }
+
+    pub async fn deposits(&self, client: &Client) -> Vec<Request<Deposit>> {
+        let filter = Filter::default();
+        let all = history::deposits(&self.flows, &client.keys.id(), &filter, None, 500).await;
+        all.expect("the store answers")
+    }
+
+    /// The only deposit of a wallet.
+    pub async fn deposit(&self, client: &Client) -> Deposit {
+        let mut all = self.deposits(client).await;
+        assert_eq!(all.len(), 1, "one deposit: {all:?}");
+        all.remove(0).machine
+    }
+
+    pub async fn balance(&self, client: &Client) -> Balance {
+        balance::balances(&self.flows, &client.keys.id()).await.expect("a balance").vanilla
     }
 
     pub async fn spendable(&self, client: &Client) -> u64 {
-        let balances = balance::balances(&self.flows, &client.keys.id()).await.expect("a balance");
-        balances.vanilla.spendable.to_u64()
+        self.balance(client).await.spendable.to_u64()
+    }
+
+    pub async fn coins(&self, client: &Client) -> Vec<Coin> {
+        balance::coins(&self.flows, &client.keys.id()).await.expect("coins")
+    }
+
+    pub async fn clear_halt(&self, reason: &'static str) -> bool {
+        self.flows.store().write(ClearHalt(reason)).await.expect("the store writes")
+    }
+
+    pub async fn release(&self, client: &Client) {
+        self.flows.store().write(Release(client.keys.id())).await.expect("nothing is open");
     }
 
     /// Every test ends here: the books balance and agree with the chain.
@@ -147,6 +352,30 @@ impl Rig {
         let report = audit::audit(&self.flows).await.expect("the audit runs");
         assert_eq!(report.drifts, [], "the audit found drift");
         assert_eq!(report.skipped, [], "the audit could not check everything");
+    }
+}
+
+struct ClearHalt(&'static str);
+
+#[async_trait]
+impl Write for ClearHalt {
+    type Output = bool;
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+        halts::clear(tx, self.0).await
+    }
+}
+
+struct Release(WalletId);
+
+#[async_trait]
+impl Write for Release {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        wallets::release(tx, &self.0).await
     }
 }
 
@@ -170,10 +399,37 @@ pub fn parse_address(text: &str) -> Address {
     Address::from_str(text).expect("an address").require_network(Network::Regtest).expect("of regtest")
 }
 
+pub const fn amount(sat: u64) -> Sat {
+    Sat::literal(sat)
+}
+
+/// The coins that a PSBT or transaction spends.
+pub fn inputs_of(transaction: &Transaction) -> Vec<OutPoint> {
+    transaction.input.iter().map(|input| input.previous_output).collect()
+}
+
+pub fn unsigned(psbt: &str) -> Transaction {
+    Psbt::from_str(psbt).expect("a PSBT").unsigned_tx
+}
+
+/// Somebody spends these coins with the same keys elsewhere. The fake chain asks for no signature.
+pub fn spend_elsewhere(coins: &[OutPoint], to: &Address, sat: u64) -> Transaction {
+    let input = |outpoint: &OutPoint| TxIn {
+        previous_output: *outpoint,
+        script_sig: ScriptBuf::new(),
+        sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+        witness: Witness::new(),
+    };
+    Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: coins.iter().map(input).collect(),
+        output: vec![TxOut { value: amount(sat).to_bitcoin(), script_pubkey: to.script_pubkey() }],
+    }
+}
+
 /// An address of somebody who is no wallet here.
 pub fn stranger() -> Address {
     let script = ScriptBuf::new_p2wpkh(&bitcoin::WPubkeyHash::from_byte_array([9; 20]));
     Address::from_script(&script, Network::Regtest).expect("an address")
 }
-
-use bitcoin::hashes::Hash;
