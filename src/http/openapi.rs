@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use utoipa::openapi::example::{Example, ExampleBuilder};
-use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
@@ -15,6 +15,8 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 
 use super::api::begun::{BeginResponse, EXPIRES_AT, FEE_SATS, NEXT_CURSOR, REQUEST_ID, SOURCE};
+use super::api::deposits::STATES;
+use super::api::send_view::SEND_STATES;
 use super::api::{self, examples, not_yet, problems};
 use super::auth::WALLET_HEADERS;
 use super::problem::{Problem, WireProblem, entry};
@@ -105,9 +107,6 @@ fn complete(operation: &mut Operation, components: &Components) {
     if takes_idempotency_key(&id) {
         parameters.push(idempotency_header(&id).into());
     }
-    if let Some(states) = states(&id) {
-        name_states(parameters, states);
-    }
     // The empty one stands for a gateway on one's own machine, which believes the wallet headers.
     let no_scopes = || Vec::<String>::new();
     operation.security = Some(vec![
@@ -115,6 +114,7 @@ fn complete(operation: &mut Operation, components: &Components) {
         SecurityRequirement::new("basic", no_scopes()),
         SecurityRequirement::default(),
     ]);
+    name_the_states(operation, &id);
     let has_body = operation.request_body.is_some();
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         if takes_no_body_too(&id) {
@@ -144,6 +144,26 @@ fn complete(operation: &mut Operation, components: &Components) {
     add_problems(operation, &id, has_body);
 }
 
+/// Which words a list's `state` takes depends on the list.
+fn name_the_states(operation: &mut Operation, id: &str) {
+    let states: &[&str] = match id {
+        "deposits" => &STATES,
+        "listPayments" => &not_yet::PAYMENT_STATES,
+        "onchainSendList" => &SEND_STATES,
+        _ => return,
+    };
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter
+            && parameter.name == "state"
+        {
+            // The empty one is what a form sends for any.
+            let words = std::iter::once("").chain(states.iter().copied());
+            let state = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words));
+            parameter.schema = Some(state.build().into());
+        }
+    }
+}
+
 fn takes_no_body_too(id: &str) -> bool {
     matches!(id, "onchainReceiveNew" | "receive") || is_not_yet(id)
 }
@@ -164,7 +184,7 @@ fn takes_idempotency_key(id: &str) -> bool {
     )
 }
 
-fn wallet_headers() -> impl Iterator<Item = RefOr<Parameter>> {
+fn wallet_headers() -> impl Iterator<Item = RefOr<utoipa::openapi::path::Parameter>> {
     let about = [
         "The account xpub of the wallet's bitcoin keychain, depth 3",
         "The account xpub of the wallet's asset keychain, depth 3",
@@ -184,28 +204,7 @@ fn wallet_headers() -> impl Iterator<Item = RefOr<Parameter>> {
     })
 }
 
-/// What a list can be narrowed to.
-fn states(id: &str) -> Option<&'static [&'static str]> {
-    match id {
-        "deposits" => Some(&api::deposits::STATES),
-        "listPayments" => Some(&not_yet::PAYMENT_STATES),
-        "onchainSendList" => Some(&api::send_view::SEND_STATES),
-        _ => None,
-    }
-}
-
-fn name_states(parameters: &mut [RefOr<Parameter>], states: &[&str]) {
-    for parameter in parameters {
-        let RefOr::T(parameter) = parameter else { continue };
-        if parameter.name != "state" {
-            continue;
-        }
-        let state = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states.iter().copied()));
-        parameter.schema = Some(Schema::from(state.build()).into());
-    }
-}
-
-fn idempotency_header(id: &str) -> Parameter {
+fn idempotency_header(id: &str) -> utoipa::openapi::path::Parameter {
     ParameterBuilder::new()
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
@@ -221,7 +220,7 @@ fn idempotency_header(id: &str) -> Parameter {
                 .pattern(Some("^[ -~]+$"))
                 .build(),
         ))
-        // A key is for one call: were it the same everywhere, whoever tries the examples one by one would be refused.
+        // A key stands for one request of a wallet: no two examples share one.
         .example(Some(json!(format!("{id}-1842"))))
         .build()
 }

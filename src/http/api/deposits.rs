@@ -16,7 +16,7 @@ use crate::http::extract::Params;
 use crate::http::problem::Problem;
 use crate::money::Sat;
 
-/// What the list can be narrowed to.
+/// The states that the list can be narrowed to.
 pub const STATES: [&str; 6] = ["seen", "mined", "confirmed", "replaced", "evicted", "reorged"];
 
 /// An output that pays an address which was handed out for receiving.

@@ -64,10 +64,10 @@ pub async fn current(
 #[serde(default)]
 pub struct NewAddressRequestModel {
     /// For people. It comes back with the deposits.
-    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     pub label: Option<String>,
     /// For programs: lists can be narrowed to it.
-    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     pub reference: Option<String>,
 }
 

@@ -185,7 +185,7 @@ pub struct ListParams {
     pub limit: Option<u32>,
     /// The `next_cursor` of the page before.
     pub cursor: Option<String>,
-    /// Only those in this state.
+    /// Only those in this state; empty is any.
     pub state: Option<String>,
     /// Only those with this reference.
     pub reference: Option<String>,

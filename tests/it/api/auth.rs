@@ -36,7 +36,7 @@ async fn without_a_key_in_force_nobody_gets_in_anywhere() {
     let (gateway, _chain) = Gateway::start_fake(&["auth.mode=key"]).await;
     let good = gateway.key(&ALL, &[]).await;
     let caller = gateway.caller(1);
-    caller.with_key(&good).post_empty("/wallet/register").await.ok();
+    gateway.register(&caller.with_key(&good)).await;
     let (revoked_id, revoked) = gateway.make_key(&ALL, &[caller.wallet.keys.id()], None).await;
     caller.with_key(&revoked).post_empty("/wallet/btcbalance").await.ok();
     assert!(keys::revoke(gateway.flows(), revoked_id).await.expect("a key can be revoked"));

@@ -175,8 +175,8 @@ async fn a_body_that_is_no_json_object_is_refused_and_a_large_one_is_not_read() 
         b"{\"a\":\"\xff\xfe\"}".to_vec(),
         b"a=1&b=2".to_vec(),
         b"\0".to_vec(),
-        deep[..60_000].as_bytes().to_vec(),
-        nested[..60_000].as_bytes().to_vec(),
+        deep.as_bytes()[..60_000].to_vec(),
+        nested.as_bytes()[..60_000].to_vec(),
     ];
     for operation in posts() {
         let path = operation.path_with(&id);
@@ -215,7 +215,7 @@ async fn a_destination_is_an_address_of_this_network() {
         "bcrt1pvpmd0cuvyha2sjylhr57kd6t8x9jrju8f063mdvkmk4c5uq464qqjpeapq",
         "../../etc",
         "\u{0}",
-        "☃",
+        "\u{2603}",
     ];
     let doors = [
         ("/wallet/sendbtcbegin", "address", "amount"),
@@ -253,7 +253,7 @@ async fn a_destination_is_an_address_of_this_network() {
 async fn parameters_of_a_query_are_held_to_the_same() {
     let (gateway, caller, _) = scene().await;
     let before = gateway.row_counts().await;
-    let wrong_numbers = ["", "-1", "1.5", "1e3", "true", "null", "9223372036854775808", "0x1", "%00", "１"];
+    let wrong_numbers = ["", "-1", "1.5", "1e3", "true", "null", "9223372036854775808", "0x1", "%00", "%EF%BC%91"];
     let mut asked = 0;
     for operation in operations().into_iter().filter(|operation| !operation.is_not_offered()) {
         for parameter in operation.spec["parameters"].as_array().into_iter().flatten() {
@@ -295,7 +295,8 @@ async fn each_wallet_header_is_there_once_and_well_formed() {
     let right = caller.wallet_headers();
     let long = "x".repeat(20_000);
     let mainnet = "xpub6BosfCnifzxcFwrSzQiqu2DBVTshkCXacvNsWGYJVVhhawA7d4R5WSWGFNbi8Aw6ZRc1brxMyWMzG3DSSSSoekkudhUd9yLb6qx39T9nMdj";
-    let wrong = ["", " ", "x", "../../etc/passwd", "é", "' OR 1=1 --", &long, mainnet, "ffffffff0", "zzzzzzzz", "tpub"];
+    let wrong =
+        ["", " ", "x", "../../etc/passwd", "\u{e9}", "' OR 1=1 --", &long, mainnet, "ffffffff0", "zzzzzzzz", "tpub"];
     for operation in operations() {
         let path = operation.path_with("0198c0f2-9d7c-4f6e-a1c2-0d3be5a90b47");
         for at in 0..right.len() {

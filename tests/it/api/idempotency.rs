@@ -5,7 +5,12 @@ use serde_json::json;
 use super::{Scene, on_both, send_of};
 use crate::harness::client::Call;
 
-on_both!(one_key_is_one_send, one_key_is_one_address, a_race_for_a_key_has_one_winner_and_one_answer);
+on_both!(
+    one_key_is_one_send,
+    one_key_is_one_address,
+    a_race_for_a_key_has_one_winner_and_one_answer,
+    a_race_for_the_only_coin_has_one_winner,
+);
 
 async fn one_key_is_one_send(scene: &Scene) {
     let owner = scene.funded(1, &[100_000, 90_000]).await;
@@ -34,7 +39,7 @@ async fn one_key_is_one_send(scene: &Scene) {
     let stranger = scene.funded(2, &[100_000]).await;
     let foreign = stranger.call(begin(30_000)).await;
     assert_ne!(foreign.header("sluice-request-id"), first.header("sluice-request-id"), "a key belongs to its wallet");
-    for bad in ["", &"x".repeat(256), "é"] {
+    for bad in ["", &"x".repeat(256), "\u{e9}"] {
         let refused =
             owner.call(begin(30_000).header("idempotency-key", "second")).await.refused(400, "invalid_request");
         assert_eq!(refused["field"], "Idempotency-Key");
@@ -77,4 +82,25 @@ async fn a_race_for_a_key_has_one_winner_and_one_answer(scene: &Scene) {
     assert_eq!(statuses, [200, 422], "{a} / {b}");
     let sends = owner.get("/onchain-send?state=awaiting_signature").await.ok();
     assert_eq!(sends["sends"].as_array().map(Vec::len), Some(2));
+}
+
+async fn a_race_for_the_only_coin_has_one_winner(scene: &Scene) {
+    let owner = scene.funded(1, &[100_000]).await;
+    let to = scene.stranger().await;
+    let racers = (0..16u64).map(|n| owner.post("/lightning/onchain-send-begin", send_of(&to, 30_000 + n)));
+    let answers = futures::future::join_all(racers).await;
+    let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 200);
+    assert_eq!(won.len(), 1, "one coin, one send");
+    for answer in &lost {
+        assert_eq!(answer.refused(409, "coins_leased")["retryable"], true);
+    }
+    let signed = json!({ "signed_psbt": owner.sign(&won[0].ok()) });
+    let ends = (0..8).map(|_| owner.post("/lightning/onchain-send-end", signed.clone()));
+    let ended = futures::future::join_all(ends).await;
+    assert!(ended.iter().all(|answer| answer.ok() == ended[0].body), "one transaction, one answer");
+    let txid = ended[0].body["txid"].as_str().expect("a transaction id").to_owned();
+    scene.in_mempool(&txid).await;
+    assert_eq!(scene.node.rpc("getrawmempool", json!([])).await, json!([txid]));
+    let sends = owner.get("/onchain-send").await.ok();
+    assert_eq!(sends["sends"].as_array().map(Vec::len), Some(1), "who lost began nothing");
 }

@@ -51,7 +51,7 @@ async fn begins_and_keys_have_limits_of_their_own() {
     let (gateway, chain) = Gateway::start_fake(&limits).await;
     let all = [Scope::Register, Scope::Read, Scope::Receive, Scope::Send];
     let caller = gateway.caller(1).with_key(&gateway.key(&all, &[]).await);
-    caller.post_empty("/wallet/register").await.ok();
+    gateway.register(&caller).await;
     let caller = funded_on_fake(&gateway, &chain, caller, &[90_000, 90_000, 90_000]).await;
     let begin = Call::post("/lightning/onchain-send-begin", &send_of(&stranger(), 20_000));
     caller.call(begin.clone()).await.ok();

@@ -130,7 +130,7 @@ async fn what_a_wallet_has_is_told_in_each_shape(scene: &Scene) {
         (&out["received"], &json!(false), &Value::Null)
     );
     let lease = owner
-        .call(Call::post("/lightning/onchain-send-begin", &send_of(&scene.stranger().await, 10_000)).as_object())
+        .call(Call::post("/lightning/onchain-send-begin", &send_of(&scene.stranger().await, 10_000)).for_object())
         .await
         .ok();
     let leased = listed("/wallet/listunspents").await;

@@ -133,7 +133,7 @@ fn send_of(to: &Address, sat: u64) -> Value {
 
 /// Begins and ends a send; its id and its transaction.
 async fn sent(caller: &Caller, to: &Address, sat: u64) -> (String, String) {
-    let begun = caller.call(Call::post("/lightning/onchain-send-begin", &send_of(to, sat)).as_object()).await.ok();
+    let begun = caller.call(Call::post("/lightning/onchain-send-begin", &send_of(to, sat)).for_object()).await.ok();
     let ended = caller.post("/lightning/onchain-send-end", json!({ "signed_psbt": caller.sign(&begun) })).await.ok();
     assert_eq!(ended["status"], "BROADCASTED");
     let text = |value: &Value| value.as_str().expect("a text").to_owned();

@@ -5,7 +5,12 @@ use serde_json::{Value, json};
 use super::{Scene, fields, on_both, send_of};
 use crate::harness::client::Call;
 
-on_both!(through_the_wallets_door, through_the_door_of_sends, through_the_door_of_payments,);
+on_both!(
+    through_the_wallets_door,
+    through_the_door_of_sends,
+    through_the_door_of_payments,
+    a_wallet_is_emptied_to_the_last_satoshi
+);
 
 const BEGIN_HEADERS: [&str; 4] = ["sluice-request-id", "sluice-expires-at", "sluice-source", "sluice-fee-sats"];
 
@@ -39,7 +44,7 @@ async fn through_the_door_of_sends(scene: &Scene) {
     let mut wanted = send_of(&to, 30_000);
     wanted["reference"] = json!("payout-1");
     let begin = Call::post("/lightning/onchain-send-begin", &wanted);
-    let begun = owner.call(begin.as_object()).await;
+    let begun = owner.call(begin.for_object()).await;
     let object = begun.ok();
     assert_eq!(fields(&object), ["expires_at", "fee_sats", "message", "psbt", "request_id", "source"]);
     assert!(object["message"].is_null() && object["source"] == "onchain");
@@ -131,4 +136,26 @@ async fn through_the_door_of_payments(scene: &Scene) {
     scene.mine(1).await;
     let again = owner.post("/lightning/payend", signed).await.ok();
     assert_eq!((&again["status"], &again["txid"], &again["id"]), (&json!("SUCCEEDED"), &json!(txid), &ended["id"]));
+}
+
+async fn a_wallet_is_emptied_to_the_last_satoshi(scene: &Scene) {
+    let owner = scene.funded(1, &[60_000, 40_000]).await;
+    let to = scene.stranger().await;
+    let whole = owner.post("/lightning/onchain-send-begin", send_of(&to, 100_000)).await;
+    whole.refused(409, "insufficient_funds");
+    let mut wanted = send_of(&to, 100_000);
+    wanted["deduct_fee_from_amount"] = json!(true);
+    let begun = owner.call(Call::post("/lightning/onchain-send-begin", &wanted).for_object()).await.ok();
+    let fee = begun["fee_sats"].as_u64().expect("a fee");
+    let signed = json!({ "signed_psbt": owner.sign(&begun) });
+    let txid = owner.post("/lightning/onchain-send-end", signed).await.ok()["txid"].clone();
+    scene.in_mempool(txid.as_str().expect("a transaction id")).await;
+    assert_eq!(scene.paid_to(txid.as_str().expect("a transaction id"), &to).await, 100_000 - fee);
+    scene.mine(1).await;
+    let id = begun["request_id"].as_str().expect("an id");
+    let send = owner.get(format!("/onchain-send/{id}")).await.ok();
+    assert_eq!((&send["amount_sats_requested"], &send["amount_sats_sent"]), (&json!(100_000), &json!(100_000 - fee)));
+    assert_eq!(owner.post_empty("/wallet/listunspents").await.ok(), json!([]));
+    let balance = owner.post_empty("/wallet/btcbalance").await.ok();
+    assert_eq!(balance["vanilla"], json!({ "settled": 0, "future": 0, "spendable": 0 }));
 }

@@ -49,7 +49,7 @@ async fn a_higher_fee_takes_the_place_of_a_lower_one(scene: &Scene) {
 async fn a_cancelled_send_comes_back(scene: &Scene) {
     let owner = scene.funded(1, &[100_000]).await;
     let to = scene.stranger().await;
-    let begun = owner.call(Call::post("/lightning/onchain-send-begin", &send_of(&to, 40_000)).as_object()).await.ok();
+    let begun = owner.call(Call::post("/lightning/onchain-send-begin", &send_of(&to, 40_000)).for_object()).await.ok();
     let waiting = begun["request_id"].as_str().expect("an id");
     let refused = owner.post(format!("/onchain-send/{waiting}/bump-begin"), json!({ "fee_rate": 5 })).await;
     refused.refused(409, "not_broadcast");
@@ -91,9 +91,9 @@ fn rival(owner: &Caller, begun: &Value) -> Transaction {
 async fn another_transaction_of_the_same_coins_is_a_conflict(scene: &Scene) {
     let owner = scene.funded(1, &[100_000]).await;
     let to = scene.stranger().await;
-    let begun = owner.call(Call::post("/lightning/onchain-send-begin", &send_of(&to, 40_000)).as_object()).await.ok();
+    let begun = owner.call(Call::post("/lightning/onchain-send-begin", &send_of(&to, 40_000)).for_object()).await.ok();
     let rival = rival(&owner, &begun);
-    scene.node.mine_with(&[rival.clone()]).await;
+    scene.node.mine_with(std::slice::from_ref(&rival)).await;
     scene.gateway.at_tip().await;
     let id = begun["request_id"].as_str().expect("an id");
     let send = owner.until(&format!("/onchain-send/{id}"), |send| send["status"] == "FAILED").await;

@@ -75,7 +75,7 @@ impl Call {
     }
 
     /// Asks a begin for its answer as an object.
-    pub fn as_object(self) -> Self {
+    pub fn for_object(self) -> Self {
         self.header("accept", "application/json; profile=object")
     }
 

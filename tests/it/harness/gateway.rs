@@ -100,13 +100,18 @@ impl Gateway {
     /// The same, registered, and searched for what it had before.
     pub async fn registered(&self, wallet: u32) -> Caller {
         let caller = self.caller(wallet);
+        self.register(&caller).await;
+        caller
+    }
+
+    /// Registers, and waits until the search for coins is done: afterwards nothing moves by itself.
+    pub async fn register(&self, caller: &Caller) {
         caller.post_empty("/wallet/register").await.ok();
         eventually("the scan is done", async || {
             let balance = caller.post_empty("/wallet/btcbalance").await.ok();
             (balance["scanning"] == false).then_some(())
         })
         .await;
-        caller
     }
 
     /// An API key that is in force.

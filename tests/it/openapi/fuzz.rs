@@ -39,7 +39,7 @@ async fn schemathesis_finds_nothing_where_keys_are_asked_for() {
     let (key, other) = (gateway.key(&all, &[]).await, gateway.key(&all, &[]).await);
     let registered = async |wallet: u32, key: &str| {
         let caller = gateway.caller(wallet).with_key(key);
-        caller.post_empty("/wallet/register").await.ok();
+        gateway.register(&caller).await;
         funded(&gateway, &chain, caller).await
     };
     let caller = registered(CALLER, &key).await;
