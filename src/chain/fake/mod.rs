@@ -126,7 +126,7 @@ impl FakeChain {
         let state = &mut self.lock().state;
         let waiting = state.waiting_in_order();
         // As above.
-        let _: Result<BlockRef, FakeError> = state.mine_for(script.clone(), waiting);
+        drop(state.mine_for(script.clone(), waiting));
         state.tip()
     }
 

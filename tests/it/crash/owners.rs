@@ -184,7 +184,7 @@ async fn begins_on_two_gateways_never_share_a_coin() {
         }
     }
     say(&format!("{BEGINS} begins on two gateways: {begun} got one of {COINS} coins each"));
-    assert!(begun >= COINS / 2 && begun <= COINS, "{begun} of {COINS} coins were used");
+    assert!((COINS / 2..=COINS).contains(&begun), "{begun} of {COINS} coins were used");
     assert_eq!(u32::try_from(taken.len()).expect("few"), begun);
     first.terminate().await;
     second.terminate().await;
