@@ -211,7 +211,7 @@ async fn a_role_on_sqlite_ends_with_the_process() {
 #[tokio::test]
 async fn a_path_means_the_same_to_the_lock_and_to_the_database() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for name in ["with space.db", "with%41percent.db", "with#hash.db", "über.db"] {
+    for name in ["with space.db", "with%41percent.db", "with#hash.db", "\u{fc}ber.db"] {
         let store = Store::open(&config(folder.path(), name), Clock::System).await.expect(name);
         assert!(folder.path().join(name).exists(), "{name} is not where it should be");
         drop(store);
