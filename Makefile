@@ -83,8 +83,9 @@ soak: rust ## Run every soak test, each for SLUICE_SOAK_SECONDS (default 600)
 	exec scripts/with-tools bitcoind,postgres cargo test --locked --test it -- soak --nocapture
 
 .PHONY: bench
-bench: rust ## Measure throughput and latency, optimised build
-	exec scripts/with-tools bitcoind,postgres cargo bench --locked $(ARGS)
+bench: rust ## Measure throughput and latency, optimised build; writes docs/BENCHMARKS.md
+	export SLUICE_BENCH_WRITE=$(CURDIR)/docs/BENCHMARKS.md; \
+	exec scripts/with-tools postgres cargo bench --locked --bench report $(ARGS)
 
 ## --- regenerate what is committed
 

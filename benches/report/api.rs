@@ -18,8 +18,8 @@ use sluice::secret::Secret;
 use sluice_signer::Signer;
 use tempfile::TempDir;
 
-use super::RUNS;
 use super::table::Table;
+use super::{RUNS, postgres};
 
 const IN_FLIGHT: u64 = 64;
 const ADDRESSES: u64 = 3_000;
@@ -48,9 +48,8 @@ struct Wallet {
 
 pub async fn measure(table: &mut Table, bare_commits: &str) {
     let mut databases = vec![("SQLite", None)];
-    match std::env::var("SLUICE_BENCH_POSTGRES") {
-        Ok(url) => databases.push(("PostgreSQL", Some(url))),
-        Err(_) => eprintln!("SKIPPED: PostgreSQL; SLUICE_BENCH_POSTGRES names no database"),
+    if let Some(url) = postgres::database().await {
+        databases.push(("PostgreSQL", Some(url)));
     }
     for (name, url) in databases {
         let bench = Arc::new(Bench::start(url).await);

@@ -7,8 +7,18 @@ mod api;
 mod bare;
 mod block;
 mod fixture;
+#[path = "../../tests/it/harness/postgres.rs"]
+#[allow(dead_code, reason = "the bench needs one database of it, the stories more")]
+mod postgres;
 mod start;
 mod table;
+
+/// What the harness of the stories asks of its neighbour.
+mod bitcoind {
+    pub fn skip(what: &str) {
+        eprintln!("SKIPPED: {what}");
+    }
+}
 
 use table::Table;
 
