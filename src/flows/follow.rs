@@ -8,6 +8,7 @@ use bitcoin::{Block, OutPoint, ScriptBuf, Transaction, Txid};
 use super::ingest::{self, Sighting, Watched};
 use super::{Error, Flows, Policy, mempool};
 use crate::crash;
+use crate::domain::Effect;
 use crate::domain::deposit::{self, Deposit};
 use crate::domain::onchain_send::{self, OnchainSend, State};
 use crate::ids::RequestId;
@@ -342,6 +343,8 @@ async fn unmine(tx: &mut Tx<'_>, row: &TxRow) -> Result<(), StoreError> {
     }
     if let Some(version) = issued::by_txid(tx.conn(), row.txid).await? {
         apply::advance::<OnchainSend>(tx, version.request, &onchain_send::Event::Unmined { txid: row.txid }).await?;
+        // No call is offering it, as the effect's lease presumes: the worker may, at once.
+        effects::undo(tx, &Effect::Broadcast(row.txid)).await?;
     }
     free_rivals(tx, row.txid).await
 }

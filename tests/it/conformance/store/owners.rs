@@ -111,7 +111,8 @@ async fn a_gateway_that_stops_in_a_transaction_does_not_keep_its_role() {
     let Some(db) = Db::postgres().await else { return };
     let patience =
         db.count("SELECT CAST(setting AS BIGINT) FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'");
-    assert_eq!(patience.await, i64::try_from(LEASE.as_millis()).expect("a short time"));
+    let patience = patience.await;
+    assert!((1..i64::try_from(LEASE.as_millis()).expect("a short time")).contains(&patience), "{patience} ms");
     let one = acquire(&db.store, "one").await.expect("nobody has it");
     let never = std::sync::Arc::new(tokio::sync::Notify::new());
     let stopped = {
