@@ -16,6 +16,7 @@ pub mod ports;
 pub mod store;
 
 pub mod chain;
+pub mod connectors;
 pub mod flows;
 pub mod workers;
 

@@ -5,6 +5,7 @@
 pub mod address;
 mod block;
 pub mod deposit;
+pub mod lightning;
 pub mod onchain_send;
 pub mod policy;
 pub mod psbt;

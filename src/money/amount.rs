@@ -7,7 +7,7 @@ use super::{OutOfRange, Sat};
 /// Base units of an asset as the ledger keeps them. Of bitcoin these are millisatoshis.
 ///
 /// At most `i64::MAX`, so that every amount fits a BIGINT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Amount(u64);
 

@@ -1,6 +1,7 @@
 //! What the gateway asks of the world: traits only. Adapters live elsewhere; flows never name one.
 
 pub mod chain;
+pub mod lightning;
 
 /// Why a port could not answer. It never means "no": a definite answer is a value of the call's own type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

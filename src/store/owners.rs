@@ -16,6 +16,8 @@ pub enum Role {
     Chain,
     /// Numbers events.
     Sequencer,
+    /// Runs the Lightning node.
+    Node,
 }
 
 impl Role {
@@ -24,6 +26,7 @@ impl Role {
         match self {
             Self::Chain => "chain",
             Self::Sequencer => "sequencer",
+            Self::Node => "node",
         }
     }
 }

@@ -66,6 +66,7 @@ impl Worker for Keeper {
         match self.role {
             Role::Chain => "role.chain",
             Role::Sequencer => "role.sequencer",
+            Role::Node => "role.node",
         }
     }
 

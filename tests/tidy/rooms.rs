@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ports", &["money", "ids", "domain"]),
     ("store", &["money", "ids", "clock", "ledger", "domain"]),
     ("chain", &["ports", "money", "ids", "domain"]),
-    ("connectors", &["ports", "money", "ids"]),
+    ("connectors", &["ports", "store", "money", "ids", "clock", "domain"]),
     ("assets", &["ports", "money", "ids"]),
     // Use cases, and those who call them. Neither a facade nor a command sees a database or a node.
     ("flows", &["domain", "ledger", "ports", "store", "money", "ids", "clock"]),

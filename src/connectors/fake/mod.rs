@@ -1,0 +1,1 @@
+//! A network of Lightning nodes in memory: it keeps what the port promises, and nothing else.
