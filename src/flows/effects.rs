@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bitcoin::{Transaction, Txid};
 
 use super::ingest::{self, Watched};
-use super::{Error, Flows};
+use super::{Code, Error, Flows, node};
 use crate::crash;
 use crate::domain::Effect;
 use crate::domain::onchain_send::{Event, OnchainSend, State};
@@ -27,13 +27,28 @@ pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
         crash::point("effects.claimed");
     }
     for item in &due {
-        let Effect::Broadcast(txid) = item.effect;
-        match still_wanted(flows, item.request, txid).await? {
-            Some(transaction) => offer(flows, item.request, &transaction).await?,
-            None => flows.store().write(Finish(item.effect.clone())).await?,
+        match item.effect {
+            Effect::Broadcast(txid) => match still_wanted(flows, item.request, txid).await? {
+                Some(transaction) => offer(flows, item.request, &transaction).await?,
+                None => flows.store().write(Finish(item.effect.clone())).await?,
+            },
+            Effect::Pay(request) => node::pay(flows, request).await.or_else(is_left_due)?,
+            Effect::Claim(_) => node::claim_of(flows, item.request).await.or_else(is_left_due)?,
         }
     }
     Ok(due.len())
+}
+
+/// A node that can't be asked now is asked when the effect's lease is over.
+fn is_left_due(error: Error) -> Result<(), Error> {
+    match error {
+        Error::Node(why) => {
+            tracing::warn!(%why, "the node can't be asked now; it is asked again");
+            Ok(())
+        }
+        Error::Refused { code: Code::LightningNotReady | Code::LightningUnavailable, .. } => Ok(()),
+        other => Err(other),
+    }
 }
 
 /// Makes due what an earlier process had begun: what was promised goes out at the next start, not when its lease is over.

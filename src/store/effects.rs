@@ -8,6 +8,7 @@ use super::row::{Columns, parse};
 use super::{Conn, StoreError, Tx};
 use crate::clock::Timestamp;
 use crate::domain::Effect;
+use crate::domain::lightning::PaymentHash;
 use crate::ids::RequestId;
 
 /// How long the inserting flow has an effect to itself. Longer than any call it makes.
@@ -68,6 +69,8 @@ pub async fn claim_due(tx: &mut Tx<'_>, limit: u32) -> Result<Vec<Due>, StoreErr
 fn parse_key(key: &str) -> Result<Effect, StoreError> {
     match key.split_once(':') {
         Some(("broadcast", txid)) => Ok(Effect::Broadcast(parse::<Txid>("effects.key", txid)?)),
+        Some(("pay", request)) => Ok(Effect::Pay(parse::<RequestId>("effects.key", request)?)),
+        Some(("claim", hash)) => Ok(Effect::Claim(parse::<PaymentHash>("effects.key", hash)?)),
         _ => Err(StoreError::Corrupt(format!("an effect has the unknown key {key}"))),
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod audit;
+pub mod authorizations;
 pub mod chain;
 pub mod effects;
 mod engine;
@@ -19,6 +20,7 @@ pub mod leases;
 pub mod ledger;
 mod migrate;
 pub mod owners;
+pub mod payments;
 pub mod requests;
 mod row;
 pub mod wallets;
