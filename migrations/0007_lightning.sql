@@ -29,3 +29,5 @@ CREATE INDEX payments_by_wallet ON payments (wallet_id, created_at, request_id) 
 CREATE UNIQUE INDEX payments_one_receive ON payments (payment_hash) WHERE inbound = 1;
 -- Over all wallets, a hash is paid by at most one request at a time, and never again once it was paid.
 CREATE UNIQUE INDEX payments_one_pay ON payments (payment_hash) WHERE inbound = 0 AND status IN ('waiting', 'pending', 'succeeded');
+-- What waits for the node is looked up at each start.
+CREATE INDEX requests_waiting_for_node ON requests (state) WHERE state IN ('claiming', 'paying');

@@ -17,13 +17,13 @@ use tokio::task::JoinHandle;
 use crate::chain::bitcoind::Bitcoind;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::flows::Flows;
 use crate::flows::health::Health;
+use crate::flows::{Flows, NodeSlot};
 use crate::http::{self, HttpState, OperatorState};
 use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
 use crate::store::{self, Store, StoreError};
-use crate::workers::{Pace, Workers};
+use crate::workers::{NodeHost, Pace, Workers};
 
 /// How long a start waits for the node's word on its network. Reads are served without it.
 const FIRST_LOOK: Duration = Duration::from_millis(800);
@@ -87,7 +87,15 @@ pub struct Running {
 /// When it could not do its work as configured. A node that is merely down is no such reason.
 pub async fn start(config: &Config) -> Result<Running, StartError> {
     let chain = Arc::new(Bitcoind::new(&config.chain.bitcoind)?);
-    start_with(config, chain, Clock::System).await
+    start_in(config, World { chain, node: None, clock: Clock::System }).await
+}
+
+/// What a gateway meets outside itself.
+pub struct World {
+    pub chain: Arc<dyn ChainBackend>,
+    /// Empty: a gateway without Lightning.
+    pub node: Option<Arc<dyn NodeHost>>,
+    pub clock: Clock,
 }
 
 /// Starts a gateway with another chain and clock, as tests do.
@@ -95,6 +103,15 @@ pub async fn start(config: &Config) -> Result<Running, StartError> {
 /// # Errors
 /// As `start`.
 pub async fn start_with(config: &Config, chain: Arc<dyn ChainBackend>, clock: Clock) -> Result<Running, StartError> {
+    start_in(config, World { chain, node: None, clock }).await
+}
+
+/// Starts a gateway in a world of the caller's making.
+///
+/// # Errors
+/// As `start`.
+pub async fn start_in(config: &Config, world: World) -> Result<Running, StartError> {
+    let World { chain, node, clock } = world;
     config.http.check().map_err(StartError::Settings)?;
     let (api_listener, api_addr) = bind(config.http.listen, "http.listen").await?;
     let (operator_listener, operator_addr) = bind(config.operator.listen, "operator.listen").await?;
@@ -103,10 +120,11 @@ pub async fn start_with(config: &Config, chain: Arc<dyn ChainBackend>, clock: Cl
     require_keys(&store, config, api_addr).await?;
     check_node(chain.as_ref(), config).await?;
 
-    let flows = Flows::new(store, chain, config.chain.network, config.policy.clone());
+    let slot = if node.is_some() { NodeSlot::expected() } else { NodeSlot::default() };
+    let flows = Flows::with_node(store, chain, slot, config.chain.network, config.policy.clone());
     let health = Health::default();
     let metrics = metrics()?;
-    let workers = Workers::start(&flows, &health, pace(config));
+    let workers = Workers::start(&flows, &health, pace(config), node);
     let upkeep = tokio::spawn(http::metrics_upkeep(metrics.clone()));
     let api_router = http::router(HttpState::new(flows.clone(), &config.http));
     let operator_router = http::operator_router(OperatorState { health: health.clone(), metrics });

@@ -15,6 +15,7 @@ use crate::domain::receive::{self, Receive, Verdict};
 use crate::domain::{Effect, Machine, Request};
 use crate::ids::RequestId;
 use crate::ports::lightning::{ClaimOutcome, LightningNode, Outgoing, PayOutcome, Payment};
+use crate::store::requests::AnyRequest;
 use crate::store::{StoreError, Tx, Write, apply, effects, halts, payments, requests};
 
 /// Where the node stands while it is this process that owns it. Shared by the worker that runs it and by every flow.
@@ -137,15 +138,32 @@ pub async fn look_at_incoming(flows: &Flows, hash: PaymentHash) -> Result<(), Er
     }
 }
 
-/// Looks at everything that the node holds now.
+/// Looks at everything that the node holds, and at every request that waits for it. Answers how many could not be looked at.
 ///
 /// # Errors
-/// As `look_at_incoming`.
-pub async fn look_at_held(flows: &Flows) -> Result<(), Error> {
+/// When the store or the node can't be used at all.
+pub async fn look_at_everything(flows: &Flows) -> Result<usize, Error> {
+    let mut failed = 0;
+    let mut note = |what: &str, looked: Result<(), Error>| {
+        if let Err(error) = looked {
+            tracing::warn!(what, %error, "it could not be looked up; it is looked up again");
+            failed += 1;
+        }
+    };
     for hash in flows.node().node()?.held().await.map_err(Error::Node)? {
-        look_at_incoming(flows, hash).await?;
+        note("something held", look_at_incoming(flows, hash).await);
     }
-    Ok(())
+    let mut conn = flows.store().read().await?;
+    let waiting = requests::waiting_for_node(&mut conn).await?;
+    drop(conn);
+    for request in waiting {
+        match request {
+            AnyRequest::Receive(request) => note("a receive", claim(flows, &request).await),
+            AnyRequest::Pay(request) => note("a payment", pay(flows, request.id).await),
+            AnyRequest::Address(_) | AnyRequest::Send(_) | AnyRequest::Deposit(_) => {}
+        }
+    }
+    Ok(failed)
 }
 
 /// Has the node claim, for an invoice that is being claimed; goes on when it is certain that it has, or that there is nothing left to claim.

@@ -201,6 +201,15 @@ pub async fn overdue(conn: &mut Conn, now: Timestamp, limit: u32) -> Result<Vec<
     rows.iter().map(read_any).collect()
 }
 
+/// Lightning requests whose next step is the node's.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn waiting_for_node(conn: &mut Conn) -> Result<Vec<AnyRequest>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM requests WHERE state IN ('claiming', 'paying')").fetch_all(conn).await?;
+    rows.iter().map(read_any).collect()
+}
+
 /// Sends and deposits that are in a block and wait for it to be deep enough.
 ///
 /// # Errors

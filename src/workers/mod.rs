@@ -6,18 +6,22 @@ mod audit;
 mod chain_follow;
 mod effects;
 mod expiry;
+mod node;
 mod observe;
 mod role;
 mod scan;
 mod sequencer;
 mod supervise;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flows::Flows;
 use crate::flows::health::Health;
 use crate::store::Engine;
 use crate::store::owners::Role;
+
+pub use node::NodeHost;
 
 use role::Keeper;
 use supervise::Supervisor;
@@ -38,7 +42,7 @@ pub struct Workers {
 
 impl Workers {
     #[must_use]
-    pub fn start(flows: &Flows, health: &Health, pace: Pace) -> Self {
+    pub fn start(flows: &Flows, health: &Health, pace: Pace, node: Option<Arc<dyn NodeHost>>) -> Self {
         let mut roles = Supervisor::default();
         let chain = Keeper::new(flows, Role::Chain);
         let mut rounds = Supervisor::default();
@@ -54,6 +58,11 @@ impl Workers {
             let sequencer = Keeper::new(flows, Role::Sequencer);
             rounds.add(sequencer::Sequence::new(flows, sequencer.held()));
             roles.add(sequencer);
+        }
+        if let Some(host) = node {
+            let keeper = Keeper::new(flows, Role::Node);
+            rounds.add(node::RunNode::new(flows, host, keeper.held()));
+            roles.add(keeper);
         }
         roles.add(chain);
         Self { rounds, roles }
