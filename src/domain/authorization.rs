@@ -135,3 +135,106 @@ pub fn verify(keys: &WalletKeys, message: &str, signed: &Psbt) -> Result<Transac
         Ok(_) | Err(_) => Err(PsbtProblem::BadSignature(0)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use sluice_signer::{Limits, Signer};
+
+    use super::*;
+    use crate::money::Amount;
+
+    const MNEMONIC: &str = "split capable text loop dream live outside suspect eight carry fine relax";
+
+    fn signer(mnemonic: &str) -> Signer {
+        Signer::from_mnemonic(Network::Regtest, mnemonic, "").unwrap()
+    }
+
+    fn keys(signer: &Signer) -> WalletKeys {
+        let xpubs = signer.wallet_xpubs();
+        let (van, col) = (xpubs.xpub_van.to_string(), xpubs.xpub_col.to_string());
+        WalletKeys::parse(&van, &col, &xpubs.master_fingerprint.to_string(), Network::Regtest).unwrap()
+    }
+
+    fn consent(keys: &WalletKeys) -> Consent {
+        Consent {
+            gateway: GatewayId("00112233445566aa".to_owned()),
+            network: Network::Regtest,
+            wallet: keys.id(),
+            request: RequestId::from_bytes([1; 16]),
+            kind: Kind::Pay,
+            to: "ab".repeat(32),
+            amount: Money::btc(Amount::from_msat(123_456).unwrap()),
+            max_fee: Money::btc(Amount::from_msat(3_000).unwrap()),
+            expires: Timestamp::from_millis(1_769_860_800_000),
+        }
+    }
+
+    fn signed(signer: &Signer, message: &str) -> Psbt {
+        let mut psbt = to_sign(&keys(signer), message).unwrap();
+        let limits = Limits { max_fee: Some(bitcoin::Amount::from_sat(1_000)), ..Limits::default() };
+        signer.sign_within(&mut psbt, &limits).unwrap();
+        Psbt::from_str(&psbt.to_string()).unwrap()
+    }
+
+    #[test]
+    fn the_signer_reads_what_is_asked_and_its_signature_is_taken() {
+        let signer = signer(MNEMONIC);
+        let message = consent(&keys(&signer)).message();
+        assert!(message.len() <= sluice_signer::authorization::MAX_MESSAGE_LEN, "{}", message.len());
+        let proof = verify(&keys(&signer), &message, &signed(&signer, &message)).unwrap();
+        assert_eq!((proof.version.0, proof.lock_time.to_consensus_u32(), proof.input[0].sequence.0), (0, 0, 0));
+        assert!(matches!(proof.input[0].witness.nth(0).map(<[u8]>::len), Some(64 | 65)));
+    }
+
+    #[test]
+    fn the_longest_message_is_short_enough() {
+        let most = Money::btc(Amount::MAX);
+        let expires = Timestamp::from_millis(253_402_300_799_000);
+        let longest = Consent { amount: most.clone(), max_fee: most, expires, ..consent(&keys(&signer(MNEMONIC))) };
+        assert!(longest.message().len() <= sluice_signer::authorization::MAX_MESSAGE_LEN);
+    }
+
+    #[test]
+    fn an_unsigned_a_moved_and_a_foreign_authorisation_are_refused() {
+        let signer = signer(MNEMONIC);
+        let keys = keys(&signer);
+        let message = consent(&keys).message();
+        let unsigned = to_sign(&keys, &message).unwrap();
+        assert_eq!(verify(&keys, &message, &unsigned), Err(PsbtProblem::NotSigned(0)));
+        let good = signed(&signer, &message);
+        for (from, to) in [
+            ("amount: 123456 msat", "amount: 923456 msat"),
+            ("max_fee: 3000 msat", "max_fee: 9000 msat"),
+            ("gateway: 00112233445566aa", "gateway: 00112233445566ab"),
+            ("to: ab", "to: ac"),
+        ] {
+            let other = message.replacen(from, to, 1);
+            assert_ne!(other, message);
+            assert_eq!(verify(&keys, &other, &good), Err(PsbtProblem::Altered), "{to}");
+        }
+        let words = format!("{}about", "abandon ".repeat(11));
+        let stranger = self::signer(&words);
+        let theirs = signed(&stranger, &message);
+        assert!(verify(&keys, &message, &theirs).is_err());
+    }
+
+    #[test]
+    fn a_signature_that_was_tampered_with_is_refused() {
+        let signer = signer(MNEMONIC);
+        let keys = keys(&signer);
+        let message = consent(&keys).message();
+        let mut bad = signed(&signer, &message);
+        let input = &mut bad.inputs[0];
+        match (&mut input.final_script_witness, &mut input.tap_key_sig) {
+            (Some(witness), _) => {
+                let mut item = witness.nth(0).unwrap().to_vec();
+                item[10] ^= 1;
+                *witness = bitcoin::Witness::from_slice(&[item]);
+            }
+            (None, other) => *other = None,
+        }
+        assert!(verify(&keys, &message, &bad).is_err());
+    }
+}

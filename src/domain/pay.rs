@@ -19,6 +19,8 @@ pub struct Terms {
     pub amount: Amount,
     /// What routing may cost at most. Zero for a transfer in the books.
     pub max_fee: Amount,
+    /// What the cheapest way cost at begin, where the node could tell.
+    pub estimate: Option<Amount>,
     /// The payee's node, where the invoice tells.
     pub payee: Option<String>,
     /// The invoice is one of this gateway: whose, and by which request.
@@ -156,6 +158,12 @@ impl Pay {
         });
         let hold = self.posting(self.hold(), self.held()?, Kind::Hold);
         Some(Transition::to(self.clone()).posting(hold).event("lightning_pay.begun", data))
+    }
+
+    /// The state by its name, for logs and counters.
+    #[must_use]
+    pub const fn payment_state(&self) -> &'static str {
+        self.state_name()
     }
 
     /// Nothing is expected to happen to it any more.

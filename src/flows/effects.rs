@@ -22,7 +22,7 @@ const BATCH: u32 = 20;
 /// # Errors
 /// When the store can't be used. A node that does not answer is no error here: the effect stays due.
 pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
-    let due = flows.store().write(ClaimDue).await?;
+    let due = flows.store().write(ClaimDue { has_node: flows.node().node().is_ok() }).await?;
     if !due.is_empty() {
         crash::point("effects.claimed");
     }
@@ -140,7 +140,9 @@ impl Offered {
     }
 }
 
-struct ClaimDue;
+struct ClaimDue {
+    has_node: bool,
+}
 
 #[async_trait]
 impl Write for ClaimDue {
@@ -148,7 +150,7 @@ impl Write for ClaimDue {
     type Error = StoreError;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<Due>, StoreError> {
-        effects::claim_due(tx, BATCH).await
+        effects::claim_due(tx, BATCH, self.has_node).await
     }
 }
 

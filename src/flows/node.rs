@@ -287,8 +287,19 @@ async fn conclude(flows: &Flows, request: RequestId, outcome: PayOutcome) -> Res
     };
     let ended = flows.store().write(EndPay { request, event }).await?;
     crash::point("node.pay_concluded");
+    count(&ended.machine);
     flows.tell_ended(request, ended.machine.is_over());
     Ok(())
+}
+
+/// How many payments ended how, and how far estimates were from what was paid.
+fn count(pay: &Pay) {
+    let state = pay.payment_state();
+    metrics::counter!("sluice_lightning_pays_total", "state" => state).increment(1);
+    if let (pay::State::Succeeded { fee, .. }, Some(estimate)) = (&pay.state, pay.terms.estimate) {
+        metrics::counter!("sluice_lightning_fee_estimated_msat_total").increment(estimate.base_units());
+        metrics::counter!("sluice_lightning_fee_paid_msat_total").increment(fee.base_units());
+    }
 }
 
 struct EndPay {

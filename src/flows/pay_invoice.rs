@@ -179,10 +179,11 @@ async fn terms(flows: &Flows, wallet: &WalletId, wanted: &BeginPay, payee: &Paye
         None => wanted.max_fee.unwrap_or_else(|| left.min(USUAL_MAX_FEE)),
     };
     let (destination, hash) = (payee.destination.clone(), payee.hash);
-    if book.is_none() {
-        check_ceiling(flows, &destination, amount, max_fee).await?;
-    }
-    Ok(Terms { destination, hash, amount, max_fee, payee: payee.node.clone(), book, door: wanted.door })
+    let estimate = match &book {
+        Some(_) => Some(Amount::ZERO),
+        None => check_ceiling(flows, &destination, amount, max_fee).await?,
+    };
+    Ok(Terms { destination, hash, amount, max_fee, estimate, payee: payee.node.clone(), book, door: wanted.door })
 }
 
 fn agreed(asked: Option<Amount>, in_invoice: Option<Amount>) -> Result<Amount, Error> {
@@ -258,10 +259,16 @@ fn too_little(needed: Amount, available: Amount) -> Error {
 }
 
 /// A ceiling below the cheapest way can't work. That there is no way now is no reason: there may be one when it is signed.
-async fn check_ceiling(flows: &Flows, to: &Destination, amount: Amount, max_fee: Amount) -> Result<(), Error> {
+/// Answers what the cheapest way costs now.
+async fn check_ceiling(
+    flows: &Flows,
+    to: &Destination,
+    amount: Amount,
+    max_fee: Amount,
+) -> Result<Option<Amount>, Error> {
     let node = flows.node().ready()?;
     if !node.capabilities().quotes {
-        return Ok(());
+        return Ok(None);
     }
     match node.quote(to, amount).await.map_err(Error::Node)? {
         Quote::Fee(fee) if fee > max_fee => Err(Error::Field {
@@ -272,7 +279,8 @@ async fn check_ceiling(flows: &Flows, to: &Destination, amount: Amount, max_fee:
                 fee.sat_ceil()
             ),
         }),
-        Quote::Fee(_) | Quote::NoRoute { .. } => Ok(()),
+        Quote::Fee(fee) => Ok(Some(fee)),
+        Quote::NoRoute { .. } => Ok(None),
     }
 }
 
