@@ -36,9 +36,11 @@ pub enum State {
     Open,
     /// Decided, before the node is told: what it holds for this invoice is claimed and credited, and nobody else may pay it.
     Claiming {
+        #[serde(rename = "received")]
         amount: Amount,
     },
     Settled {
+        #[serde(rename = "received")]
         amount: Amount,
         by: Rail,
     },

@@ -381,6 +381,22 @@ fn an_event_that_is_told_twice_changes_nothing_the_second_time() {
     repeats_change_nothing(&pays(), &pay_events());
 }
 
+fn is_read_back<M: Machine + std::fmt::Debug>(states: &[M]) {
+    for state in states {
+        let text = serde_json::to_string(state).unwrap();
+        assert_eq!(serde_json::from_str::<M>(&text).unwrap(), *state, "{text}");
+    }
+}
+
+#[test]
+fn every_state_is_read_back_as_it_was_written() {
+    is_read_back(&addresses());
+    is_read_back(&deposits());
+    is_read_back(&more_sends());
+    is_read_back(&receives());
+    is_read_back(&pays());
+}
+
 #[test]
 fn a_version_that_shows_up_takes_back_every_failure() {
     use send::State as S;
