@@ -1,0 +1,146 @@
+//! Opening and closing channels, and the coins of a node's own wallet.
+
+use bitcoin::hashes::Hash;
+use bitcoin::{Address, Network, ScriptBuf, Txid, WPubkeyHash};
+
+use super::state::{ChannelState, Flight, Place, Stage, State};
+use super::{FORCE_CLOSE_BLOCKS, amount};
+use crate::money::{Amount, FeeRate, Sat};
+use crate::ports::lightning::{Asked, Channel, CloseHow, NewChannel, NodeBalance, NodeEvent, PayFailure};
+
+const MSAT: u64 = 1_000;
+/// One input and two outputs.
+const SEND_VBYTES: u64 = 141;
+
+impl State {
+    pub fn open(&mut self, opener: usize, new: &NewChannel) -> Asked<String> {
+        let Some(peer) = self.index_of(new.peer).filter(|peer| self.are_connected(opener, *peer)) else {
+            return refused("the peer is not connected");
+        };
+        let capacity = Amount::from_sat(new.amount);
+        let (Some(left), Some(ours)) = (self.spendable(opener, new.amount), capacity.checked_sub(new.push)) else {
+            return refused("there is not that much to put into it");
+        };
+        self.nodes[opener].wallet.confirmed = left;
+        let balances = [ours.base_units(), new.push.base_units()];
+        let funding = self.fresh_outpoint();
+        let channel = ChannelState::new(funding, [opener, peer], balances, new.announced, Stage::Unconfirmed);
+        let id = channel.id.clone();
+        self.channels.push(channel);
+        self.tell(opener, NodeEvent::Channels);
+        self.tell(peer, NodeEvent::Channels);
+        Asked::Done(id)
+    }
+
+    pub fn close(&mut self, closer: usize, id: &str, how: CloseHow) -> Asked<()> {
+        let is_it = |channel: &ChannelState| {
+            channel.id == id && channel.stage != Stage::Closed && channel.side_of(closer).is_some()
+        };
+        let Some(index) = self.channels.iter().position(is_it) else { return refused("there is no such channel") };
+        let ends = self.channels[index].ends;
+        let passes = |flight: &Flight| flight.hops.iter().any(|hop| hop.channel == index);
+        let passing: Vec<u64> =
+            self.flights.iter().filter(|(_, flight)| passes(flight)).map(|(number, _)| *number).collect();
+        let lock = match how {
+            CloseHow::Cooperative if !self.are_connected(ends[0], ends[1]) => {
+                return refused("the peer is not connected");
+            }
+            CloseHow::Cooperative if !passing.is_empty() => return refused("payments are on their way through it"),
+            CloseHow::Cooperative => 1,
+            CloseHow::Force => FORCE_CLOSE_BLOCKS,
+        };
+        for number in passing {
+            match self.flights.get(&number).map(|flight| flight.place) {
+                Some(Place::Claiming { preimage }) => self.settle(number, preimage),
+                Some(Place::OnItsWay | Place::Held { .. }) | None => self.send_back(number, PayFailure::Rejected),
+            }
+        }
+        self.channels[index].stage = Stage::Closed;
+        for (end, msat) in ends.into_iter().zip(self.channels[index].balances) {
+            let blocks = if end == closer { lock } else { 1 };
+            // What is less than a satoshi goes to the miners.
+            let sat = Sat::new(msat / MSAT).unwrap_or(Sat::MAX);
+            self.nodes[end].wallet.closing.push((sat, self.height + blocks));
+            self.tell(end, NodeEvent::Channels);
+        }
+        Asked::Done(())
+    }
+
+    pub fn channels_of(&self, node: usize) -> Vec<Channel> {
+        let ours = self.channels.iter().filter(|channel| channel.stage != Stage::Closed);
+        let ours = ours.filter_map(|channel| channel.side_of(node).map(|side| (channel, side)));
+        ours.map(|(channel, side)| {
+            let usable = self.is_usable(channel);
+            let now = |msat| if usable { amount(msat) } else { Amount::ZERO };
+            Channel {
+                id: channel.id.clone(),
+                peer: self.nodes[channel.ends[1 - side]].id,
+                funding: Some(channel.funding),
+                capacity: Sat::new(channel.capacity / MSAT).unwrap_or(Sat::MAX),
+                can_send: now(channel.balances[side]),
+                can_receive: now(channel.balances[1 - side]),
+                usable,
+                announced: channel.announced,
+                is_outbound: side == 0,
+            }
+        })
+        .collect()
+    }
+
+    pub fn balance_of(&self, node: usize) -> NodeBalance {
+        let (mut channels, mut in_flight, mut can_send, mut can_receive) = (0, 0, 0, 0);
+        for channel in self.channels.iter().filter(|channel| channel.stage != Stage::Closed) {
+            let Some(side) = channel.side_of(node) else { continue };
+            channels += channel.balances[side];
+            if self.is_usable(channel) {
+                can_send += channel.balances[side];
+                can_receive += channel.balances[1 - side];
+            }
+        }
+        for flight in self.flights.values() {
+            let ours = flight.hops.iter().filter(|hop| self.channels[hop.channel].ends[hop.sender] == node);
+            in_flight += ours.map(|hop| hop.amount).sum::<u64>();
+            in_flight += if flight.payer == node { flight.extra } else { 0 };
+        }
+        let wallet = &self.nodes[node].wallet;
+        NodeBalance {
+            channels: amount(channels),
+            in_flight: amount(in_flight),
+            closing: Sat::sum(wallet.closing.iter().map(|(sat, _)| *sat)).unwrap_or(Sat::MAX),
+            onchain_confirmed: wallet.confirmed,
+            onchain_unconfirmed: wallet.unconfirmed,
+            reserve: wallet.reserve,
+            can_send: amount(can_send),
+            can_receive: amount(can_receive),
+        }
+    }
+
+    /// A new address each time. Nothing watches it: `FakeNode::fund` gives a node its coins.
+    pub fn fresh_address(&mut self, node: usize) -> Address {
+        let wallet = &mut self.nodes[node].wallet;
+        wallet.addresses += 1;
+        let name = format!("address {node} {}", wallet.addresses);
+        let script = ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(name.as_bytes()));
+        // proof: a P2WPKH script has an address
+        Address::from_script(&script, Network::Regtest).expect("an address")
+    }
+
+    pub fn send_coins(&mut self, node: usize, sat: Sat, rate: FeeRate) -> Asked<Txid> {
+        let cost = rate.fee(SEND_VBYTES).and_then(|fee| fee.checked_add(sat));
+        let Some(left) = cost.and_then(|cost| self.spendable(node, cost)) else {
+            return refused("there is not that much beside the reserve");
+        };
+        self.nodes[node].wallet.confirmed = left;
+        Asked::Done(self.fresh_txid())
+    }
+
+    /// What is left when this much is taken out, if the reserve allows it.
+    fn spendable(&self, node: usize, sat: Sat) -> Option<Sat> {
+        let wallet = &self.nodes[node].wallet;
+        wallet.confirmed.checked_sub(sat).filter(|left| *left >= wallet.reserve)
+    }
+}
+
+fn refused<T>(reason: &str) -> Asked<T> {
+    Asked::Refused { reason: reason.to_owned() }
+}
