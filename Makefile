@@ -16,6 +16,9 @@ endif
 # rustup puts cargo here; a shell that is no login shell may not know.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
+# A package of its own, which the workspace's commands do not see.
+PEER := tests/peers/ldk-node-peer
+
 # More arguments for `run`, `test` and `bench`, as in: make test ARGS='-- reorg'
 ARGS ?=
 
@@ -38,8 +41,8 @@ run: rust ## Build, then run a gateway on a private regtest, ready to try; stop 
 
 # All test binaries run, also when one fails: one run of CI says everything that is wrong.
 .PHONY: test
-test: rust ## Run every test, against a real bitcoind and a real PostgreSQL
-	exec scripts/with-tools bitcoind,postgres,schemathesis cargo test --locked --workspace --no-fail-fast $(ARGS)
+test: rust ## Run every test, against a real bitcoind, PostgreSQL and Lightning peer
+	exec scripts/with-tools bitcoind,ldk-peer,postgres,schemathesis cargo test --locked --workspace --no-fail-fast $(ARGS)
 
 .PHONY: check
 check: locked fmt-check deny clippy tidy openapi-check ## Run everything that needs no server: lock, format, licences, lints, house rules, API drift
@@ -51,6 +54,7 @@ locked: rust
 .PHONY: fmt-check
 fmt-check: rust
 	cargo fmt --all --check
+	cargo fmt --manifest-path $(PEER)/Cargo.toml --check
 
 .PHONY: clippy
 clippy: rust
@@ -80,7 +84,7 @@ advisories: rust ## Ask the RustSec database about known vulnerabilities (needs 
 .PHONY: soak
 soak: rust ## Run every soak test, each for SLUICE_SOAK_SECONDS (default 600)
 	export SLUICE_SOAK_SECONDS=$${SLUICE_SOAK_SECONDS:-600}; \
-	exec scripts/with-tools bitcoind,postgres cargo test --locked --test it -- soak --nocapture
+	exec scripts/with-tools bitcoind,ldk-peer,postgres cargo test --locked --test it -- soak --nocapture
 
 .PHONY: bench
 bench: rust ## Measure throughput and latency, optimised build; writes docs/BENCHMARKS.md
@@ -100,3 +104,4 @@ states: rust ## Write docs/STATES.md again from the state machines
 .PHONY: fmt
 fmt: rust ## Format the code
 	cargo fmt --all
+	cargo fmt --manifest-path $(PEER)/Cargo.toml

@@ -108,10 +108,10 @@ impl FakeNetwork {
         self.lock().height
     }
 
-    /// Everything that is in channels or on its way through them. Only opening and closing change it.
+    /// What the books of all channels leave out: it is neither an end's nor on its way. Nothing, whatever happens.
     #[must_use]
-    pub fn total(&self) -> Amount {
-        self.lock().total()
+    pub fn unaccounted(&self) -> Amount {
+        amount(self.lock().unaccounted())
     }
 }
 

@@ -204,12 +204,6 @@ impl State {
         }
     }
 
-    pub fn total(&self) -> crate::money::Amount {
-        let open = self.channels.iter().filter(|channel| channel.stage != Stage::Closed);
-        super::amount(open.map(|channel| channel.capacity).sum())
-    }
-
-    /// What the books of every channel leave out: it is neither end's and not on its way. Always zero.
     pub fn unaccounted(&self) -> u64 {
         let (mut should, mut is) = (0, 0);
         for channel in self.channels.iter().filter(|channel| channel.stage != Stage::Closed) {

@@ -52,7 +52,7 @@ async fn has(node: &FakeNode) -> u64 {
 impl Pair {
     /// Nothing that is in the channels was made or lost.
     fn balances_add_up(&self) {
-        assert_eq!(self.network.lock().unaccounted(), 0);
+        assert_eq!(self.network.unaccounted(), Amount::ZERO);
     }
 }
 

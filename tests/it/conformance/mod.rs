@@ -2,4 +2,5 @@
 
 mod bitcoind_answers;
 mod chain;
+mod ldk_peer;
 mod store;

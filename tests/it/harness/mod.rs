@@ -7,6 +7,7 @@ pub mod client;
 pub mod document;
 pub mod gateway;
 pub mod lightning;
+pub mod peer;
 pub mod postgres;
 pub mod process;
 pub mod rig;
