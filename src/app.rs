@@ -156,11 +156,13 @@ fn without_login(config: &Config) -> crate::chain::bitcoind::Config {
 }
 
 impl Running {
-    /// Ends when a listener has stopped by itself, which it does only when something is badly wrong.
-    pub async fn broken(&mut self) {
+    /// Ends when the gateway can't go on, and says why: a listener has stopped by itself, or the node must not be started.
+    pub async fn broken(&mut self) -> String {
+        let mut hopeless = self.workers.hopeless();
         tokio::select! {
-            () = self.api.ended() => {}
-            () = self.operator.ended() => {}
+            () = self.api.ended() => "a listener has failed; see the log".to_owned(),
+            () = self.operator.ended() => "a listener has failed; see the log".to_owned(),
+            why = said(&mut hopeless) => why,
         }
     }
 
@@ -173,6 +175,15 @@ impl Running {
         upkeep.abort();
         flows.store().close().await;
         tracing::info!("the gateway has stopped");
+    }
+}
+
+/// What a worker says when it sees no way on; never, when none does.
+async fn said(hopeless: &mut watch::Receiver<Option<String>>) -> String {
+    match hopeless.wait_for(Option::is_some).await {
+        Ok(why) => why.clone().unwrap_or_default(),
+        // Nobody is there who could say so.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -16,12 +16,14 @@ mod supervise;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::flows::Flows;
 use crate::flows::health::Health;
 use crate::store::Engine;
 use crate::store::owners::Role;
 
-pub use node::NodeHost;
+pub use node::{NodeFailure, NodeHost};
 
 use role::Keeper;
 use supervise::Supervisor;
@@ -38,6 +40,7 @@ pub struct Pace {
 pub struct Workers {
     rounds: Supervisor,
     roles: Supervisor,
+    hopeless: watch::Receiver<Option<String>>,
 }
 
 impl Workers {
@@ -59,13 +62,20 @@ impl Workers {
             rounds.add(sequencer::Sequence::new(flows, sequencer.held()));
             roles.add(sequencer);
         }
+        let (tell_hopeless, hopeless) = watch::channel(None);
         if let Some(host) = node {
             let keeper = Keeper::new(flows, Role::Node);
-            rounds.add(node::RunNode::new(flows, host, keeper.held()));
+            rounds.add(node::RunNode::new(flows, host, keeper.held(), tell_hopeless));
             roles.add(keeper);
         }
         roles.add(chain);
-        Self { rounds, roles }
+        Self { rounds, roles, hopeless }
+    }
+
+    /// Why the gateway can't go on, once it can't.
+    #[must_use]
+    pub fn hopeless(&self) -> watch::Receiver<Option<String>> {
+        self.hopeless.clone()
     }
 
     /// Lets every worker finish its round, then gives the roles back.

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::watch;
 
 use super::role::{self, Held};
 use super::supervise::{Next, Worker};
@@ -29,13 +30,24 @@ const AT_ONCE: usize = 64;
 #[async_trait]
 pub trait NodeHost: Send + Sync + 'static {
     /// Starts it, under the epoch that this process owns it by.
-    async fn start(&self, owner: Ownership) -> Result<Arc<dyn LightningNode>, PortError>;
+    async fn start(&self, owner: Ownership) -> Result<Arc<dyn LightningNode>, NodeFailure>;
 
     /// Lets it finish: no new payments, what is open written down, peers told.
     async fn stop(&self);
 }
 
+/// Why there is no node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeFailure {
+    /// It may go better the next time.
+    NotNow(PortError),
+    /// Only the operator can help, and running on without saying so would hide it: the gateway stops.
+    Hopeless(String),
+}
+
 pub(super) struct RunNode {
+    /// Told why the gateway has to stop.
+    hopeless: watch::Sender<Option<String>>,
     flows: Flows,
     host: Arc<dyn NodeHost>,
     held: Held,
@@ -48,13 +60,26 @@ struct Running {
 }
 
 impl RunNode {
-    pub(super) fn new(flows: &Flows, host: Arc<dyn NodeHost>, held: Held) -> Self {
-        Self { flows: flows.clone(), host, held, running: None }
+    pub(super) fn new(
+        flows: &Flows,
+        host: Arc<dyn NodeHost>,
+        held: Held,
+        hopeless: watch::Sender<Option<String>>,
+    ) -> Self {
+        Self { hopeless, flows: flows.clone(), host, held, running: None }
     }
 
     async fn start(&mut self) -> Result<Next, Error> {
         let Some(owner) = role::wait(&mut self.held, WAIT).await else { return Ok(Next::AtOnce) };
-        let node = self.host.start(owner).await.map_err(Error::Node)?;
+        let node = match self.host.start(owner).await {
+            Ok(node) => node,
+            Err(NodeFailure::NotNow(why)) => return Err(Error::Node(why)),
+            Err(NodeFailure::Hopeless(why)) => {
+                tracing::error!(why, "the Lightning node can't be started");
+                self.hopeless.send_replace(Some(why));
+                return Ok(Next::After(LOOK_EVERY));
+            }
+        };
         // Before the first look: nothing falls between the two.
         let hints = node.events();
         self.flows.node().arrive(node);
