@@ -2,4 +2,5 @@
 
 mod bitcoind_answers;
 mod chain;
+mod lightning_ldk_smoke;
 mod store;
