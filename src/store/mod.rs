@@ -19,6 +19,7 @@ pub mod keys;
 pub mod leases;
 pub mod ledger;
 mod migrate;
+pub mod node;
 pub mod owners;
 pub mod payments;
 pub mod requests;
