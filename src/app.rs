@@ -1,5 +1,7 @@
 //! Wiring: configuration in, a running gateway out. The only file that sees every room.
 
+mod node;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +15,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+pub use self::node::LoneNode;
 
 use crate::chain::bitcoind::Bitcoind;
 use crate::clock::Clock;
@@ -93,7 +97,7 @@ pub async fn start(config: &Config) -> Result<Running, StartError> {
 /// What a gateway meets outside itself.
 pub struct World {
     pub chain: Arc<dyn ChainBackend>,
-    /// Empty: a gateway without Lightning.
+    /// Empty: the node that the configuration describes, if it does.
     pub node: Option<Arc<dyn NodeHost>>,
     pub clock: Clock,
 }
@@ -120,6 +124,12 @@ pub async fn start_in(config: &Config, world: World) -> Result<Running, StartErr
     require_keys(&store, config, api_addr).await?;
     check_node(chain.as_ref(), config).await?;
 
+    let node = node.or_else(|| {
+        config
+            .ldk
+            .enabled
+            .then(|| -> Arc<dyn NodeHost> { Arc::new(node::LdkHost::new(config, Arc::clone(&chain), store.clone())) })
+    });
     let slot = if node.is_some() { NodeSlot::expected() } else { NodeSlot::default() };
     let flows = Flows::with_node(store, chain, slot, config.chain.network, config.policy.clone());
     let health = Health::default();

@@ -192,6 +192,14 @@ pub async fn decode(flows: &Flows, field: &'static str, text: &str) -> Result<De
     Ok(Decoded { invoice, is_expired, is_own })
 }
 
+/// What an invoice says, for whoever has no gateway at hand.
+///
+/// # Errors
+/// When the text is no invoice of this network.
+pub fn read_text(text: &str, network: bitcoin::Network) -> Result<invoice::Invoice, invoice::BadInvoice> {
+    invoice::read(text, network)
+}
+
 pub(super) fn read(flows: &Flows, field: &'static str, text: &str) -> Result<invoice::Invoice, Error> {
     invoice::read(text, flows.network()).map_err(|bad| {
         let code = match bad {
