@@ -3,4 +3,5 @@
 mod bitcoind_answers;
 mod chain;
 mod ldk_peer;
+mod lightning;
 mod store;
