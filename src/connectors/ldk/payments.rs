@@ -236,7 +236,7 @@ impl Node {
             return Attempt::Failed(PayFailure::FeeTooHigh);
         }
         let wanted = payment.amount.base_units();
-        let (mut slots, mut later) = (false, false);
+        let (mut slots, mut later, mut most) = (false, false, 0_u64);
         for channel in self.manager.list_channels() {
             let closing = channel.channel_shutdown_state.is_some_and(|state| !map::is_open(&state));
             if !channel.is_channel_ready || closing {
@@ -247,8 +247,11 @@ impl Node {
             let busy = channel.is_usable && !channel.pending_outbound_htlcs.is_empty() && lacks;
             slots |= busy && channel.outbound_capacity_msat >= wanted;
             later |= busy || !channel.is_usable;
+            let in_flight = channel.pending_outbound_htlcs.iter().map(|htlc| htlc.amount_msat);
+            most = in_flight.chain([channel.outbound_capacity_msat, most]).fold(0, u64::saturating_add);
         }
-        match (slots, later) {
+        // Not even if everything came back.
+        match (slots, later && wanted <= most) {
             (true, _) => Attempt::Waits(Wait::Slots),
             (false, true) => Attempt::Waits(Wait::Peers),
             (false, false) => Attempt::Failed(PayFailure::NoLiquidity),
