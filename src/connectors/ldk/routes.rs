@@ -101,6 +101,9 @@ impl Node {
                     Bolt11PaymentError::SendingFailed(why) => send_error(why),
                 })
             }
+            Parsed::Bolt12(invoice) if msat < invoice.amount_msats() => {
+                Err(SendError::Definite(PayFailure::NotPayable))
+            }
             Parsed::Bolt12(invoice) => {
                 let Some(params) = self.route_parameters(parsed, payment.amount, Some(payment.max_fee)) else {
                     return Err(SendError::NoRoute);

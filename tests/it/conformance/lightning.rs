@@ -5,6 +5,7 @@
 
 mod channels;
 mod fake;
+mod ldk;
 mod offers;
 mod paying;
 mod receiving;
