@@ -48,7 +48,7 @@ CREATE UNIQUE INDEX scripts_by_place ON scripts (wallet_id, account, idx);
 CREATE TABLE requests (
     id TEXT PRIMARY KEY,
     wallet_id TEXT NOT NULL REFERENCES wallets (id),
-    kind TEXT NOT NULL CHECK (kind IN ('onchain_receive', 'onchain_send', 'deposit')),
+    kind TEXT NOT NULL,
     state TEXT NOT NULL,
     is_open BIGINT NOT NULL CHECK (is_open IN (0, 1)),
     -- The machine, as JSON with a format number.

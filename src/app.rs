@@ -1,5 +1,7 @@
 //! Wiring: configuration in, a running gateway out. The only file that sees every room.
 
+mod node;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -14,16 +16,18 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use self::node::LoneNode;
+
 use crate::chain::bitcoind::Bitcoind;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::flows::Flows;
 use crate::flows::health::Health;
+use crate::flows::{Flows, NodeSlot};
 use crate::http::{self, HttpState, OperatorState};
 use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
 use crate::store::{self, Store, StoreError};
-use crate::workers::{Pace, Workers};
+use crate::workers::{NodeHost, Pace, Workers};
 
 /// How long a start waits for the node's word on its network. Reads are served without it.
 const FIRST_LOOK: Duration = Duration::from_millis(800);
@@ -87,7 +91,15 @@ pub struct Running {
 /// When it could not do its work as configured. A node that is merely down is no such reason.
 pub async fn start(config: &Config) -> Result<Running, StartError> {
     let chain = Arc::new(Bitcoind::new(&config.chain.bitcoind)?);
-    start_with(config, chain, Clock::System).await
+    start_in(config, World { chain, node: None, clock: Clock::System }).await
+}
+
+/// What a gateway meets outside itself.
+pub struct World {
+    pub chain: Arc<dyn ChainBackend>,
+    /// Empty: the node that the configuration describes, if it does.
+    pub node: Option<Arc<dyn NodeHost>>,
+    pub clock: Clock,
 }
 
 /// Starts a gateway with another chain and clock, as tests do.
@@ -95,6 +107,15 @@ pub async fn start(config: &Config) -> Result<Running, StartError> {
 /// # Errors
 /// As `start`.
 pub async fn start_with(config: &Config, chain: Arc<dyn ChainBackend>, clock: Clock) -> Result<Running, StartError> {
+    start_in(config, World { chain, node: None, clock }).await
+}
+
+/// Starts a gateway in a world of the caller's making.
+///
+/// # Errors
+/// As `start`.
+pub async fn start_in(config: &Config, world: World) -> Result<Running, StartError> {
+    let World { chain, node, clock } = world;
     config.http.check().map_err(StartError::Settings)?;
     let (api_listener, api_addr) = bind(config.http.listen, "http.listen").await?;
     let (operator_listener, operator_addr) = bind(config.operator.listen, "operator.listen").await?;
@@ -103,10 +124,17 @@ pub async fn start_with(config: &Config, chain: Arc<dyn ChainBackend>, clock: Cl
     require_keys(&store, config, api_addr).await?;
     check_node(chain.as_ref(), config).await?;
 
-    let flows = Flows::new(store, chain, config.chain.network, config.policy.clone());
+    let node = node.or_else(|| {
+        config
+            .ldk
+            .enabled
+            .then(|| -> Arc<dyn NodeHost> { Arc::new(node::LdkHost::new(config, Arc::clone(&chain), store.clone())) })
+    });
+    let slot = if node.is_some() { NodeSlot::expected() } else { NodeSlot::default() };
+    let flows = Flows::with_node(store, chain, slot, config.chain.network, config.policy.clone());
     let health = Health::default();
     let metrics = metrics()?;
-    let workers = Workers::start(&flows, &health, pace(config));
+    let workers = Workers::start(&flows, &health, pace(config), node);
     let upkeep = tokio::spawn(http::metrics_upkeep(metrics.clone()));
     let api_router = http::router(HttpState::new(flows.clone(), &config.http));
     let operator_router = http::operator_router(OperatorState { health: health.clone(), metrics });
@@ -138,11 +166,13 @@ fn without_login(config: &Config) -> crate::chain::bitcoind::Config {
 }
 
 impl Running {
-    /// Ends when a listener has stopped by itself, which it does only when something is badly wrong.
-    pub async fn broken(&mut self) {
+    /// Ends when the gateway can't go on, and says why: a listener has stopped by itself, or the node must not be started.
+    pub async fn broken(&mut self) -> String {
+        let mut hopeless = self.workers.hopeless();
         tokio::select! {
-            () = self.api.ended() => {}
-            () = self.operator.ended() => {}
+            () = self.api.ended() => "a listener has failed; see the log".to_owned(),
+            () = self.operator.ended() => "a listener has failed; see the log".to_owned(),
+            why = said(&mut hopeless) => why,
         }
     }
 
@@ -155,6 +185,15 @@ impl Running {
         upkeep.abort();
         flows.store().close().await;
         tracing::info!("the gateway has stopped");
+    }
+}
+
+/// What a worker says when it sees no way on; never, when none does.
+async fn said(hopeless: &mut watch::Receiver<Option<String>>) -> String {
+    match hopeless.wait_for(Option::is_some).await {
+        Ok(why) => why.clone().unwrap_or_default(),
+        // Nobody is there who could say so.
+        Err(_) => std::future::pending().await,
     }
 }
 

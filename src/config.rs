@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use layers::{ConfigError, Override, Sources};
 
 use crate::chain::bitcoind;
+use crate::connectors::ldk;
 use crate::{flows, http, store};
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -23,6 +24,7 @@ pub struct Config {
     pub auth: http::config::AuthConfig,
     pub store: store::Config,
     pub chain: Chain,
+    pub ldk: ldk::Config,
     pub policy: flows::Policy,
     pub audit: Audit,
     pub log: Log,

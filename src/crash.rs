@@ -25,6 +25,13 @@ pub const POINTS: &[&str] = &[
     "scan.committed",
     "role.acquired",
     "events.numbered",
+    "node.before_commit",
+    "node.after_commit",
+    "node.payment_staged",
+    "node.sent",
+    "node.claimable",
+    "node.claimed",
+    "node.broadcast",
 ];
 
 /// Dies here, at once and without clean-up, when a test asked for it.

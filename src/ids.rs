@@ -25,6 +25,16 @@ impl RequestId {
         Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{wallet}/{key}").as_bytes()))
     }
 
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        *self.0.as_bytes()
+    }
+
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
     /// The id of the deposit made by one output: seeing the output again names the same deposit.
     #[must_use]
     pub fn of_deposit(wallet: &WalletId, outpoint: &bitcoin::OutPoint) -> Self {

@@ -29,9 +29,9 @@ impl Serve {
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let mut stop = Stop::listen()?;
     let mut running = app::start(config).await?;
-    let is_broken = tokio::select! {
-        () = stop.asked() => false,
-        () = running.broken() => true,
+    let broken = tokio::select! {
+        () = stop.asked() => None,
+        why = running.broken() => Some(why),
     };
     tracing::info!("stopping");
     tokio::select! {
@@ -39,5 +39,8 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
         // Whoever asks twice does not want to wait. Nothing that was answered is lost.
         () = stop.asked() => return Err(Failure::new("stopped without finishing")),
     }
-    if is_broken { Err(Failure::new("a listener has failed; see the log")) } else { Ok(ExitCode::SUCCESS) }
+    match broken {
+        Some(why) => Err(Failure::new(why)),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }

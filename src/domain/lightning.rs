@@ -5,9 +5,11 @@ use std::str::FromStr;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::{DisplayHex, FromHex};
+use bitcoin::secp256k1::PublicKey;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::RequestId;
+use crate::money::Amount;
 
 /// What a payment is locked to, and what one invoice stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,9 +43,24 @@ impl Preimage {
 }
 
 impl PaymentId {
+    /// The request's id, and a hash of it behind: what another program has paid with the same node is told from ours.
     #[must_use]
     pub fn of_request(request: RequestId) -> Self {
-        Self(sha256::Hash::hash(format!("payment:{request}").as_bytes()).to_byte_array())
+        let id = request.to_bytes();
+        let mut name = [0; 32];
+        let (front, back) = name.split_at_mut(id.len());
+        front.copy_from_slice(&id);
+        for (to, from) in back.iter_mut().zip(sha256::Hash::hash(&id).to_byte_array()) {
+            *to = from;
+        }
+        Self(name)
+    }
+
+    /// The request whose payment this is; `None` for a payment that is not ours.
+    #[must_use]
+    pub fn request(&self) -> Option<RequestId> {
+        let request = RequestId::from_bytes(*self.0.first_chunk()?);
+        (Self::of_request(request) == *self).then_some(request)
     }
 }
 
@@ -97,6 +114,45 @@ impl fmt::Debug for Preimage {
     }
 }
 
+/// What is paid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Destination {
+    Bolt11(String),
+    /// An invoice that was fetched for an offer, as hex.
+    Bolt12(String),
+    /// No invoice: the payee takes what comes with the preimage.
+    Keysend {
+        to: PublicKey,
+        preimage: Preimage,
+    },
+}
+
+/// How a payment that arrived was paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paid {
+    pub preimage: Preimage,
+    pub fee: Amount,
+}
+
+/// Why a payment failed for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PayFailure {
+    /// No way to the payee with what our channels can send now.
+    NoLiquidity,
+    /// There is a way, and it costs more than the ceiling.
+    FeeTooHigh,
+    /// The payee did not want it.
+    Rejected,
+    /// The invoice is over.
+    InvoiceExpired,
+    /// The invoice asks for what this node can't do.
+    NotPayable,
+    /// The node never sent it, and has let go of it.
+    NeverSent,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +176,7 @@ mod tests {
         let (a, b) = (RequestId::fresh(), RequestId::fresh());
         assert_eq!(PaymentId::of_request(a), PaymentId::of_request(a));
         assert_ne!(PaymentId::of_request(a), PaymentId::of_request(b));
+        assert_eq!(PaymentId::of_request(a).request(), Some(a));
+        assert_eq!(PaymentId([7; 32]).request(), None);
     }
 }

@@ -3,12 +3,16 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod address;
+pub mod authorization;
 mod block;
 pub mod deposit;
+pub mod invoice;
 pub mod lightning;
 pub mod onchain_send;
+pub mod pay;
 pub mod policy;
 pub mod psbt;
+pub mod receive;
 pub mod request;
 #[cfg(test)]
 mod states;
@@ -16,5 +20,5 @@ pub mod transition;
 pub mod wallet;
 
 pub use block::BlockRef;
-pub use request::{Machine, Request};
+pub use request::{LineStatus, Machine, PaymentLine, Request};
 pub use transition::{Effect, EventNote, Illegal, Leases, Transition};

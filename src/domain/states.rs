@@ -6,10 +6,16 @@ use proptest::prelude::*;
 
 use super::address::{self, ReceiveAddress};
 use super::deposit::{self, Deposit};
+use super::lightning::{Destination, Paid, PayFailure, Preimage};
 use super::onchain_send::{self as send, Door, OnchainSend, Role, Terms};
-use super::{Leases, Machine};
+use super::pay::{self, Pay};
+use super::receive::{self, Rail, Receive};
+use super::{Effect, Leases, Machine};
 use crate::clock::Timestamp;
-use crate::money::{FeeRate, Sat};
+use crate::ids::{RequestId, WalletId};
+use crate::ledger::model::{Balance, Model};
+use crate::ledger::{Account, Kind};
+use crate::money::{Amount, AssetId, FeeRate, Sat};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/STATES.md");
 /// Set it to write the file instead of comparing with it: `make states`.
@@ -168,6 +174,97 @@ fn send_event(event: &send::Event) -> &'static str {
     }
 }
 
+const PREIMAGE: Preimage = Preimage([7; 32]);
+
+fn msat(n: u64) -> Amount {
+    Amount::from_msat(n).unwrap()
+}
+
+fn request() -> RequestId {
+    RequestId::from_bytes([5; 16])
+}
+
+fn wallet() -> WalletId {
+    WalletId::of_triple("a", "b", "c")
+}
+
+fn receive_in(state: receive::State) -> Receive {
+    Receive {
+        request: request(),
+        wallet: wallet(),
+        invoice: "lnbcrt1".to_owned(),
+        hash: PREIMAGE.hash(),
+        preimage: PREIMAGE,
+        amount: Some(msat(1_000)),
+        description: None,
+        state,
+    }
+}
+
+fn receives() -> Vec<Receive> {
+    use receive::State::{Cancelled, Claiming, Expired, Open, Settled};
+    let amount = msat(1_000);
+    [Open, Claiming { amount }, Settled { amount, by: Rail::Channel }, Expired, Cancelled].map(receive_in).into()
+}
+
+fn receive_events() -> Vec<receive::Event> {
+    use receive::Event::{BookPaid, Cancelled, Claimed, Held, Missed, TimedOut};
+    let (amount, less) = (msat(1_000), msat(999));
+    vec![Held { amount }, Held { amount: less }, Claimed { amount }, Missed, BookPaid { amount }, TimedOut, Cancelled]
+}
+
+fn receive_event(event: &receive::Event) -> &'static str {
+    use receive::Event as E;
+    match event {
+        E::Held { amount } if *amount == msat(1_000) => "the node holds what was asked for",
+        E::Held { .. } => "the node holds less",
+        E::Claimed { .. } => "the node has claimed it",
+        E::Missed => "what was held went back",
+        E::BookPaid { .. } => "another wallet pays it in the books",
+        E::TimedOut => "its time is over",
+        E::Cancelled => "its owner takes it back",
+    }
+}
+
+fn pay_in(state: pay::State) -> Pay {
+    let terms = pay::Terms {
+        destination: Destination::Bolt11("lnbcrt1".to_owned()),
+        hash: PREIMAGE.hash(),
+        amount: msat(1_000),
+        max_fee: msat(10),
+        estimate: None,
+        payee: None,
+        book: None,
+        door: pay::Door::PayInvoice,
+    };
+    Pay { request: request(), wallet: wallet(), terms, state }
+}
+
+fn pays() -> Vec<Pay> {
+    use pay::State::{AwaitingSignature, Expired, Failed, Paying, Succeeded};
+    let succeeded = Succeeded { fee: msat(3), preimage: PREIMAGE, by: Rail::Channel };
+    [AwaitingSignature, Paying, succeeded, Failed { why: PayFailure::NoLiquidity }, Expired].map(pay_in).into()
+}
+
+fn pay_events() -> Vec<pay::Event> {
+    use pay::Event::{Booked, Failed, Paid as HasPaid, Signed, TimedOut};
+    let paid = |fee| HasPaid(Paid { preimage: PREIMAGE, fee: msat(fee) });
+    let failed = Failed { why: PayFailure::NoLiquidity };
+    vec![Signed, Booked { preimage: PREIMAGE }, TimedOut, paid(3), paid(11), failed]
+}
+
+fn pay_event(event: &pay::Event) -> &'static str {
+    use pay::Event as E;
+    match event {
+        E::Signed => "`end` took the consent",
+        E::Booked { .. } => "`end` took it, and the books have paid",
+        E::TimedOut => "the time for the consent is over",
+        E::Paid(paid) if paid.fee <= msat(10) => "the node has paid",
+        E::Paid(_) => "the node has paid more than it was allowed",
+        E::Failed { .. } => "the node says that it failed for good",
+    }
+}
+
 // --- the page ---
 
 fn cell<M: Machine>(before: &M, event: &M::Event) -> String {
@@ -177,8 +274,21 @@ fn cell<M: Machine>(before: &M, event: &M::Event) -> String {
     }
     let same_state = transition.next.state() == before.state();
     let mut text = if same_state { format!("{}*", before.state()) } else { transition.next.state().to_owned() };
-    if !transition.effects.is_empty() {
-        text.push_str(", offered");
+    for effect in &transition.effects {
+        text.push_str(match effect {
+            Effect::Broadcast(_) => ", offered",
+            Effect::Pay(_) => ", the node pays",
+            Effect::Claim(_) => ", the node claims",
+        });
+    }
+    for posting in &transition.postings {
+        text.push_str(match (&posting.kind, &posting.debit) {
+            (Kind::Hold, _) => ", held",
+            (Kind::Post, Account::Suspense) => ", loss posted",
+            (Kind::Post, _) => ", credited",
+            (Kind::PostHold(_), _) => ", debited",
+            (Kind::VoidHold(_), _) => ", released",
+        });
     }
     match transition.leases {
         Leases::Keep => {}
@@ -217,7 +327,18 @@ fn page() -> String {
          When a block with a cancelling version is deep enough, the send is `cancelled` instead of `confirmed`.\n\n\
          ## {deposit_kind}: an output to an address that was handed out\n\n{deposits}\n\
          ## {address_kind}: an address that was handed out\n\n{addresses}\n\
-         An address is watched for ever, in every state.\n",
+         An address is watched for ever, in every state.\n\n\
+         ## {receive_kind}: an invoice\n\n\
+         What the node has claimed is credited whatever became of the invoice meanwhile, and once. What it holds for an invoice that takes \
+         no money goes back.\n\n{receives}\n\
+         ## {pay_kind}: a payment over Lightning\n\n\
+         The amount and the ceiling are held from the begin on. Only a definite word of the node ends a payment that was consented to; not \
+         knowing moves nothing. What a node pays beyond the ceiling, or after it called the payment failed, is posted to suspense and stops \
+         payouts.\n\n{pays}",
+        receive_kind = Receive::KIND,
+        pay_kind = Pay::KIND,
+        receives = table(&receives(), &receive_events(), receive_event),
+        pays = table(&pays(), &pay_events(), pay_event),
         send_kind = OnchainSend::KIND,
         deposit_kind = Deposit::KIND,
         address_kind = ReceiveAddress::KIND,
@@ -257,6 +378,23 @@ fn an_event_that_is_told_twice_changes_nothing_the_second_time() {
     repeats_change_nothing(&addresses(), &address_events());
     repeats_change_nothing(&deposits(), &deposit_events());
     repeats_change_nothing(&more_sends(), &send_events());
+    repeats_change_nothing(&pays(), &pay_events());
+}
+
+fn is_read_back<M: Machine + std::fmt::Debug>(states: &[M]) {
+    for state in states {
+        let text = serde_json::to_string(state).unwrap();
+        assert_eq!(serde_json::from_str::<M>(&text).unwrap(), *state, "{text}");
+    }
+}
+
+#[test]
+fn every_state_is_read_back_as_it_was_written() {
+    is_read_back(&addresses());
+    is_read_back(&deposits());
+    is_read_back(&more_sends());
+    is_read_back(&receives());
+    is_read_back(&pays());
 }
 
 #[test]
@@ -314,6 +452,54 @@ proptest! {
     #[test]
     fn an_address_survives_any_history(told in any_of(address_events())) {
         survives(addresses().swap_remove(0), &told)?;
+    }
+
+    /// Whatever the node says, how often and in which order: what was credited is what the state says, and never twice.
+    #[test]
+    fn a_receive_is_credited_once(told in any_of(receive_events())) {
+        let mut machine = receive_in(receive::State::Open);
+        let mut credited = Vec::new();
+        for event in &told {
+            if let Ok(transition) = machine.apply(event, NOW) {
+                credited.extend(transition.postings);
+                machine = transition.next;
+            }
+        }
+        let by_channel = matches!(machine.state, receive::State::Settled { by: Rail::Channel, .. });
+        prop_assert_eq!(credited.len(), usize::from(by_channel));
+    }
+
+    /// The same for a payment, with the model of the ledger as the judge: the hold is closed once, and no wallet pays beyond it.
+    #[test]
+    fn a_payment_is_debited_once(told in any_of(pay_events())) {
+        let mut machine = pay_in(pay::State::AwaitingSignature);
+        let mut ledger = Model::default();
+        let funds = (Account::Wallet(wallet()), AssetId::Btc);
+        ledger.balances.insert(funds.clone(), Balance { total: 2_000, held: 0 });
+        let mut postings = machine.begin().unwrap().postings;
+        for event in &told {
+            for posting in postings.drain(..) {
+                prop_assert_eq!(ledger.apply(&posting), Ok(()));
+            }
+            if let Ok(transition) = machine.apply(event, NOW) {
+                postings = transition.postings;
+                machine = transition.next;
+            }
+        }
+        for posting in postings {
+            prop_assert_eq!(ledger.apply(&posting), Ok(()));
+        }
+        let balance = ledger.balances[&funds];
+        let is_waiting = machine.is_open();
+        prop_assert_eq!(balance.held, if is_waiting { 1_010 } else { 0 });
+        let spent = 2_000 - balance.total;
+        let may_have_paid = match machine.state {
+            pay::State::Succeeded { .. } => (1_000..=1_010).contains(&spent) || spent == 0,
+            pay::State::AwaitingSignature | pay::State::Paying | pay::State::Failed { .. } | pay::State::Expired => {
+                spent == 0
+            }
+        };
+        prop_assert!(may_have_paid, "{} spent in {:?}", spent, machine.state);
     }
 
     /// Once a signature was taken, only a block of it or of a conflict ends a send.

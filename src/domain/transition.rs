@@ -1,5 +1,7 @@
 use serde_json::Value;
 
+use super::lightning::PaymentHash;
+use crate::ids::RequestId;
 use crate::ledger::Posting;
 
 /// What a step of a machine asks to be written, all of it in one database transaction.
@@ -25,6 +27,11 @@ impl<S> Transition<S> {
 
     pub fn effect(mut self, effect: Effect) -> Self {
         self.effects.push(effect);
+        self
+    }
+
+    pub fn posting(mut self, posting: Posting) -> Self {
+        self.postings.push(posting);
         self
     }
 
@@ -58,6 +65,10 @@ pub struct EventNote {
 pub enum Effect {
     /// Offer the signed transaction to the network, until it is in the mempool or a block.
     Broadcast(bitcoin::Txid),
+    /// Have the node pay, until it says how that ended.
+    Pay(RequestId),
+    /// Have the node claim what it holds, until it says that it has.
+    Claim(PaymentHash),
 }
 
 impl Effect {
@@ -65,6 +76,8 @@ impl Effect {
     pub fn key(&self) -> String {
         match self {
             Self::Broadcast(txid) => format!("broadcast:{txid}"),
+            Self::Pay(request) => format!("pay:{request}"),
+            Self::Claim(hash) => format!("claim:{hash}"),
         }
     }
 }

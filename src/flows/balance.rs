@@ -5,9 +5,9 @@ use bitcoin::constants::COINBASE_MATURITY;
 use super::{Error, Flows};
 use crate::domain::wallet::Account;
 use crate::ids::WalletId;
-use crate::money::Sat;
+use crate::money::{Amount, AssetId, Sat};
 use crate::store::chain::{self, Coin};
-use crate::store::{StoreError, wallets};
+use crate::store::{StoreError, ledger, wallets};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
@@ -25,6 +25,31 @@ pub struct Balances {
     pub colored: Balance,
     /// The chain is still being searched for coins from before the registration.
     pub scanning: bool,
+}
+
+/// What the operator owes a wallet, holds included and apart.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn offchain(flows: &Flows, wallet: &WalletId) -> Result<Offchain, Error> {
+    let mut conn = flows.store().read().await?;
+    let balance = ledger::balance(&mut conn, &ledger_account(wallet), &AssetId::Btc).await?;
+    let amount =
+        |n: i64| Amount::from_bigint(n).map_err(|_| StoreError::Corrupt(format!("a balance of {wallet} is negative")));
+    let (total, held) = (amount(balance.total)?, amount(balance.held)?);
+    Ok(Offchain { total, held, available: amount(balance.total.saturating_sub(balance.held))? })
+}
+
+fn ledger_account(wallet: &WalletId) -> crate::ledger::Account {
+    crate::ledger::Account::Wallet(wallet.clone())
+}
+
+/// A wallet's balance in the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offchain {
+    pub total: Amount,
+    pub held: Amount,
+    pub available: Amount,
 }
 
 /// # Errors

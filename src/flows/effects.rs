@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bitcoin::{Transaction, Txid};
 
 use super::ingest::{self, Watched};
-use super::{Error, Flows};
+use super::{Code, Error, Flows, node};
 use crate::crash;
 use crate::domain::Effect;
 use crate::domain::onchain_send::{Event, OnchainSend, State};
@@ -22,18 +22,33 @@ const BATCH: u32 = 20;
 /// # Errors
 /// When the store can't be used. A node that does not answer is no error here: the effect stays due.
 pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
-    let due = flows.store().write(ClaimDue).await?;
+    let due = flows.store().write(ClaimDue { has_node: flows.node().node().is_ok() }).await?;
     if !due.is_empty() {
         crash::point("effects.claimed");
     }
     for item in &due {
-        let Effect::Broadcast(txid) = item.effect;
-        match still_wanted(flows, item.request, txid).await? {
-            Some(transaction) => offer(flows, item.request, &transaction).await?,
-            None => flows.store().write(Finish(item.effect.clone())).await?,
+        match item.effect {
+            Effect::Broadcast(txid) => match still_wanted(flows, item.request, txid).await? {
+                Some(transaction) => offer(flows, item.request, &transaction).await?,
+                None => flows.store().write(Finish(item.effect.clone())).await?,
+            },
+            Effect::Pay(request) => node::pay(flows, request).await.or_else(is_left_due)?,
+            Effect::Claim(_) => node::claim_of(flows, item.request).await.or_else(is_left_due)?,
         }
     }
     Ok(due.len())
+}
+
+/// A node that can't be asked now is asked when the effect's lease is over.
+fn is_left_due(error: Error) -> Result<(), Error> {
+    match error {
+        Error::Node(why) => {
+            tracing::warn!(%why, "the node can't be asked now; it is asked again");
+            Ok(())
+        }
+        Error::Refused { code: Code::LightningNotReady | Code::LightningUnavailable, .. } => Ok(()),
+        other => Err(other),
+    }
 }
 
 /// Makes due what an earlier process had begun: what was promised goes out at the next start, not when its lease is over.
@@ -125,7 +140,9 @@ impl Offered {
     }
 }
 
-struct ClaimDue;
+struct ClaimDue {
+    has_node: bool,
+}
 
 #[async_trait]
 impl Write for ClaimDue {
@@ -133,7 +150,7 @@ impl Write for ClaimDue {
     type Error = StoreError;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<Due>, StoreError> {
-        effects::claim_due(tx, BATCH).await
+        effects::claim_due(tx, BATCH, self.has_node).await
     }
 }
 

@@ -44,8 +44,16 @@ pub enum Code {
     BumpTooSmall,
     NotBroadcast,
     IdempotencyMismatch,
+    InvalidInvoice,
+    InvoiceExpired,
+    AlreadyPaid,
+    PaymentInProgress,
+    SelfPayment,
+    FeeLimitTooLow,
+    NoLiquidity,
     AssetLightningUnavailable,
     LightningUnavailable,
+    LightningNotReady,
     AssetsUnavailable,
     OffchainUnavailable,
     PayoutsHalted,
@@ -75,6 +83,8 @@ pub enum Error {
     Keys(#[from] BadKeys),
     #[error("the Bitcoin node can't be used now: {0}")]
     Chain(#[from] PortError),
+    #[error("the Lightning node can't be used now: {0}")]
+    Node(PortError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -105,6 +115,7 @@ impl Error {
             Self::SignatureTime(_) => Code::InvalidRequest,
             Self::Keys(_) => Code::InvalidKeys,
             Self::Chain(_) => Code::ChainUnavailable,
+            Self::Node(_) => Code::LightningNotReady,
             Self::Store(error) => store_code(error),
         }
     }
@@ -118,7 +129,7 @@ impl Error {
             Self::Fee(_) => Some("fee_rate"),
             Self::SignatureTime(_) => Some("expires_in_seconds"),
             Self::Keys(keys) => Some(keys.header()),
-            Self::Refused { .. } | Self::Chain(_) | Self::Store(_) => None,
+            Self::Refused { .. } | Self::Chain(_) | Self::Node(_) | Self::Store(_) => None,
         }
     }
 }
@@ -158,7 +169,8 @@ impl Retryable for Error {
             | Self::Fee(_)
             | Self::SignatureTime(_)
             | Self::Keys(_)
-            | Self::Chain(_) => false,
+            | Self::Chain(_)
+            | Self::Node(_) => false,
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What happens when time is up: addresses expire, and sends that nobody signed give their coins back.
+//! What happens when time is up: addresses and invoices expire, and what nobody signed for gives back what it held.
 
 use async_trait::async_trait;
 
 use super::{Error, Flows};
 use crate::crash;
-use crate::domain::{address, onchain_send};
+use crate::domain::{address, onchain_send, pay, receive};
 use crate::store::requests::{self, AnyRequest};
 use crate::store::{StoreError, Tx, Write, apply};
 
@@ -44,6 +44,12 @@ impl Write for ExpireOverdue {
                     apply::advance::<onchain_send::OnchainSend>(tx, request.id, &onchain_send::Event::TimedOut)
                         .await
                         .map(drop)?;
+                }
+                AnyRequest::Receive(request) => {
+                    apply::advance::<receive::Receive>(tx, request.id, &receive::Event::TimedOut).await.map(drop)?;
+                }
+                AnyRequest::Pay(request) => {
+                    apply::advance::<pay::Pay>(tx, request.id, &pay::Event::TimedOut).await.map(drop)?;
                 }
                 // A deposit waits for nobody: it has no time limit.
                 AnyRequest::Deposit(_) => {}

@@ -243,7 +243,7 @@ async fn confirm_deep(tx: &mut Tx<'_>, tip: u32, confirmations: u32) -> Result<(
                     apply::advance::<Deposit>(tx, request.id, &deposit::Event::Deep).await?;
                 }
             }
-            AnyRequest::Address(_) => {}
+            AnyRequest::Address(_) | AnyRequest::Receive(_) | AnyRequest::Pay(_) => {}
         }
     }
     Ok(())

@@ -61,6 +61,8 @@ pub async fn request(
         AnyRequest::Address(request) => &request.wallet,
         AnyRequest::Send(request) => &request.wallet,
         AnyRequest::Deposit(request) => &request.wallet,
+        AnyRequest::Receive(request) => &request.wallet,
+        AnyRequest::Pay(request) => &request.wallet,
     };
     if owner != wallet {
         return Ok(None);

@@ -7,15 +7,19 @@ pub mod bump;
 pub mod effects;
 mod end;
 mod error;
+pub mod estimate;
 pub mod expiry;
 pub mod fees;
 pub mod follow;
 pub mod health;
 pub mod history;
 mod ingest;
+pub mod invoice;
 pub mod keys;
 mod mempool;
+pub mod node;
 pub mod operator;
+pub mod pay_invoice;
 pub mod register;
 pub mod scan;
 pub mod send;
@@ -30,10 +34,11 @@ use bitcoin::{Network, Txid};
 use serde::{Deserialize, Serialize};
 
 pub use error::{Code, Error};
+pub use node::NodeSlot;
 
 use crate::clock::Timestamp;
 use crate::domain::policy::{FeeCaps, SignatureTime};
-use crate::ids::WalletId;
+use crate::ids::{RequestId, WalletId};
 use crate::ports::chain::ChainBackend;
 use crate::store::Store;
 use crate::store::owners::Ownership;
@@ -88,6 +93,7 @@ pub struct Flows {
 struct Inner {
     store: Store,
     chain: Arc<dyn ChainBackend>,
+    node: NodeSlot,
     network: Network,
     policy: Policy,
     /// One at a time per wallet where coins are chosen. Across processes the database decides; this only saves retries.
@@ -96,7 +102,12 @@ struct Inner {
     moved: tokio::sync::Notify,
     /// The mempool as the follower last saw it, and in which epoch of its role: only what is new is fetched.
     mempool_seen: Mutex<(i64, Arc<HashSet<Txid>>)>,
+    /// Lightning requests that have just ended, for whoever waits for one.
+    ended: tokio::sync::broadcast::Sender<RequestId>,
 }
+
+/// Endings that a waiter may be behind before it looks for itself.
+const ENDED_KEPT: usize = 1_024;
 
 /// A caller's idempotency key, and the hash of what was asked with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,10 +119,23 @@ pub struct Idempotency {
 impl Flows {
     #[must_use]
     pub fn new(store: Store, chain: Arc<dyn ChainBackend>, network: Network, policy: Policy) -> Self {
+        Self::with_node(store, chain, NodeSlot::default(), network, policy)
+    }
+
+    /// Flows that also have a Lightning node, when one is in the slot.
+    #[must_use]
+    pub fn with_node(
+        store: Store,
+        chain: Arc<dyn ChainBackend>,
+        node: NodeSlot,
+        network: Network,
+        policy: Policy,
+    ) -> Self {
         let choosing = Mutex::new(HashMap::new());
         let moved = tokio::sync::Notify::new();
         let mempool_seen = Mutex::default();
-        Self { inner: Arc::new(Inner { store, chain, network, policy, choosing, moved, mempool_seen }) }
+        let ended = tokio::sync::broadcast::channel(ENDED_KEPT).0;
+        Self { inner: Arc::new(Inner { store, chain, node, network, policy, choosing, moved, mempool_seen, ended }) }
     }
 
     #[must_use]
@@ -122,6 +146,25 @@ impl Flows {
     #[must_use]
     pub fn chain(&self) -> &dyn ChainBackend {
         self.inner.chain.as_ref()
+    }
+
+    #[must_use]
+    pub fn node(&self) -> &NodeSlot {
+        &self.inner.node
+    }
+
+    /// Tells whoever waits for a Lightning request that it has ended.
+    fn tell_ended(&self, request: RequestId, is_over: bool) {
+        if is_over {
+            // Nobody may be waiting.
+            drop(self.inner.ended.send(request));
+        }
+    }
+
+    /// Lightning requests that end from now on.
+    #[must_use]
+    pub fn endings(&self) -> tokio::sync::broadcast::Receiver<RequestId> {
+        self.inner.ended.subscribe()
     }
 
     #[must_use]

@@ -56,13 +56,33 @@ pub struct BeginSend {
 pub struct Begun {
     pub psbt: String,
     pub request: RequestId,
+    /// What the transaction pays to miners, or the most that routing may cost.
     pub fee: Sat,
     pub expires_at: Timestamp,
+    pub source: Source,
+    /// What an authorisation says in words.
+    pub message: Option<String>,
+}
+
+/// Whose money a begun request moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The client's own coins.
+    Onchain,
+    /// What the operator owes the wallet.
+    Offchain,
 }
 
 impl Begun {
     pub(super) fn of(issued: &IssuedTx) -> Self {
-        Self { psbt: issued.psbt.clone(), request: issued.request, fee: issued.fee, expires_at: issued.expires_at }
+        Self {
+            psbt: issued.psbt.clone(),
+            request: issued.request,
+            fee: issued.fee,
+            expires_at: issued.expires_at,
+            source: Source::Onchain,
+            message: None,
+        }
     }
 }
 
@@ -339,6 +359,16 @@ impl Retryable for Stale {
     }
 }
 
+/// One wallet can't set aside without end what it may never spend.
+pub(super) async fn require_room(tx: &mut Tx<'_>, flows: &Flows, wallet: &WalletId) -> Result<(), Error> {
+    let waiting = leases::waiting_requests(tx.conn(), wallet).await?;
+    if waiting < i64::from(flows.policy().max_waiting_sends) {
+        return Ok(());
+    }
+    let detail = format!("{waiting} sends of this wallet wait for a signature already; end them or let them expire");
+    Err(Error::refused(Code::TooManyOpenRequests, detail))
+}
+
 struct Begin {
     flows: Flows,
     keys: WalletKeys,
@@ -355,13 +385,7 @@ impl Write for Begin {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Begun, Stale> {
         let wallet = self.keys.id();
         let policy = self.flows.policy();
-        let waiting = leases::waiting_requests(tx.conn(), &wallet).await?;
-        if waiting >= i64::from(policy.max_waiting_sends) {
-            return Err(Stale::Other(Error::refused(
-                Code::TooManyOpenRequests,
-                format!("{waiting} sends of this wallet wait for a signature already; end them or let them expire"),
-            )));
-        }
+        require_room(tx, &self.flows, &wallet).await?;
         let issued = self.issued(tx.now())?;
         let psbt = &self.choice.planned.psbt;
         let inputs: Vec<_> = psbt.unsigned_tx.input.iter().map(|input| input.previous_output).collect();

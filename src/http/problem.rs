@@ -128,10 +128,26 @@ table! {
         "End the send first, or let it expire.";
     IdempotencyMismatch => 422, "idempotency_mismatch", "The idempotency key was used for something else", Again::Never,
         "Use a new key for a new request, and the same body for the same key.";
+    InvalidInvoice => 400, "invalid_invoice", "This can't be paid", Again::Never,
+        "Check the invoice or offer with whoever gave it; nothing may be missing from it.";
+    InvoiceExpired => 409, "invoice_expired", "The invoice has expired", Again::Never,
+        "Ask the payee for another invoice.";
+    AlreadyPaid => 409, "already_paid", "The invoice was paid", Again::Never,
+        "Look at your payments; ask the payee for another invoice to pay again.";
+    PaymentInProgress => 409, "payment_in_progress", "The invoice is being paid", Again::After(10),
+        "Wait until the payment that is under way has ended; if it fails, the invoice can be paid again.";
+    SelfPayment => 409, "self_payment", "The invoice is of this very wallet", Again::Never,
+        "A wallet can't pay itself.";
+    FeeLimitTooLow => 400, "fee_limit_too_low", "The fee ceiling is below the cheapest way", Again::Never,
+        "Raise max_fee_sats to at least the fee that the answer names.";
+    NoLiquidity => 503, "no_liquidity", "No way to the payee was found", Again::After(30),
+        "Try again later or with a smaller amount; the operator may have to open a channel.";
     AssetLightningUnavailable => 501, "asset_lightning_unavailable", "Assets over Lightning are not offered here", Again::Never,
         "This gateway has no Lightning node that carries assets.";
     LightningUnavailable => 501, "lightning_unavailable", "Lightning is not offered here", Again::Never,
         "This gateway has no Lightning node.";
+    LightningNotReady => 503, "lightning_not_ready", "The Lightning node can't be used now", Again::After(5),
+        "Try again; what was begun keeps its state, and money that was promised is paid or given back.";
     AssetsUnavailable => 501, "assets_unavailable", "Assets are not offered here", Again::Never,
         "This gateway has no RGB engine.";
     OffchainUnavailable => 501, "offchain_unavailable", "There is no off-chain balance here", Again::Never,
@@ -267,7 +283,7 @@ impl From<Error> for Problem {
         let code = error.code();
         let entry = entry(code);
         let inside = match &error {
-            Error::Store(_) | Error::Chain(_) => true,
+            Error::Store(_) | Error::Chain(_) | Error::Node(_) => true,
             Error::Field { .. }
             | Error::Refused { .. }
             | Error::Psbt(_)

@@ -90,6 +90,16 @@ pub trait ChainBackend: Send + Sync {
     /// backend may refuse what is confirmed already when all its outputs are spent: only the follower knows for certain.
     async fn broadcast(&self, transaction: &Transaction) -> Result<BroadcastOutcome, PortError>;
 
+    /// Offers a transaction together with its parents, which come before it: what one of them pays too little, the others
+    /// may pay for it. The answer is that of the last. A backend that can't do that offers one after the other.
+    async fn broadcast_package(&self, transactions: &[Transaction]) -> Result<BroadcastOutcome, PortError> {
+        let mut outcome = BroadcastOutcome::InMempool;
+        for transaction in transactions {
+            outcome = self.broadcast(transaction).await?;
+        }
+        Ok(outcome)
+    }
+
     /// The rate for confirmation within so many blocks; `None` when the backend has too little data.
     async fn fee_rate(&self, target_blocks: u16) -> Result<Option<FeeRate>, PortError>;
 }

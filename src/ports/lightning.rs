@@ -11,7 +11,7 @@ use bitcoin::{Address, OutPoint, Txid};
 use tokio::sync::broadcast;
 
 use super::PortError;
-pub use crate::domain::lightning::{PaymentHash, PaymentId, Preimage};
+pub use crate::domain::lightning::{Destination, Paid, PayFailure, PaymentHash, PaymentId, Preimage};
 use crate::money::{Amount, FeeRate, Sat};
 
 /// What a backend can do. A call that it can't do answers `PortError::Misconfigured`.
@@ -86,19 +86,6 @@ pub enum ClaimOutcome {
     NothingHeld,
 }
 
-/// What is paid.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
-    Bolt11(String),
-    /// An invoice that was fetched for an offer, as hex.
-    Bolt12(String),
-    /// No invoice: the payee takes what comes with the preimage.
-    Keysend {
-        to: PublicKey,
-        preimage: Preimage,
-    },
-}
-
 /// One payment, wholly said. The same id is the same payment: asked again, the node answers how it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payment {
@@ -121,29 +108,6 @@ pub enum PayOutcome {
     Unknown {
         reason: String,
     },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Paid {
-    pub preimage: Preimage,
-    pub fee: Amount,
-}
-
-/// Why a payment failed for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PayFailure {
-    /// No way to the payee with what our channels can send now.
-    NoLiquidity,
-    /// There is a way, and it costs more than the ceiling.
-    FeeTooHigh,
-    /// The payee did not want it.
-    Rejected,
-    /// The invoice is over.
-    InvoiceExpired,
-    /// The invoice asks for what this node can't do.
-    NotPayable,
-    /// The node never sent it, and has let go of it.
-    NeverSent,
 }
 
 /// What the node remembers of a payment.

@@ -1,6 +1,6 @@
 //! The one door: every change of a request's state, and every movement of money, is written here.
 
-use super::{StoreError, Tx, effects, events, leases, ledger, requests};
+use super::{StoreError, Tx, effects, events, leases, ledger, payments, requests};
 use crate::clock::Timestamp;
 use crate::domain::{Leases, Machine, Request, Transition};
 
@@ -22,6 +22,7 @@ pub async fn apply<M: Machine>(
     let now = tx.now();
     let after = Request { machine: next, version: before.version + 1, updated_at: now, ..before };
     compare_and_swap(tx, &after).await?;
+    payments::update(tx, &after).await?;
     write_around(tx, &after, &postings, &events, &effects, leases).await?;
     Ok(after)
 }
@@ -29,7 +30,7 @@ pub async fn apply<M: Machine>(
 /// Writes a request for the first time, with what its first transition asks for.
 ///
 /// # Errors
-/// `Conflict` when a request of this id exists; what the ledger refuses; what the database can't do.
+/// `Conflict` when a request of this id, or one for this payment hash, exists; what the ledger refuses; what the database can't do.
 pub async fn create<M: Machine>(
     tx: &mut Tx<'_>,
     request: Request<M>,
@@ -38,6 +39,7 @@ pub async fn create<M: Machine>(
     let Transition { next, postings, events, effects, leases } = first;
     let request = Request { machine: next, ..request };
     requests::insert(tx.conn(), &request).await?;
+    payments::insert(tx, &request).await?;
     write_around(tx, &request, &postings, &events, &effects, leases).await?;
     Ok(request)
 }

@@ -85,6 +85,50 @@ pub const RULES: &[Rule] = &[
                  WHERE r.id IS NULL OR r.kind <> 'onchain_send' OR r.wallet_id <> t.wallet_id",
     },
     Rule {
+        name: "payment_lines_copy_their_requests",
+        count: "SELECT COUNT(*) AS n FROM payments",
+        broken: "SELECT r.id AS what FROM requests r LEFT JOIN payments p ON p.request_id = r.id \
+                 WHERE r.kind IN ('lightning_receive', 'lightning_pay') AND (p.request_id IS NULL OR p.wallet_id <> r.wallet_id \
+                 OR p.created_at <> r.created_at OR p.updated_at <> r.updated_at OR p.inbound <> CASE r.kind WHEN 'lightning_receive' THEN 1 ELSE 0 END \
+                 OR p.status <> CASE r.state WHEN 'awaiting_signature' THEN 'waiting' WHEN 'open' THEN 'pending' WHEN 'claiming' THEN 'pending' \
+                 WHEN 'paying' THEN 'pending' WHEN 'settled' THEN 'succeeded' WHEN 'succeeded' THEN 'succeeded' \
+                 WHEN 'expired' THEN CASE r.kind WHEN 'lightning_pay' THEN 'void' ELSE 'failed' END ELSE 'failed' END) \
+                 UNION ALL SELECT p.request_id FROM payments p LEFT JOIN requests r ON r.id = p.request_id \
+                 WHERE r.id IS NULL OR r.kind NOT IN ('lightning_receive', 'lightning_pay')",
+    },
+    Rule {
+        name: "payments_have_an_authorization_that_was_signed_before_they_were_paid",
+        count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'lightning_pay'",
+        broken: "SELECT r.id AS what FROM requests r LEFT JOIN authorizations a ON a.request_id = r.id AND a.wallet_id = r.wallet_id \
+                 WHERE r.kind = 'lightning_pay' AND (a.request_id IS NULL OR (a.signed_tx IS NULL AND r.state IN ('paying', 'succeeded')))",
+    },
+    Rule {
+        name: "what_is_settled_was_credited_and_nothing_else",
+        count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'lightning_receive' AND state = 'settled'",
+        // A transfer in the books is one posting of the payer's request, for the same hash.
+        broken: "SELECT r.id AS what FROM requests r JOIN payments p ON p.request_id = r.id WHERE r.kind = 'lightning_receive' \
+                 AND CASE r.state WHEN 'settled' THEN 1 ELSE 0 END <> \
+                 (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'post' AND c.amount = p.amount_msat \
+                  AND c.credit = 'wallet:' || r.wallet_id) + \
+                 (SELECT COUNT(*) FROM payments q JOIN postings c ON c.request_id = q.request_id AND c.kind = 'post_hold' AND c.amount = p.amount_msat \
+                  AND c.credit = 'wallet:' || r.wallet_id WHERE q.payment_hash = p.payment_hash AND q.inbound = 0)",
+    },
+    Rule {
+        name: "a_payment_holds_until_it_is_over_and_is_debited_once",
+        count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'lightning_pay'",
+        broken: "SELECT r.id AS what FROM requests r WHERE r.kind = 'lightning_pay' AND ( \
+                 (SELECT COUNT(*) FROM holds h WHERE h.request_id = r.id) <> r.is_open \
+                 OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'hold') <> 1 \
+                 OR (r.state IN ('failed', 'expired') AND NOT EXISTS (SELECT 1 FROM postings c WHERE c.request_id = r.id AND c.kind = 'void_hold')) \
+                 OR (r.state = 'succeeded' AND NOT EXISTS (SELECT 1 FROM postings c WHERE c.request_id = r.id AND (c.kind = 'post_hold' OR c.debit = 'operator:suspense'))))",
+    },
+    Rule {
+        name: "what_waits_for_the_node_has_an_effect",
+        count: "SELECT COUNT(*) AS n FROM requests WHERE state IN ('paying', 'claiming')",
+        broken: "SELECT r.id AS what FROM requests r WHERE r.state IN ('paying', 'claiming') AND NOT EXISTS \
+                 (SELECT 1 FROM effects e WHERE e.request_id = r.id AND e.done_at IS NULL)",
+    },
+    Rule {
         name: "every_index_up_to_the_last_derived_has_a_script",
         count: "SELECT COUNT(*) AS n FROM keychains WHERE released_at IS NULL",
         broken: "SELECT k.wallet_id || ' ' || k.account AS what FROM keychains k WHERE k.released_at IS NULL AND (k.next_index > k.derived_to \

@@ -8,6 +8,7 @@ use super::row::{Columns, parse};
 use super::{Conn, StoreError, Tx};
 use crate::clock::Timestamp;
 use crate::domain::Effect;
+use crate::domain::lightning::PaymentHash;
 use crate::ids::RequestId;
 
 /// How long the inserting flow has an effect to itself. Longer than any call it makes.
@@ -38,20 +39,22 @@ pub(super) async fn arm(tx: &mut Tx<'_>, request: RequestId, effect: &Effect) ->
     Ok(())
 }
 
-/// Takes what is due, so that nobody else does it at the same time.
+/// Takes what is due, so that nobody else does it at the same time. What only the node can do is left to who has the node.
 ///
 /// # Errors
 /// When the database can't do it or a row is corrupt.
-pub async fn claim_due(tx: &mut Tx<'_>, limit: u32) -> Result<Vec<Due>, StoreError> {
+pub async fn claim_due(tx: &mut Tx<'_>, limit: u32, has_node: bool) -> Result<Vec<Due>, StoreError> {
     let now = tx.now();
     let rows = sqlx::query(
         "UPDATE effects SET leased_until = $1, attempts = attempts + 1 WHERE done_at IS NULL AND leased_until <= $2 \
-         AND key IN (SELECT key FROM effects WHERE done_at IS NULL AND leased_until <= $2 ORDER BY leased_until LIMIT $3) \
+         AND key IN (SELECT key FROM effects WHERE done_at IS NULL AND leased_until <= $2 \
+         AND ($4 = 1 OR key LIKE 'broadcast:%') ORDER BY leased_until LIMIT $3) \
          RETURNING key, request_id, attempts",
     )
     .bind(now.after(FLOW_LEASE).millis())
     .bind(now.millis())
     .bind(i64::from(limit))
+    .bind(i64::from(has_node))
     .fetch_all(tx.conn())
     .await?;
     rows.iter()
@@ -68,6 +71,8 @@ pub async fn claim_due(tx: &mut Tx<'_>, limit: u32) -> Result<Vec<Due>, StoreErr
 fn parse_key(key: &str) -> Result<Effect, StoreError> {
     match key.split_once(':') {
         Some(("broadcast", txid)) => Ok(Effect::Broadcast(parse::<Txid>("effects.key", txid)?)),
+        Some(("pay", request)) => Ok(Effect::Pay(parse::<RequestId>("effects.key", request)?)),
+        Some(("claim", hash)) => Ok(Effect::Claim(parse::<PaymentHash>("effects.key", hash)?)),
         _ => Err(StoreError::Corrupt(format!("an effect has the unknown key {key}"))),
     }
 }

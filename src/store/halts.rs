@@ -18,6 +18,9 @@ pub const DEEP_REORG: &str = "deep_reorg";
 /// The audit found the books and the world to differ.
 pub const AUDIT_DRIFT: &str = "audit_drift";
 
+/// The node paid more for routing than it was allowed, or paid what it had called failed.
+pub const NODE_OVERSPENT: &str = "node_overspent";
+
 /// # Errors
 /// When the database can't do it.
 pub async fn raise(tx: &mut Tx<'_>, reason: &str, detail: &str) -> Result<(), StoreError> {

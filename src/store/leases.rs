@@ -71,13 +71,13 @@ pub async fn holder(conn: &mut Conn, outpoint: &OutPoint) -> Result<Option<Reque
     row.as_ref().map(|row| row.parsed("request_id")).transpose()
 }
 
-/// How many requests of this wallet wait for a signature and so hold coins that they may never spend.
+/// How many requests of this wallet wait for a signature and so hold money that they may never spend.
 ///
 /// # Errors
 /// When the database can't answer.
 pub async fn waiting_requests(conn: &mut Conn, wallet: &WalletId) -> Result<i64, StoreError> {
     let count = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM requests WHERE wallet_id = $1 AND kind = 'onchain_send' AND is_open = 1 AND state = 'awaiting_signature'",
+        "SELECT COUNT(*) FROM requests WHERE wallet_id = $1 AND kind IN ('onchain_send', 'lightning_pay') AND is_open = 1 AND state = 'awaiting_signature'",
     )
     .bind(wallet.to_string())
     .fetch_one(conn)

@@ -29,6 +29,8 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../migrations/append_only.sqlite.sql"),
         postgres: include_str!("../../migrations/append_only.postgres.sql"),
     },
+    shared("0006_node", include_str!("../../migrations/0006_node.sql")),
+    shared("0007_lightning", include_str!("../../migrations/0007_lightning.sql")),
 ];
 
 /// Any number will do, as long as every gateway on one PostgreSQL uses the same.

@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod audit;
+pub mod authorizations;
 pub mod chain;
 pub mod effects;
 mod engine;
@@ -18,7 +19,9 @@ pub mod keys;
 pub mod leases;
 pub mod ledger;
 mod migrate;
+pub mod node;
 pub mod owners;
+pub mod payments;
 pub mod requests;
 mod row;
 pub mod wallets;

@@ -9,6 +9,8 @@ use crate::clock::Timestamp;
 use crate::domain::address::ReceiveAddress;
 use crate::domain::deposit::Deposit;
 use crate::domain::onchain_send::OnchainSend;
+use crate::domain::pay::Pay;
+use crate::domain::receive::Receive;
 use crate::domain::{Machine, Request};
 use crate::ids::{RequestId, WalletId};
 
@@ -42,6 +44,8 @@ pub enum AnyRequest {
     Address(Request<ReceiveAddress>),
     Send(Request<OnchainSend>),
     Deposit(Request<Deposit>),
+    Receive(Request<Receive>),
+    Pay(Request<Pay>),
 }
 
 pub(super) async fn insert<M: Machine>(conn: &mut Conn, request: &Request<M>) -> Result<(), StoreError> {
@@ -104,6 +108,8 @@ fn read_any(row: &AnyRow) -> Result<AnyRequest, StoreError> {
         ReceiveAddress::KIND => Ok(AnyRequest::Address(read(row)?)),
         OnchainSend::KIND => Ok(AnyRequest::Send(read(row)?)),
         Deposit::KIND => Ok(AnyRequest::Deposit(read(row)?)),
+        Receive::KIND => Ok(AnyRequest::Receive(read(row)?)),
+        Pay::KIND => Ok(AnyRequest::Pay(read(row)?)),
         other => Err(StoreError::Corrupt(format!("a request has the unknown kind {other}"))),
     }
 }
@@ -192,6 +198,15 @@ pub async fn overdue(conn: &mut Conn, now: Timestamp, limit: u32) -> Result<Vec<
     .bind(i64::from(limit))
     .fetch_all(conn)
     .await?;
+    rows.iter().map(read_any).collect()
+}
+
+/// Lightning requests whose next step is the node's.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn waiting_for_node(conn: &mut Conn) -> Result<Vec<AnyRequest>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM requests WHERE state IN ('claiming', 'paying')").fetch_all(conn).await?;
     rows.iter().map(read_any).collect()
 }
 

@@ -6,18 +6,24 @@ mod audit;
 mod chain_follow;
 mod effects;
 mod expiry;
+mod node;
 mod observe;
 mod role;
 mod scan;
 mod sequencer;
 mod supervise;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::flows::Flows;
 use crate::flows::health::Health;
 use crate::store::Engine;
 use crate::store::owners::Role;
+
+pub use node::{NodeFailure, NodeHost};
 
 use role::Keeper;
 use supervise::Supervisor;
@@ -34,11 +40,12 @@ pub struct Pace {
 pub struct Workers {
     rounds: Supervisor,
     roles: Supervisor,
+    hopeless: watch::Receiver<Option<String>>,
 }
 
 impl Workers {
     #[must_use]
-    pub fn start(flows: &Flows, health: &Health, pace: Pace) -> Self {
+    pub fn start(flows: &Flows, health: &Health, pace: Pace, node: Option<Arc<dyn NodeHost>>) -> Self {
         let mut roles = Supervisor::default();
         let chain = Keeper::new(flows, Role::Chain);
         let mut rounds = Supervisor::default();
@@ -55,8 +62,20 @@ impl Workers {
             rounds.add(sequencer::Sequence::new(flows, sequencer.held()));
             roles.add(sequencer);
         }
+        let (tell_hopeless, hopeless) = watch::channel(None);
+        if let Some(host) = node {
+            let keeper = Keeper::new(flows, Role::Node);
+            rounds.add(node::RunNode::new(flows, host, keeper.held(), tell_hopeless));
+            roles.add(keeper);
+        }
         roles.add(chain);
-        Self { rounds, roles }
+        Self { rounds, roles, hopeless }
+    }
+
+    /// Why the gateway can't go on, once it can't.
+    #[must_use]
+    pub fn hopeless(&self) -> watch::Receiver<Option<String>> {
+        self.hopeless.clone()
     }
 
     /// Lets every worker finish its round, then gives the roles back.

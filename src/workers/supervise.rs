@@ -141,7 +141,7 @@ async fn stopped_for(stop: &mut watch::Receiver<bool>, span: Duration) {
 
 /// Somebody else acts in our role. Whatever this process would still do rests on what is no longer true: it ends, at once
 /// and without clean-up, because cleaning up is writing.
-fn die_if_fenced(error: &Error) {
+pub(super) fn die_if_fenced(error: &Error) {
     if let Error::Store(StoreError::Fenced { role }) = error {
         tracing::error!(role, "another process has taken over; this one stops at once");
         std::process::abort();

@@ -46,7 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "clock",
         ],
     ),
-    ("cli", &["app", "config", "http", "flows", "money", "ids", "clock"]),
+    ("cli", &["app", "config", "http", "flows", "ports", "money", "ids", "clock"]),
     ("main", &["cli", "config", "app"]),
     ("lib", &[]),
 ];

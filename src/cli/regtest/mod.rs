@@ -1,6 +1,7 @@
 //! A gateway to try: everything it needs on this machine, on a chain of its own.
 
 mod demo;
+mod merchant;
 mod node;
 mod page;
 
@@ -8,22 +9,27 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::time::Instant;
 
 use self::demo::Demo;
+use self::merchant::Merchant;
 use self::node::Node;
 use super::failure::{Failure, print};
 use super::signals::Stop;
 use super::{Settings, block_on, logging};
 use crate::app::{self, Running};
 use crate::config::{Config, Override};
+use crate::ports::lightning::LightningNode;
 
 /// What a coinbase coin waits for, and one more.
 const FIRST_BLOCKS: u32 = 101;
 /// Blocks mined between two lines of progress.
 const BLOCKS_A_LINE: u32 = 25;
+const NODE_WITHIN: Duration = Duration::from_secs(60);
 const USUAL_API_PORT: u16 = 8_080;
 const USUAL_OPERATOR_PORT: u16 = 9_464;
 /// Where a preset setting comes from, for errors about it.
@@ -80,29 +86,44 @@ impl Regtest {
         outcome.map(|()| ExitCode::SUCCESS)
     }
 
+    /// The node's state is in the gateway's database, its seed beside it.
+    fn add_lightning(&self, config: &mut Config) {
+        config.ldk.enabled = true;
+        config.ldk.seed_file = self.dir.join("node.seed");
+        config.ldk.poll_ms = 200;
+        config.ldk.listen.get_or_insert(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    }
+
     async fn play_with(&self, node: &Node, mut config: Config, stop: &mut Stop) -> Result<(), Failure> {
         tokio::select! {
             ready = prepare(node) => ready?,
             () = stop.asked() => return Ok(()),
         }
         config.use_private_node(node.url(), node.cookie_file());
+        self.add_lightning(&mut config);
         step(&format!("Starting the gateway on {}", config.http.listen))?;
         let running = app::start(&config).await?;
+        step("Starting the merchant, a second Lightning node")?;
+        let merchant = Merchant::start(&self.dir.join("merchant"), &config).await?;
         let outcome = tokio::select! {
-            outcome = self.show(node, &running) => outcome,
+            outcome = self.show(node, &running, &merchant) => outcome,
             () = stop.asked() => Ok(()),
         };
         step("Stopping")?;
         running.stop().await;
+        merchant.stop().await;
         outcome
     }
 
     /// Sets the demo up, prints the page, and keeps the blocks coming until somebody stops it.
-    async fn show(&self, node: &Node, running: &Running) -> Result<(), Failure> {
+    async fn show(&self, node: &Node, running: &Running, merchant: &Merchant) -> Result<(), Failure> {
+        let ours = lightning_node(running).await?;
+        merchant.connect(node, ours.as_ref()).await?;
         let demo = Demo::prepare(&self.dir, running.api_addr).await?;
         demo.register_and_fund(node).await?;
         let facts = page::Facts {
             demo: &demo,
+            merchant: &merchant.url,
             operator: running.operator_addr,
             balance: demo.vanilla_balance().await?,
             pay_to: node.new_address().await?,
@@ -115,6 +136,18 @@ impl Regtest {
         loop {
             tokio::time::sleep(Duration::from_secs(self.block_seconds)).await;
             node.mine(1).await?;
+        }
+    }
+}
+
+/// The gateway's own node, once it runs.
+async fn lightning_node(running: &Running) -> Result<Arc<dyn LightningNode>, Failure> {
+    let deadline = Instant::now() + NODE_WITHIN;
+    loop {
+        match running.flows.node().ready() {
+            Ok(node) => return Ok(node),
+            Err(error) if Instant::now() > deadline => return Err(Failure::new(error.to_string())),
+            Err(_not_yet) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }

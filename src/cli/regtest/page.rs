@@ -7,6 +7,8 @@ use super::demo::Demo;
 
 pub(super) struct Facts<'a> {
     pub(super) demo: &'a Demo,
+    /// Where the merchant takes orders.
+    pub(super) merchant: &'a str,
     pub(super) operator: SocketAddr,
     pub(super) balance: u64,
     /// An address of the private chain's own wallet, for the demo to pay to.
@@ -20,6 +22,8 @@ impl Facts<'_> {
         let (signer, wallet, headers) = (quoted(&from_here(signer)), quoted(wallet_file), quoted(headers_file));
         let file = |name: &str| quoted(&folder.join(name));
         let (begin, end, send) = (file("begin.json"), file("end.json"), file("send.json"));
+        let (sale, bill, pay) = (file("sale.json"), file("bill.json"), file("pay.json"));
+        let merchant = self.merchant;
         let (operator, pay_to, balance) = (self.operator, &self.pay_to, self.balance);
         let blocks = match self.block_seconds {
             0 => "No blocks are mined by themselves.".to_owned(),
@@ -52,6 +56,20 @@ Try it: paste these into another terminal, in the folder where this one was star
 
   # Watch it: BROADCASTED, and CONFIRMED after the next block.
   curl -sS -K {headers} {gateway}/onchain-send/$(sed 's/.*"send_id":"\([^"]*\)".*/\1/' {send}); echo
+
+  # Receive over Lightning: an invoice, and the merchant pays it. Off-chain balances begin at 0, so this comes first.
+  curl -sS -K {headers} {gateway}/lightning/create-invoice {json} -d '{{"amount_sats":25000,"description":"order 7"}}' | tee {sale}; echo
+  curl -sS {merchant}/pay {json} -d @{sale}; echo
+  curl -sS -K {headers} {gateway}/lightning/balance; echo
+
+  # Pay over Lightning: the merchant's invoice; begin, sign what you consent to, end.
+  curl -sS {merchant}/invoice {json} -d '{{"amount_sats":5000}}' | tee {bill}; echo
+  curl -sS -K {headers} {gateway}/lightning/pay-invoice-begin {json} -d @{bill} -o {begin}
+  {signer} sign --file {wallet} --json < {begin} > {end}
+  curl -sS -K {headers} {gateway}/lightning/pay-invoice-end {json} -d @{end} | tee {pay}; echo
+
+  # How it went, and what it cost.
+  curl -sS -K {headers} {gateway}/lightning/send-request/$(sed 's/.*"id":"\([^"]*\)".*/\1/' {pay}); echo
 
   # What happened to the wallet, in order.
   curl -sS -K {headers} "{gateway}/events?limit=20"; echo

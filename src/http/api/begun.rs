@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::examples;
-use crate::flows::send::Begun;
+use crate::flows::send::{Begun, Source};
 use crate::money::Sat;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("sluice-request-id");
@@ -16,8 +16,6 @@ pub const SOURCE: HeaderName = HeaderName::from_static("sluice-source");
 pub const FEE_SATS: HeaderName = HeaderName::from_static("sluice-fee-sats");
 /// Where the next page of a bare array begins.
 pub const NEXT_CURSOR: HeaderName = HeaderName::from_static("sluice-next-cursor");
-
-const ONCHAIN: &str = "onchain";
 
 /// The answer of a begin to a call with `Accept: application/json; profile=object`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -44,10 +42,14 @@ pub struct BeginResponse {
 /// Answers in the form that the caller asked for.
 #[must_use]
 pub fn answer(begun: Begun, asked: &HeaderMap) -> Response {
-    let Begun { psbt, request, fee, expires_at } = begun;
+    let Begun { psbt, request, fee, expires_at, source, message } = begun;
+    let source = match source {
+        Source::Onchain => "onchain",
+        Source::Offchain => "offchain",
+    };
     let (request_id, expires_at) = (request.to_string(), expires_at.rfc3339());
     let mut headers = HeaderMap::new();
-    headers.insert(SOURCE, HeaderValue::from_static(ONCHAIN));
+    headers.insert(SOURCE, HeaderValue::from_static(source));
     headers.insert(FEE_SATS, HeaderValue::from(fee.to_u64()));
     for (name, value) in [(REQUEST_ID, &request_id), (EXPIRES_AT, &expires_at)] {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -56,7 +58,7 @@ pub fn answer(begun: Begun, asked: &HeaderMap) -> Response {
     }
     headers.insert(header::VARY, HeaderValue::from_static("accept"));
     if wants_object(asked) {
-        let body = BeginResponse { psbt, request_id, expires_at, source: ONCHAIN, fee_sats: fee, message: None };
+        let body = BeginResponse { psbt, request_id, expires_at, source, fee_sats: fee, message };
         return (headers, Json(body)).into_response();
     }
     (headers, Json(psbt)).into_response()
@@ -104,6 +106,8 @@ mod tests {
             request: RequestId::fresh(),
             fee: Sat::literal(420),
             expires_at: Timestamp::from_millis(0),
+            source: Source::Onchain,
+            message: None,
         };
         let bare = answer(begun.clone(), &HeaderMap::new());
         assert_eq!(bare.headers()[&REQUEST_ID], begun.request.to_string().as_str());

@@ -92,6 +92,8 @@ pub async fn get(
             let deposit = Some(DepositView::of(&request, tip));
             RequestResponse { deposit, ..RequestResponse::of(&request, timeline) }
         }
+        AnyRequest::Receive(request) => RequestResponse::of(&request, timeline),
+        AnyRequest::Pay(request) => RequestResponse::of(&request, timeline),
         AnyRequest::Send(request) => {
             let send = history::send(&state.flows, &wallet.id, id).await?.ok_or_else(unknown)?;
             let common = RequestResponse::of(&request, timeline);

@@ -4,4 +4,5 @@ mod bitcoind_answers;
 mod chain;
 mod ldk_peer;
 mod lightning;
+mod lightning_ldk_smoke;
 mod store;

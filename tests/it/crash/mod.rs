@@ -1,5 +1,6 @@
 //! Processes that die: at each named point, at random, beside another one that takes over, and when they are asked to.
 
+mod channel;
 mod owners;
 mod points;
 mod random;

@@ -6,6 +6,7 @@ pub mod canned;
 pub mod client;
 pub mod document;
 pub mod gateway;
+pub mod lightning;
 pub mod peer;
 pub mod postgres;
 pub mod process;

@@ -10,17 +10,17 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Address, Network, OutPoint, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
 use sluice::chain::fake::FakeChain;
 use sluice::clock::{Clock, Timestamp};
-use sluice::domain::Request;
 use sluice::domain::deposit::Deposit;
 use sluice::domain::onchain_send::{Door, State};
 use sluice::domain::wallet::{Account, WalletKeys};
+use sluice::domain::{Machine, Request};
 use sluice::flows::address::NewAddress;
 use sluice::flows::balance::Balance;
 use sluice::flows::bump::{self, BeginBump};
 use sluice::flows::follow::{self, Progress};
 use sluice::flows::history::{self, Send};
 use sluice::flows::send::{BeginSend, Begun};
-use sluice::flows::{Error, Flows, Policy, address, audit, balance, effects, expiry, register, scan, send};
+use sluice::flows::{Error, Flows, NodeSlot, Policy, address, audit, balance, effects, expiry, register, scan, send};
 use sluice::ids::{RequestId, WalletId};
 use sluice::money::Sat;
 use sluice::ports::chain::{BroadcastOutcome, ChainBackend};
@@ -29,9 +29,10 @@ use sluice::store::chain::Coin;
 use sluice::store::events::NumberEvents;
 use sluice::store::owners::{Acquire, Ownership, Role};
 use sluice::store::requests::Filter;
-use sluice::store::{Config, Engine, Store, StoreError, Tx, Write, halts, wallets};
+use sluice::store::{Config, Engine, Store, StoreError, Tx, Write, apply, halts, wallets};
 use sluice_signer::Signer;
 
+use super::lightning::Lightning;
 use super::postgres;
 
 /// The databases that every story runs on.
@@ -83,6 +84,7 @@ pub struct Rig {
     pub chain: Arc<FakeChain>,
     pub clock: Clock,
     pub owner: Ownership,
+    pub lightning: Lightning,
     sequencer: Ownership,
     _folder: tempfile::TempDir,
 }
@@ -155,17 +157,21 @@ impl Rig {
         let chain = Arc::new(FakeChain::new());
         chain.mine(101);
         let backend: Arc<dyn ChainBackend> = chain.clone();
-        let flows = Flows::new(store, backend, Network::Regtest, policy);
+        let lightning = Lightning::new(clock.clone());
+        let slot = NodeSlot::expected();
+        slot.arrive(lightning.node.clone());
+        let flows = Flows::with_node(store, backend, slot, Network::Regtest, policy);
         let acquire = |role| Acquire { role, holder: "rig".to_owned() };
         let owner = flows.store().write(acquire(Role::Chain)).await.expect("a role").expect("nobody holds it");
         let sequencer = flows.store().write(acquire(Role::Sequencer)).await.expect("a role").expect("nobody holds it");
-        let rig = Self { flows, chain, clock, owner, sequencer, _folder: folder };
+        let rig = Self { flows, chain, clock, owner, lightning, sequencer, _folder: folder };
         rig.settle().await;
         Some(rig)
     }
 
     /// Lets the follower, the scanner, the effects and the sequencer do all there is to do.
     pub async fn settle(&self) {
+        self.follow_node().await;
         loop {
             let progress = self.follow().await;
             let scanned = scan::scan_waiting(&self.flows, &self.owner).await.expect("the scanner scans");
@@ -205,7 +211,9 @@ impl Rig {
 
     pub fn restart_with(&mut self, chain: Arc<dyn ChainBackend>) {
         let policy = self.flows.policy().clone();
-        self.flows = Flows::new(self.flows.store().clone(), chain, Network::Regtest, policy);
+        let slot = NodeSlot::expected();
+        slot.arrive(self.lightning.node.clone());
+        self.flows = Flows::with_node(self.flows.store().clone(), chain, slot, Network::Regtest, policy);
     }
 
     /// Lets time pass, and everything happen that it brings.
@@ -357,6 +365,28 @@ impl Rig {
         let report = audit::audit(&self.flows).await.expect("the audit runs");
         assert_eq!(report.drifts, [], "the audit found drift");
         assert_eq!(report.skipped, [], "the audit could not check everything");
+    }
+}
+
+/// Tells one event to a request, as a flow does inside its transaction.
+pub struct Advance<M: Machine> {
+    id: RequestId,
+    event: M::Event,
+}
+
+impl<M: Machine> Advance<M> {
+    pub fn new(id: RequestId, event: M::Event) -> Self {
+        Self { id, event }
+    }
+}
+
+#[async_trait]
+impl<M: Machine<Event: std::marker::Send + Sync + 'static>> Write for Advance<M> {
+    type Output = Request<M>;
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Request<M>, StoreError> {
+        apply::advance::<M>(tx, self.id, &self.event).await
     }
 }
 

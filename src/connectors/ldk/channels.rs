@@ -1,0 +1,213 @@
+//! Channels, and the node's own money in them and beside them.
+
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Address, ScriptBuf, Txid};
+use lightning::ln::channel_state::ChannelDetails;
+use lightning::ln::types::ChannelId;
+use lightning::util::anchor_channel_reserves::{AnchorChannelReserveContext, get_reserve_per_channel};
+use lightning::util::sweep::OutputSpendStatus;
+
+use super::events::{amount, user_id};
+use super::map;
+use super::node::{Node, refused};
+use super::policy;
+use crate::money::{Amount, FeeRate, Sat};
+use crate::ports::PortError;
+use crate::ports::lightning::{Asked, Channel, CloseHow, NewChannel, NodeBalance};
+
+/// The weight of a transaction with some inputs, two outputs, and a little to spare.
+const ROOMY_FUNDING_WEIGHT: u64 = 1_600;
+const MSAT_PER_SAT: u64 = 1_000;
+
+impl Node {
+    /// What must stay on-chain to bump the closing of these many channels.
+    fn reserve_for(&self, channels: usize) -> Sat {
+        let config = &self.config.channels;
+        let each = get_reserve_per_channel(&AnchorChannelReserveContext {
+            upper_bound_fee_rate: bitcoin::FeeRate::from_sat_per_vb_u32(config.reserve_fee_rate),
+            expected_accepted_htlcs: config.reserve_payments,
+            taproot_wallet: false,
+        });
+        let count = u64::try_from(channels).unwrap_or(u64::MAX);
+        Sat::new(each.to_sat().saturating_mul(count)).unwrap_or(Sat::MAX)
+    }
+
+    /// Those whose closing we may have to bump, whoever closes.
+    fn anchored(&self) -> usize {
+        let anchored = |channel: &ChannelDetails| {
+            channel.channel_type.as_ref().is_none_or(|kind| kind.supports_anchors_zero_fee_htlc_tx())
+        };
+        self.manager.list_channels().iter().filter(|channel| anchored(channel)).count()
+    }
+
+    pub fn reserve(&self) -> Sat {
+        self.reserve_for(self.anchored())
+    }
+
+    pub async fn open(&self, new: &NewChannel) -> Result<Asked<String>, PortError> {
+        if self.peers.peer_by_node_id(&new.peer).is_none() {
+            return Ok(no("the peer is not connected"));
+        }
+        let fee = u64::from(self.fees.funding()).saturating_mul(ROOMY_FUNDING_WEIGHT).div_ceil(1_000);
+        let reserve = self.reserve_for(self.anchored().saturating_add(1));
+        let needed = new.amount.to_u64().saturating_add(reserve.to_u64()).saturating_add(fee);
+        let has = self.wallet.coins().confirmed.to_u64();
+        if has < needed {
+            return Ok(no(format!(
+                "the wallet has {has} sat, and {needed} sat are needed: the channel, its fee, and {reserve} sat that stay in reserve"
+            )));
+        }
+        let mut config = policy::user_config(&self.config, self.network);
+        config.channel_handshake_config.announce_for_forwarding = new.announced;
+        let push = new.push.base_units();
+        let made = self.manager.create_channel(new.peer, new.amount.to_u64(), push, user_id(), None, Some(config));
+        match made {
+            Ok(id) => Ok(Asked::Done(map::channel_text(id))),
+            Err(error) => Ok(no(format!("{error:?}"))),
+        }
+    }
+
+    /// The peer has agreed to a channel, and waits for its funding.
+    pub fn fund(&self, channel: ChannelId, peer: PublicKey, value: bitcoin::Amount, script: ScriptBuf) {
+        let reserve = self.reserve();
+        let funded = self.wallet.pay(script, value, self.fees.funding(), reserve).and_then(|transaction| {
+            let given = self.manager.funding_transaction_generated(channel, peer, transaction.clone());
+            given.map_err(|error| {
+                self.wallet.let_go(&transaction);
+                format!("{error:?}")
+            })
+        });
+        if let Err(why) = funded {
+            tracing::warn!(%peer, why, "a channel could not be funded");
+            // It is gone already when that fails.
+            drop(self.manager.force_close_broadcasting_latest_txn(&channel, &peer, why));
+        }
+    }
+
+    /// After a start: a funding that was begun by a process that died is forgotten by LDK too, unless it is under way.
+    pub fn let_go_of_unused_coins(&self) {
+        let channels = self.manager.list_channels();
+        let under_way = |channel: &ChannelDetails| {
+            channel.is_outbound && channel.funding_txo.is_some_and(|funding| !self.wallet.knows(funding.txid))
+        };
+        if !channels.iter().any(under_way) {
+            self.wallet.let_go_of_all();
+        }
+    }
+
+    pub async fn close(&self, id: &str, how: CloseHow) -> Result<Asked<()>, PortError> {
+        let Some(id) = map::read_channel(id) else { return Ok(no("that is no channel's id")) };
+        let channels = self.manager.list_channels();
+        let Some(channel) = channels.iter().find(|channel| channel.channel_id == id) else {
+            return Ok(no("there is no such channel"));
+        };
+        let peer = channel.counterparty.node_id;
+        let asked = match how {
+            CloseHow::Cooperative => self.manager.close_channel(&id, &peer),
+            CloseHow::Force => {
+                self.manager.force_close_broadcasting_latest_txn(&id, &peer, "the operator closes it".to_owned())
+            }
+        };
+        if let Err(error) = asked {
+            return Ok(no(format!("{error:?}")));
+        }
+        // Twice: the first commit may have begun before LDK was asked.
+        self.committed().await?;
+        self.committed().await?;
+        Ok(Asked::Done(()))
+    }
+
+    pub fn list(&self) -> Vec<Channel> {
+        self.manager.list_channels().into_iter().map(channel).collect()
+    }
+
+    pub fn money(&self) -> NodeBalance {
+        let channels = self.manager.list_channels();
+        let usable = || channels.iter().filter(|channel| channel.is_usable);
+        let coins = self.wallet.coins();
+        NodeBalance {
+            channels: sum(channels.iter().map(ours)),
+            in_flight: sum(channels
+                .iter()
+                .flat_map(|channel| &channel.pending_outbound_htlcs)
+                .map(|htlc| htlc.amount_msat)),
+            closing: self.closing(&channels),
+            onchain_confirmed: coins.confirmed,
+            onchain_unconfirmed: coins.unconfirmed,
+            reserve: self.reserve(),
+            can_send: sum(usable().map(|channel| channel.outbound_capacity_msat)),
+            can_receive: sum(usable().map(|channel| channel.inbound_capacity_msat)),
+        }
+    }
+
+    /// What monitors of closed channels still have to claim, and what was claimed and is not yet swept.
+    fn closing(&self, channels: &[ChannelDetails]) -> Sat {
+        let open: Vec<&ChannelDetails> = channels.iter().collect();
+        let claimable = self.monitors.get_claimable_balances(&open);
+        let claimable = claimable.iter().map(|balance| balance.claimable_amount_satoshis());
+        let outputs = self.sweeper.tracked_spendable_outputs();
+        let unswept = outputs
+            .iter()
+            .filter(|output| !matches!(output.status, OutputSpendStatus::PendingThresholdConfirmations { .. }));
+        let unswept = unswept.map(|output| match &output.descriptor {
+            lightning::sign::SpendableOutputDescriptor::StaticOutput { output, .. } => output.value.to_sat(),
+            lightning::sign::SpendableOutputDescriptor::DelayedPaymentOutput(delayed) => delayed.output.value.to_sat(),
+            lightning::sign::SpendableOutputDescriptor::StaticPaymentOutput(fixed) => fixed.output.value.to_sat(),
+        });
+        let total = claimable.chain(unswept).fold(0_u64, u64::saturating_add);
+        Sat::new(total).unwrap_or(Sat::MAX)
+    }
+
+    pub async fn send_onchain(&self, to: &Address, sat: Sat, rate: FeeRate) -> Result<Asked<Txid>, PortError> {
+        let per_kw =
+            u32::try_from(rate.milli_sat_per_vb().div_ceil(4)).map_err(|_| refused("that fee rate is absurd"))?;
+        let paid = self.wallet.pay(to.script_pubkey(), sat.to_bitcoin(), per_kw, self.reserve());
+        match paid {
+            Err(why) => Ok(no(why)),
+            Ok(transaction) => {
+                let txid = transaction.compute_txid();
+                self.broadcaster.hold(vec![transaction]);
+                self.committed().await?;
+                Ok(Asked::Done(txid))
+            }
+        }
+    }
+}
+
+/// What is ours in a channel, to the millisatoshi. LDK says what we can send above our reserve, and what the peer can above
+/// its own: one of the two is above zero, and tells.
+fn ours(channel: &ChannelDetails) -> u64 {
+    let total = channel.channel_value_satoshis.saturating_mul(MSAT_PER_SAT);
+    let reserve = channel.unspendable_punishment_reserve.unwrap_or(0).saturating_mul(MSAT_PER_SAT);
+    let in_flight = channel.pending_outbound_htlcs.iter().map(|htlc| htlc.amount_msat);
+    let coming = channel.pending_inbound_htlcs.iter().map(|htlc| htlc.amount_msat);
+    let in_flight = in_flight.chain(coming).fold(0_u64, u64::saturating_add);
+    if channel.outbound_capacity_msat > 0 {
+        return channel.outbound_capacity_msat.saturating_add(reserve);
+    }
+    let theirs = channel.counterparty.unspendable_punishment_reserve.saturating_mul(MSAT_PER_SAT);
+    let theirs = channel.inbound_capacity_msat.saturating_add(theirs);
+    if channel.inbound_capacity_msat > 0 { total.saturating_sub(theirs).saturating_sub(in_flight) } else { 0 }
+}
+
+fn channel(details: ChannelDetails) -> Channel {
+    Channel {
+        id: map::channel_text(details.channel_id),
+        peer: details.counterparty.node_id,
+        funding: details.funding_txo.map(|funding| funding.into_bitcoin_outpoint()),
+        capacity: Sat::new(details.channel_value_satoshis).unwrap_or(Sat::MAX),
+        can_send: amount(details.outbound_capacity_msat),
+        can_receive: amount(details.inbound_capacity_msat),
+        usable: details.is_usable,
+        announced: details.is_announced,
+        is_outbound: details.is_outbound,
+    }
+}
+
+fn sum(all: impl Iterator<Item = u64>) -> Amount {
+    amount(all.fold(0_u64, u64::saturating_add))
+}
+
+fn no<T>(reason: impl Into<String>) -> Asked<T> {
+    Asked::Refused { reason: reason.into() }
+}

@@ -1,0 +1,207 @@
+//! What LDK tells us. Each event leads to rows that are in the same commit as the manager that has forgotten it. Any of them
+//! may come twice.
+
+use std::sync::Arc;
+
+use bitcoin::secp256k1::PublicKey;
+use lightning::events::{Event, FundingInfo, HTLCHandlingFailureType, PathFailure, PaymentPurpose, ReplayEvent};
+use lightning::ln::channelmanager::{PaymentId as LdkPaymentId, TrustedChannelFeatures};
+use lightning::ln::types::ChannelId;
+use lightning::routing::scoring::{LockableScore as _, ScoreUpdate as _};
+
+use super::node::Node;
+use super::peers;
+use super::types::lock;
+use crate::domain::lightning::{PaymentHash, PaymentId, Preimage};
+use crate::money::Amount;
+use crate::ports::lightning::NodeEvent;
+use crate::store::node::{Arrival, Step};
+
+impl Node {
+    /// # Errors
+    /// When the event has to come again.
+    pub fn handle(self: &Arc<Self>, event: Event) -> Result<(), ReplayEvent> {
+        self.learn(&event);
+        match event {
+            Event::PaymentClaimable { .. } | Event::PaymentClaimed { .. } => self.handle_incoming(event),
+            Event::HTLCHandlingFailed { failure_type: HTLCHandlingFailureType::Receive { payment_hash }, .. } => {
+                lock(&self.suspects).insert(PaymentHash(payment_hash.0));
+            }
+            Event::PaymentSent { .. } | Event::PaymentFailed { .. } => self.handle_outgoing(event),
+            Event::PaymentPathFailed { payment_id, failure, .. } => {
+                if let (Some(id), PathFailure::InitialSend { .. }) = (payment_id, failure) {
+                    self.note_lost_race(PaymentId(id.0));
+                }
+                lock(&self.paying).room = true;
+            }
+            Event::PaymentPathSuccessful { .. } => lock(&self.paying).room = true,
+            Event::InvoiceReceived { payment_id, invoice, .. } => {
+                self.answer_fetch(payment_id, Ok(invoice));
+                self.manager.abandon_payment(payment_id);
+            }
+            Event::SpendableOutputs { outputs, channel_id, counterparty_node_id } => {
+                let tracked =
+                    self.sweeper.track_spendable_outputs(outputs, channel_id, counterparty_node_id, false, None);
+                return tracked.map_err(|()| ReplayEvent());
+            }
+            Event::BumpTransaction(bump) => self.bumper.handle_event(&bump),
+            Event::ConnectionNeeded { node_id, addresses } => {
+                drop(tokio::spawn(peers::reach(Arc::clone(self), node_id, addresses)));
+            }
+            Event::FundingGenerationReady { .. }
+            | Event::OpenChannelRequest { .. }
+            | Event::ChannelPending { .. }
+            | Event::ChannelReady { .. }
+            | Event::ChannelClosed { .. }
+            | Event::DiscardFunding { .. } => self.handle_channel(event),
+            other => tracing::trace!(event = ?other, "an event that asks for nothing"),
+        }
+        Ok(())
+    }
+
+    /// What a payment's way says of the graph and of the channels on it.
+    fn learn(&self, event: &Event) {
+        let now = self.since_epoch();
+        if let Event::PaymentPathFailed { failure: PathFailure::OnPath { network_update: Some(update) }, .. } = event {
+            self.graph.handle_network_update(update);
+        }
+        match event {
+            Event::PaymentPathFailed { path, short_channel_id: Some(channel), .. } => {
+                self.scorer.write_lock().payment_path_failed(path, *channel, now);
+            }
+            // It arrived, and was not wanted: the way is good.
+            Event::PaymentPathFailed { path, payment_failed_permanently: true, .. } => {
+                self.scorer.write_lock().probe_successful(path, now);
+            }
+            Event::PaymentPathSuccessful { path, .. } => self.scorer.write_lock().payment_path_successful(path, now),
+            Event::ProbeSuccessful { path, .. } => self.scorer.write_lock().probe_successful(path, now),
+            Event::ProbeFailed { path, short_channel_id: Some(channel), .. } => {
+                self.scorer.write_lock().probe_failed(path, *channel, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_incoming(&self, event: Event) {
+        match event {
+            Event::PaymentClaimable { payment_hash, amount_msat, purpose, claim_deadline, payment_id, .. } => {
+                let hash = PaymentHash(payment_hash.0);
+                if lock(&self.cancelled).contains(&hash) {
+                    self.manager.fail_htlc_backwards(&payment_hash);
+                    return;
+                }
+                let offer = match &purpose {
+                    PaymentPurpose::Bolt12OfferPayment { payment_context, .. } => {
+                        Some(super::offers::id_text(&payment_context.offer_id))
+                    }
+                    _ => None,
+                };
+                self.stage.push(Step::Arrived(Arrival {
+                    hash,
+                    part: part(payment_id),
+                    amount: amount(amount_msat),
+                    claim_before: claim_deadline,
+                    preimage: purpose.preimage().map(|preimage| Preimage(preimage.0)),
+                    offer,
+                }));
+                self.stage.hint(NodeEvent::Incoming(hash));
+                self.stage.point("node.claimable");
+            }
+            Event::PaymentClaimed { payment_hash, amount_msat, payment_id, .. } => {
+                let hash = PaymentHash(payment_hash.0);
+                self.stage.push(Step::Claimed { hash, part: part(payment_id), amount: amount(amount_msat) });
+                self.stage.hint(NodeEvent::Incoming(hash));
+                self.stage.point("node.claimed");
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_outgoing(&self, event: Event) {
+        match event {
+            Event::PaymentSent { payment_id: Some(id), payment_preimage, fee_paid_msat, .. } => {
+                let id = PaymentId(id.0);
+                let fee = amount(fee_paid_msat.unwrap_or(0));
+                self.stage.push(Step::PaymentSent { id, preimage: Preimage(payment_preimage.0), fee });
+                self.stage.ended(id);
+                self.stage.hint(NodeEvent::Outgoing(id));
+                lock(&self.paying).room = true;
+            }
+            Event::PaymentFailed { payment_id, reason, .. } => {
+                lock(&self.paying).room = true;
+                let why = reason.map_or_else(|| "nobody answered".to_owned(), |reason| format!("{reason:?}"));
+                if !self.answer_fetch(payment_id, Err(why)) {
+                    self.payment_failed(PaymentId(payment_id.0), reason);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_channel(&self, event: Event) {
+        match event {
+            Event::FundingGenerationReady {
+                temporary_channel_id,
+                counterparty_node_id,
+                channel_value_satoshis,
+                output_script,
+                ..
+            } => {
+                let value = bitcoin::Amount::from_sat(channel_value_satoshis);
+                self.fund(temporary_channel_id, counterparty_node_id, value, output_script);
+            }
+            Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, funding_satoshis, .. } => {
+                self.consider(temporary_channel_id, counterparty_node_id, funding_satoshis);
+            }
+            Event::DiscardFunding { funding_info: FundingInfo::Tx { transaction }, .. } => {
+                self.wallet.let_go(&transaction);
+            }
+            Event::ChannelClosed { channel_id, reason, counterparty_node_id, .. } => {
+                tracing::info!(channel = %channel_id, peer = ?counterparty_node_id, %reason, "a channel is closed");
+                self.stage.hint(NodeEvent::Channels);
+            }
+            Event::ChannelPending { channel_id, counterparty_node_id, funding_txo, .. } => {
+                tracing::info!(channel = %channel_id, peer = %counterparty_node_id, funding = %funding_txo, "a channel waits for its confirmation");
+                self.stage.hint(NodeEvent::Channels);
+            }
+            Event::ChannelReady { channel_id, counterparty_node_id, .. } => {
+                tracing::info!(channel = %channel_id, peer = %counterparty_node_id, "a channel can be used");
+                lock(&self.paying).room = true;
+                self.stage.hint(NodeEvent::Channels);
+            }
+            _ => {}
+        }
+    }
+
+    /// Somebody wants to open a channel with us.
+    fn consider(&self, channel: ChannelId, peer: PublicKey, sat: u64) {
+        let config = &self.config.channels;
+        let answer = if !self.is_running() || !config.accept || sat < config.accept_min_sat {
+            let why = "this node takes no such channel".to_owned();
+            self.manager.force_close_broadcasting_latest_txn(&channel, &peer, why)
+        } else if config.trusted_peers.contains(&peer.to_string()) {
+            let trust = TrustedChannelFeatures::ZeroConf;
+            self.manager.accept_inbound_channel_from_trusted_peer(&channel, &peer, user_id(), trust, None)
+        } else {
+            self.manager.accept_inbound_channel(&channel, &peer, user_id(), None)
+        };
+        if let Err(error) = answer {
+            tracing::warn!(?error, %peer, "an offered channel could not be answered");
+        }
+    }
+}
+
+/// LDK wants a number of ours for each channel; we know them by their own.
+pub fn user_id() -> u128 {
+    rand::random()
+}
+
+/// LDK's name of one arrival. Only very old state has none.
+fn part(id: Option<LdkPaymentId>) -> String {
+    id.map_or_else(String::new, |id| PaymentId(id.0).to_string())
+}
+
+/// No channel has more than fits.
+pub fn amount(msat: u64) -> Amount {
+    Amount::from_msat(msat).unwrap_or(Amount::MAX)
+}

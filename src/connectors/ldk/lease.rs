@@ -1,0 +1,95 @@
+//! Whether this process still is the one that runs the node. Two that run it lose its channels.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::types::lock;
+use crate::clock::Timestamp;
+use crate::store::node::{Commit, Step};
+use crate::store::owners::Ownership;
+use crate::store::{Store, StoreError};
+
+/// How old the last proof may be for a connection to a peer to be made on it.
+const FRESH: Duration = Duration::from_millis(500);
+/// How old it becomes before it is renewed.
+const RENEW_AFTER: Duration = Duration::from_secs(2);
+/// How long a connection waits for a new proof.
+const PROVE_WITHIN: Duration = Duration::from_secs(5);
+/// How long after a failed commit it is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+pub struct Lease {
+    store: Store,
+    owner: Ownership,
+    /// When the last write began that found us the owner, by a clock that never jumps and by the one others judge us by.
+    proven: Mutex<(Instant, Timestamp)>,
+}
+
+impl Lease {
+    #[must_use]
+    pub fn new(store: Store, owner: Ownership) -> Self {
+        let proven = Mutex::new((Instant::now(), store.clock().now()));
+        Self { store, owner, proven }
+    }
+
+    /// Makes these steps durable, however long the database is away: nothing that depends on them happens meanwhile. Ends
+    /// the process when somebody else runs the node by now, or the database can't hold it.
+    pub async fn commit(&self, steps: Vec<Step>) {
+        let steps = Arc::new(steps);
+        loop {
+            match self.write(Arc::clone(&steps)).await {
+                Ok(()) => return,
+                Err(error @ (StoreError::Unavailable(_) | StoreError::InDoubt(_) | StoreError::Conflict(_))) => {
+                    tracing::warn!(%error, "the node's state could not be stored: it waits");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                Err(error) => die(&format!("the node's state can't be stored: {error}")),
+            }
+        }
+    }
+
+    /// # Errors
+    /// When the database did not take it, or says that we are not the owner.
+    pub async fn write(&self, steps: Arc<Vec<Step>>) -> Result<(), StoreError> {
+        let began = (Instant::now(), self.store.clock().now());
+        match self.store.write(Commit { owner: self.owner.clone(), steps }).await {
+            Ok(()) => {
+                *lock(&self.proven) = began;
+                Ok(())
+            }
+            Err(StoreError::Fenced { .. }) => die("another process runs the node"),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.age() >= RENEW_AFTER
+    }
+
+    /// Whether we are certainly the owner now. Asked before a connection is made or taken: the first thing said on it is how
+    /// our channels stand, and an old answer closes them.
+    pub async fn holds(&self) -> bool {
+        if self.age() < FRESH {
+            return true;
+        }
+        let proof = self.write(Arc::new(Vec::new()));
+        matches!(tokio::time::timeout(PROVE_WITHIN, proof).await, Ok(Ok(())))
+    }
+
+    /// The larger of both clocks' answers: one of them stands still while the machine is suspended.
+    fn age(&self) -> Duration {
+        let (instant, time) = *lock(&self.proven);
+        let millis = self.store.clock().now().millis().saturating_sub(time.millis());
+        let by_wall = u64::try_from(millis).map_or(Duration::MAX, Duration::from_millis);
+        instant.elapsed().max(by_wall)
+    }
+}
+
+/// Ends the process at once: what it does next could only be wrong.
+pub fn die(why: &str) -> ! {
+    tracing::error!("the Lightning node ends the process: {why}");
+    std::process::abort()
+}

@@ -1,0 +1,391 @@
+//! Paying, once for an id.
+//!
+//! A row comes first: it is the guard, because LDK forgets a payment within minutes of its end. A payment that has no room (every slot
+//! of the channel is taken, what it needs is in flight, the peer is away) waits here, in its row, and is sent when there is
+//! room; what can't be paid at all fails at once.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lightning::events::PaymentFailureReason;
+use lightning::ln::channelmanager::RecentPaymentDetails;
+
+use super::map;
+use super::node::Node;
+use super::routes::{Parsed, SendError};
+use super::types::lock;
+use crate::clock::Timestamp;
+use crate::crash;
+use crate::domain::lightning::{PaymentHash, PaymentId};
+use crate::ports::PortError;
+use crate::ports::lightning::{NodeEvent, Outgoing, PayFailure, PayOutcome, Payment};
+use crate::store::node::{self, NewPayment, PaymentRow, Step};
+
+/// Queued payments that find no room before the rest is left for the next time.
+const TRIES_WITHOUT_ROOM: usize = 8;
+
+/// Payments that have not ended.
+#[derive(Default)]
+pub struct Paying {
+    open: HashMap<PaymentId, Open>,
+    queue: VecDeque<PaymentId>,
+    /// Something changed since the queue was last looked at.
+    pub room: bool,
+}
+
+struct Open {
+    /// Empty while its row is looked for.
+    payment: Option<Payment>,
+    state: State,
+    since: Timestamp,
+    wait: Wait,
+    /// It was pending when the process began: LDK says whether it has it.
+    inherited: bool,
+    /// A channel of ours could not take it when it came to it: somebody else was faster.
+    lost_race: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Checking,
+    Queued,
+    Pending,
+}
+
+/// What a payment waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// A slot in a channel that has the money.
+    Slots,
+    /// A peer that is away, or money that is in flight.
+    Peers,
+}
+
+/// How it went when a payment was given to LDK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    Sent,
+    Waits(Wait),
+    Failed(PayFailure),
+}
+
+impl Paying {
+    #[must_use]
+    pub fn from_rows(rows: Vec<PaymentRow>) -> Self {
+        let mut paying = Self { room: true, ..Self::default() };
+        for row in rows {
+            let state = if row.state == "queued" { State::Queued } else { State::Pending };
+            let destination = map::read_destination(&row.destination);
+            let payment = destination.map(|destination| Payment {
+                id: row.id,
+                hash: row.hash,
+                destination,
+                amount: row.amount,
+                max_fee: row.max_fee,
+            });
+            if state == State::Queued {
+                paying.queue.push_back(row.id);
+            }
+            let open = Open {
+                payment,
+                state,
+                since: row.created_at,
+                wait: Wait::Peers,
+                inherited: state == State::Pending,
+                lost_race: false,
+            };
+            paying.open.insert(row.id, open);
+        }
+        paying
+    }
+
+    pub fn forget(&mut self, ended: &[PaymentId]) {
+        for id in ended {
+            self.open.remove(id);
+        }
+    }
+
+    fn waits(&mut self, id: PaymentId, wait: Wait) {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.state = State::Queued;
+            open.wait = wait;
+            open.lost_race = false;
+            if !self.queue.contains(&id) {
+                self.queue.push_back(id);
+            }
+        }
+    }
+}
+
+impl Node {
+    pub async fn take_payment(self: Arc<Self>, payment: Payment) -> PayOutcome {
+        if !self.is_running() {
+            return unknown("the node is stopping");
+        }
+        if let Some(state) = self.take_up(payment.id) {
+            return if state == State::Checking { unknown("it is being looked for") } else { PayOutcome::Pending };
+        }
+        match self.stored(payment.id).await {
+            Ok(None) => self.take_new(payment).await,
+            Ok(Some(row)) => {
+                lock(&self.paying).open.remove(&payment.id);
+                map::outcome(&row)
+            }
+            Err(error) => {
+                lock(&self.paying).open.remove(&payment.id);
+                unknown(error.to_string())
+            }
+        }
+    }
+
+    async fn take_new(&self, payment: Payment) -> PayOutcome {
+        let (id, since) = (payment.id, self.store.clock().now());
+        let open = Open {
+            payment: Some(payment.clone()),
+            state: State::Pending,
+            since,
+            wait: Wait::Peers,
+            inherited: false,
+            lost_race: false,
+        };
+        lock(&self.paying).open.insert(id, open);
+        self.stage.push(Step::Payment(NewPayment {
+            id,
+            hash: payment.hash,
+            state: "pending",
+            destination: map::write_destination(&payment.destination),
+            amount: payment.amount,
+            max_fee: payment.max_fee,
+        }));
+        crash::point("node.payment_staged");
+        let attempt = self.attempt(&payment);
+        match attempt {
+            Attempt::Sent => {}
+            Attempt::Waits(wait) => {
+                self.stage.push(Step::PaymentQueued(id));
+                lock(&self.paying).waits(id, wait);
+            }
+            Attempt::Failed(failure) => self.end_failed(id, failure),
+        }
+        let durable = self.committed().await;
+        crash::point("node.sent");
+        match (durable, attempt) {
+            (Err(error), _) => unknown(error.to_string()),
+            (Ok(()), Attempt::Failed(failure)) => PayOutcome::Failed(failure),
+            (Ok(()), Attempt::Sent | Attempt::Waits(_)) => PayOutcome::Pending,
+        }
+    }
+
+    /// Keeps everybody else from paying the same; the state when somebody does.
+    fn take_up(&self, id: PaymentId) -> Option<State> {
+        let mut paying = lock(&self.paying);
+        if let Some(open) = paying.open.get(&id) {
+            return Some(open.state);
+        }
+        let since = self.store.clock().now();
+        let open = Open {
+            payment: None,
+            state: State::Checking,
+            since,
+            wait: Wait::Peers,
+            inherited: false,
+            lost_race: false,
+        };
+        paying.open.insert(id, open);
+        None
+    }
+
+    async fn stored(&self, id: PaymentId) -> Result<Option<PaymentRow>, PortError> {
+        let mut conn = self.store.read().await?;
+        Ok(node::payment(&mut conn, id).await?)
+    }
+
+    /// What became of a payment, by its row.
+    pub async fn look_up(&self, id: PaymentId, hash: PaymentHash) -> Result<Outgoing, PortError> {
+        // Asked before the row is read: it is forgotten here only when its row says how it ended.
+        let open = lock(&self.paying).open.get(&id).map(|open| open.state);
+        match self.stored(id).await? {
+            Some(row) if row.hash != hash => Err(PortError::Nonsense {
+                service: "the Lightning node",
+                reason: format!("the payment {id} has another hash than {hash}"),
+            }),
+            Some(row) => Ok(Outgoing::Known(map::outcome(&row))),
+            None => match open {
+                Some(State::Queued | State::Pending) => Ok(Outgoing::Known(PayOutcome::Pending)),
+                Some(State::Checking) | None => Ok(Outgoing::Nothing),
+            },
+        }
+    }
+
+    fn attempt(&self, payment: &Payment) -> Attempt {
+        let parsed = match Parsed::read(payment, self.network) {
+            Ok(parsed) => parsed,
+            Err(failure) => return Attempt::Failed(failure),
+        };
+        match self.send(payment, &parsed) {
+            Ok(()) | Err(SendError::Duplicate) => Attempt::Sent,
+            Err(SendError::NoRoute) => self.why_no_route(payment, &parsed),
+            Err(SendError::Definite(failure)) => Attempt::Failed(failure),
+        }
+    }
+
+    /// No way was found with what our channels can send now. Would there be one later, or for more money?
+    fn why_no_route(&self, payment: &Payment, parsed: &Parsed) -> Attempt {
+        if self.route(parsed, payment.amount, None).is_ok() {
+            return Attempt::Failed(PayFailure::FeeTooHigh);
+        }
+        let wanted = payment.amount.base_units();
+        let (mut slots, mut later) = (false, false);
+        for channel in self.manager.list_channels() {
+            let closing = channel.channel_shutdown_state.is_some_and(|state| !map::is_open(&state));
+            if !channel.is_channel_ready || closing {
+                continue;
+            }
+            let lacks =
+                channel.next_outbound_htlc_limit_msat < wanted || channel.next_outbound_htlc_minimum_msat > wanted;
+            let busy = channel.is_usable && !channel.pending_outbound_htlcs.is_empty() && lacks;
+            slots |= busy && channel.outbound_capacity_msat >= wanted;
+            later |= busy || !channel.is_usable;
+        }
+        match (slots, later) {
+            (true, _) => Attempt::Waits(Wait::Slots),
+            (false, true) => Attempt::Waits(Wait::Peers),
+            (false, false) => Attempt::Failed(PayFailure::NoLiquidity),
+        }
+    }
+
+    /// Sends what waits, oldest first, while there is room.
+    pub fn send_queued(&self) {
+        let waiting: Vec<Payment> = {
+            let mut paying = lock(&self.paying);
+            if !std::mem::take(&mut paying.room) || paying.queue.is_empty() {
+                return;
+            }
+            let paying = &*paying;
+            paying.queue.iter().filter_map(|id| paying.open.get(id)?.payment.clone()).collect()
+        };
+        let mut without_room = 0;
+        for payment in waiting {
+            match self.attempt(&payment) {
+                Attempt::Waits(wait) => {
+                    lock(&self.paying).waits(payment.id, wait);
+                    without_room += 1;
+                    if without_room == TRIES_WITHOUT_ROOM {
+                        return;
+                    }
+                }
+                // Both are in the same commit: nothing is taken between them, because it is this loop that takes.
+                Attempt::Sent => {
+                    self.leave_queue(payment.id);
+                    self.stage.push(Step::PaymentPending(payment.id));
+                }
+                Attempt::Failed(failure) => {
+                    self.leave_queue(payment.id);
+                    self.end_failed(payment.id, failure);
+                }
+            }
+        }
+    }
+
+    fn leave_queue(&self, id: PaymentId) {
+        let mut paying = lock(&self.paying);
+        paying.queue.retain(|queued| *queued != id);
+        if let Some(open) = paying.open.get_mut(&id) {
+            open.state = State::Pending;
+        }
+    }
+
+    /// Ends what has waited for longer than it may.
+    pub fn give_up_waiting(&self) {
+        let now = self.store.clock().now();
+        let over: Vec<PaymentId> = {
+            let paying = lock(&self.paying);
+            let is_over = |open: &Open| open.since.after(self.longest(open.wait)) < now;
+            paying.queue.iter().filter(|id| paying.open.get(id).is_none_or(is_over)).copied().collect()
+        };
+        for id in over {
+            self.leave_queue(id);
+            self.end_failed(id, PayFailure::NoLiquidity);
+        }
+    }
+
+    fn longest(&self, wait: Wait) -> Duration {
+        match wait {
+            Wait::Slots => self.config.wait_for_slots(),
+            Wait::Peers => self.config.wait_for_peers(),
+        }
+    }
+
+    fn end_failed(&self, id: PaymentId, failure: PayFailure) {
+        self.stage.push(Step::PaymentFailed { id, failure: map::failure_name(failure) });
+        self.stage.ended(id);
+        self.stage.hint(NodeEvent::Outgoing(id));
+    }
+
+    /// A channel of ours did not take a payment that it had room for a moment before.
+    pub fn note_lost_race(&self, id: PaymentId) {
+        if let Some(open) = lock(&self.paying).open.get_mut(&id) {
+            open.lost_race = true;
+        }
+    }
+
+    /// LDK has given up on a payment: nothing of it is out any more. When it lacked room, it waits for some.
+    pub fn payment_failed(&self, id: PaymentId, reason: Option<PaymentFailureReason>) {
+        let open = lock(&self.paying).open.get(&id).map(|open| (open.payment.clone(), open.lost_race));
+        // Ours are all open until their end is durable. What is not open has ended, or was never ours.
+        let Some((Some(payment), lost_race)) = open else { return };
+        let attempt = match reason {
+            Some(PaymentFailureReason::RouteNotFound | PaymentFailureReason::RetriesExhausted) if lost_race => {
+                Attempt::Waits(Wait::Slots)
+            }
+            Some(PaymentFailureReason::RouteNotFound) => match Parsed::read(&payment, self.network) {
+                Ok(parsed) if self.route(&parsed, payment.amount, Some(payment.max_fee)).is_err() => {
+                    self.why_no_route(&payment, &parsed)
+                }
+                // There is a way, and it was tried.
+                _ => Attempt::Failed(PayFailure::NoLiquidity),
+            },
+            reason => Attempt::Failed(map::failure(reason)),
+        };
+        match attempt {
+            Attempt::Waits(wait) => {
+                self.stage.push(Step::PaymentQueued(id));
+                lock(&self.paying).waits(id, wait);
+            }
+            Attempt::Failed(failure) => self.end_failed(id, failure),
+            Attempt::Sent => {}
+        }
+    }
+
+    /// After the first round of a start, every event that LDK kept has been handled. A payment that was given to us before, and that LDK
+    /// does not know, died with the process before it was sent.
+    pub fn settle_unsent(&self) {
+        let known: HashSet<PaymentId> = self.manager.list_recent_payments().iter().map(recent_id).collect();
+        let lost: Vec<PaymentId> = {
+            let paying = lock(&self.paying);
+            let lost = paying
+                .open
+                .iter()
+                .filter(|(id, open)| open.inherited && open.state == State::Pending && !known.contains(id));
+            lost.map(|(id, _)| *id).collect()
+        };
+        for id in lost {
+            tracing::info!(payment = %id, "a payment was never sent");
+            self.end_failed(id, PayFailure::NeverSent);
+        }
+    }
+}
+
+fn recent_id(payment: &RecentPaymentDetails) -> PaymentId {
+    match payment {
+        RecentPaymentDetails::AwaitingInvoice { payment_id }
+        | RecentPaymentDetails::Pending { payment_id, .. }
+        | RecentPaymentDetails::Fulfilled { payment_id, .. }
+        | RecentPaymentDetails::Abandoned { payment_id, .. } => PaymentId(payment_id.0),
+    }
+}
+
+fn unknown(reason: impl Into<String>) -> PayOutcome {
+    PayOutcome::Unknown { reason: reason.into() }
+}

@@ -1,0 +1,32 @@
+//! LDK's own configuration, made from ours.
+
+use bitcoin::Network;
+use lightning::util::config::{MaxDustHTLCExposure, UserConfig};
+
+use super::config::Config;
+
+/// LDK refuses more than this.
+const MOST_HTLCS: u16 = 483;
+
+#[must_use]
+pub fn user_config(config: &Config, network: Network) -> UserConfig {
+    let mut user = UserConfig::default();
+    let depth = config.channels.minimum_depth.unwrap_or(if network == Network::Regtest { 1 } else { 3 });
+    user.channel_handshake_config.minimum_depth = depth.max(1);
+    user.channel_handshake_config.our_max_accepted_htlcs = config.channels.max_accepted_htlcs.clamp(1, MOST_HTLCS);
+    user.channel_handshake_config.negotiate_anchors_zero_fee_htlc_tx = true;
+    user.channel_handshake_config.announced_channel_max_inbound_htlc_value_in_flight_percentage = 100;
+    user.channel_handshake_config.unannounced_channel_max_inbound_htlc_value_in_flight_percentage = 100;
+    // The peer says whether it is public; we go along.
+    user.channel_handshake_limits.force_announced_channel_preference = false;
+    user.channel_handshake_limits.min_funding_satoshis = config.channels.accept_min_sat;
+    user.channel_config.forwarding_fee_base_msat = config.routing.base_msat;
+    user.channel_config.forwarding_fee_proportional_millionths = config.routing.proportional_millionths;
+    user.channel_config.cltv_expiry_delta = config.routing.cltv_delta;
+    user.channel_config.max_dust_htlc_exposure = MaxDustHTLCExposure::FixedLimitMsat(config.channels.max_dust_msat);
+    user.accept_inbound_channels = config.channels.accept;
+    user.accept_forwards_to_priv_channels = false;
+    // An offer's invoice is first shown to the caller, who says what it may cost.
+    user.manually_handle_bolt12_invoices = true;
+    user
+}

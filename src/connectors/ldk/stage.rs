@@ -1,0 +1,183 @@
+//! The one ordered list of everything that the next commit writes.
+//!
+//! LDK's parts write here and never to the database: a monitor that was on the disk before the manager that knows of it would
+//! close its channel on the next start. Only the loop takes the list, whole, and commits it.
+
+use std::sync::{Arc, Mutex};
+
+use lightning::chain::ChannelMonitorUpdateStatus;
+use lightning::chain::chainmonitor::Persist;
+use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
+use lightning::io;
+use lightning::ln::types::ChannelId;
+use lightning::sign::InMemorySigner;
+use lightning::util::persist::{KVStoreSync, MonitorName};
+use lightning::util::ser::Writeable;
+use tokio::sync::{Notify, oneshot};
+
+use super::types::lock;
+use crate::domain::lightning::PaymentId;
+use crate::ports::lightning::NodeEvent;
+use crate::store::node::Step;
+
+/// Updates of a monitor that are kept beside it before it is written whole again.
+const UPDATES_A_MONITOR: u64 = 100;
+
+/// What the sweeper keeps, as LDK names it, is one value in this space.
+pub const SWEEPER: &str = "sweeper";
+
+/// What one commit writes, and what it sets free.
+#[derive(Default)]
+pub struct Batch {
+    pub steps: Vec<Step>,
+    /// Updates of monitors that LDK is told of once they are durable.
+    pub durable: Vec<(ChannelId, u64)>,
+    pub hints: Vec<NodeEvent>,
+    /// Payments that have ended, in this commit.
+    pub ended: Vec<PaymentId>,
+    /// Callers who are answered then.
+    pub waiting: Vec<oneshot::Sender<()>>,
+    /// Crash points that are passed then.
+    pub points: Vec<&'static str>,
+}
+
+impl Batch {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.durable.is_empty() && self.hints.is_empty() && self.waiting.is_empty()
+    }
+}
+
+#[derive(Default)]
+pub struct Stage {
+    batch: Mutex<Batch>,
+    wake: Notify,
+}
+
+impl Stage {
+    pub fn push(&self, step: Step) {
+        lock(&self.batch).steps.push(step);
+        self.wake.notify_one();
+    }
+
+    /// A hint for those who listen, given when what it is about is durable.
+    pub fn hint(&self, event: NodeEvent) {
+        lock(&self.batch).hints.push(event);
+        self.wake.notify_one();
+    }
+
+    pub fn ended(&self, id: PaymentId) {
+        lock(&self.batch).ended.push(id);
+    }
+
+    pub fn point(&self, name: &'static str) {
+        lock(&self.batch).points.push(name);
+    }
+
+    /// Comes back when everything that was staged until now is durable; an error says that the node stopped first.
+    pub fn committed(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.batch).waiting.push(sender);
+        self.wake.notify_one();
+        receiver
+    }
+
+    pub fn take(&self) -> Batch {
+        std::mem::take(&mut *lock(&self.batch))
+    }
+
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    fn put_monitor(&self, name: &MonitorName, monitor: &ChannelMonitor<InMemorySigner>) {
+        let through = number(monitor.get_latest_update_id());
+        self.push(Step::PutMonitor { monitor: name.to_string(), value: monitor.encode(), through });
+    }
+}
+
+/// Numbers of updates count from 1; only channels of very old versions have one that does not fit.
+fn number(update_id: u64) -> i64 {
+    i64::try_from(update_id).unwrap_or(i64::MAX)
+}
+
+impl Persist<InMemorySigner> for Stage {
+    fn persist_new_channel(
+        &self,
+        name: MonitorName,
+        monitor: &ChannelMonitor<InMemorySigner>,
+    ) -> ChannelMonitorUpdateStatus {
+        self.put_monitor(&name, monitor);
+        lock(&self.batch).durable.push((monitor.channel_id(), monitor.get_latest_update_id()));
+        ChannelMonitorUpdateStatus::InProgress
+    }
+
+    fn update_persisted_channel(
+        &self,
+        name: MonitorName,
+        update: Option<&ChannelMonitorUpdate>,
+        monitor: &ChannelMonitor<InMemorySigner>,
+    ) -> ChannelMonitorUpdateStatus {
+        match update {
+            Some(update) if !update.update_id.is_multiple_of(UPDATES_A_MONITOR) && update.update_id != u64::MAX => {
+                let number = number(update.update_id);
+                self.push(Step::PutUpdate { monitor: name.to_string(), number, value: update.encode() });
+            }
+            _ => self.put_monitor(&name, monitor),
+        }
+        if let Some(update) = update {
+            lock(&self.batch).durable.push((monitor.channel_id(), update.update_id));
+        }
+        ChannelMonitorUpdateStatus::InProgress
+    }
+
+    fn archive_persisted_channel(&self, name: MonitorName) {
+        self.push(Step::ArchiveMonitor { monitor: name.to_string() });
+    }
+}
+
+/// What the sweeper writes to. It is read at the start, from the database.
+pub struct SweeperStore(pub Arc<Stage>);
+
+impl KVStoreSync for SweeperStore {
+    fn read(&self, _primary: &str, _secondary: &str, key: &str) -> Result<Vec<u8>, io::Error> {
+        Err(io::Error::new(io::ErrorKind::NotFound, key))
+    }
+
+    fn write(&self, _primary: &str, _secondary: &str, _key: &str, value: Vec<u8>) -> Result<(), io::Error> {
+        self.0.push(Step::Put { space: SWEEPER, name: String::new(), value });
+        Ok(())
+    }
+
+    fn remove(&self, _primary: &str, _secondary: &str, _key: &str, _lazy: bool) -> Result<(), io::Error> {
+        self.0.push(Step::Remove { space: SWEEPER, name: String::new() });
+        Ok(())
+    }
+
+    fn list(&self, _primary: &str, _secondary: &str) -> Result<Vec<String>, io::Error> {
+        Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_is_answered_by_the_batch_that_has_its_steps() {
+        let stage = Stage::default();
+        let mut waiting = stage.committed();
+        stage.push(Step::Remove { space: SWEEPER, name: String::new() });
+        let batch = stage.take();
+        assert!(!batch.is_empty() && stage.take().is_empty());
+        assert!(waiting.try_recv().is_err());
+        for sender in batch.waiting {
+            sender.send(()).unwrap();
+        }
+        waiting.try_recv().unwrap();
+    }
+}

@@ -1,0 +1,303 @@
+//! The node's own on-chain wallet: what funds channels, bumps their closing, and takes what comes back from them.
+//!
+//! Its keys are derived from the node's seed (BIP 84). Its state is a list of changes in the database; it learns of
+//! blocks like the channels do, and of its own transactions when they are sent. Somebody else's payment to it is seen when it is in a block.
+
+use std::sync::{Arc, Mutex};
+
+use bdk_wallet::chain::{BlockId, Merge as _};
+use bdk_wallet::template::Bip84;
+use bdk_wallet::{ChangeSet, KeychainKind, SignOptions, Update, Wallet};
+use bitcoin::bip32::Xpriv;
+use bitcoin::{Address, Block, FeeRate, Network, OutPoint, Psbt, ScriptBuf, Transaction, Txid, block};
+use lightning::chain::transaction::TransactionData;
+use lightning::chain::{BlockLocator, Listen};
+use lightning::sign::ChangeDestinationSourceSync;
+use lightning::util::wallet_utils::{Utxo, WalletSourceSync};
+
+use super::error::LdkError;
+use super::seed::Seed;
+use super::stage::Stage;
+use super::types::lock;
+use crate::clock::Clock;
+use crate::money::Sat;
+use crate::store::node::Step;
+
+/// Changes beyond which they are written as one, at a start.
+const COMPACT_ABOVE: usize = 500;
+
+pub struct NodeWallet {
+    inner: Mutex<Inner>,
+    stage: Arc<Stage>,
+    clock: Clock,
+}
+
+struct Inner {
+    wallet: Wallet,
+    next: i64,
+}
+
+/// What the wallet has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coins {
+    pub confirmed: Sat,
+    pub unconfirmed: Sat,
+}
+
+impl NodeWallet {
+    /// Reads the wallet from its changes, or begins it at this block.
+    ///
+    /// # Errors
+    /// When the changes make no sense or belong to another seed.
+    pub fn open(
+        seed: &Seed,
+        network: Network,
+        changes: &[(i64, String)],
+        tip: BlockId,
+        stage: Arc<Stage>,
+        clock: Clock,
+    ) -> Result<Self, LdkError> {
+        let key = Xpriv::new_master(network, &seed.0).map_err(corrupt)?;
+        let next = changes.last().map_or(0, |(number, _)| *number).saturating_add(1);
+        let wallet = match merged(changes)? {
+            None => begin(key, network, tip)?,
+            Some(changes) => {
+                let load = Wallet::load()
+                    .descriptor(KeychainKind::External, Some(Bip84(key, KeychainKind::External)))
+                    .descriptor(KeychainKind::Internal, Some(Bip84(key, KeychainKind::Internal)))
+                    .extract_keys()
+                    .check_network(network);
+                load.load_wallet_no_persist(changes).map_err(corrupt)?.ok_or_else(|| corrupt("the wallet is empty"))?
+            }
+        };
+        let opened = Self { inner: Mutex::new(Inner { wallet, next }), stage, clock };
+        opened.compact(changes)?;
+        opened.change(|_| ());
+        Ok(opened)
+    }
+
+    /// Many changes become one.
+    fn compact(&self, changes: &[(i64, String)]) -> Result<(), LdkError> {
+        let (Some((number, _)), true) = (changes.last(), changes.len() > COMPACT_ABOVE) else { return Ok(()) };
+        if let Some(merged) = merged(changes)? {
+            let value = serde_json::to_string(&merged).map_err(corrupt)?;
+            self.stage.push(Step::WalletCompacted { number: *number, value });
+        }
+        Ok(())
+    }
+
+    /// Does something with the wallet, and stages what that changed.
+    fn change<T>(&self, act: impl FnOnce(&mut Wallet) -> T) -> T {
+        let mut inner = lock(&self.inner);
+        let result = act(&mut inner.wallet);
+        if let Some(changes) = inner.wallet.take_staged() {
+            match serde_json::to_string(&changes) {
+                Ok(value) => {
+                    let number = inner.next;
+                    inner.next = number.saturating_add(1);
+                    self.stage.push(Step::Wallet { number, value });
+                }
+                Err(error) => tracing::error!(%error, "a change of the node's wallet can't be written"),
+            }
+        }
+        result
+    }
+
+    pub fn wake(&self) {
+        self.stage.wake();
+    }
+
+    /// Where it stands in the chain.
+    pub fn locator(&self) -> BlockLocator {
+        let inner = lock(&self.inner);
+        let mut checkpoints = inner.wallet.checkpoints();
+        let tip = inner.wallet.latest_checkpoint();
+        let mut locator = BlockLocator::new(tip.hash(), tip.height());
+        drop(checkpoints.next());
+        for checkpoint in checkpoints {
+            let back = usize::try_from(tip.height().saturating_sub(checkpoint.height())).unwrap_or(usize::MAX);
+            match locator.previous_blocks.get_mut(back.saturating_sub(1)) {
+                Some(slot) => *slot = Some(checkpoint.hash()),
+                None => break,
+            }
+        }
+        locator
+    }
+
+    pub fn new_address(&self) -> Address {
+        self.change(|wallet| wallet.reveal_next_address(KeychainKind::External).address)
+    }
+
+    pub fn coins(&self) -> Coins {
+        let balance = lock(&self.inner).wallet.balance();
+        let unconfirmed = balance.immature + balance.trusted_pending + balance.untrusted_pending;
+        Coins { confirmed: sat(balance.confirmed), unconfirmed: sat(unconfirmed) }
+    }
+
+    /// A signed transaction that pays this, from confirmed coins, and leaves the reserve. Its coins are set aside.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn pay(
+        &self,
+        script: ScriptBuf,
+        amount: bitcoin::Amount,
+        sat_per_kw: u32,
+        reserve: Sat,
+    ) -> Result<Transaction, String> {
+        self.change(|wallet| {
+            let fee_rate = FeeRate::from_sat_per_kwu(u64::from(sat_per_kw));
+            let mut builder = wallet.build_tx();
+            builder.add_recipient(script, amount).fee_rate(fee_rate).exclude_unconfirmed();
+            let mut psbt = builder.finish().map_err(|error| error.to_string())?;
+            let left = remaining(wallet, &psbt);
+            if left < reserve.to_bitcoin() {
+                let short = reserve.to_bitcoin() - left;
+                return Err(format!("the wallet is {short} short of that and of what closing the channels may cost"));
+            }
+            let done = wallet.sign(&mut psbt, SignOptions::default()).map_err(|error| error.to_string())?;
+            if !done {
+                return Err("the wallet could not sign all of it".to_owned());
+            }
+            let transaction = psbt.extract_tx().map_err(|error| error.to_string())?;
+            transaction.input.iter().for_each(|input| wallet.lock_outpoint(input.previous_output));
+            Ok(transaction)
+        })
+    }
+
+    /// A transaction that is not sent after all: its coins are free again.
+    pub fn let_go(&self, transaction: &Transaction) {
+        self.change(|wallet| transaction.input.iter().for_each(|input| wallet.unlock_outpoint(input.previous_output)));
+    }
+
+    /// Nothing is under way: whatever was set aside is free again.
+    pub fn let_go_of_all(&self) {
+        self.change(|wallet| {
+            let locked: Vec<OutPoint> = wallet.list_locked_outpoints().collect();
+            locked.into_iter().for_each(|outpoint| wallet.unlock_outpoint(outpoint));
+        });
+    }
+
+    /// These are about to be sent: what of them is the wallet's is known from now on.
+    pub fn sending(&self, transactions: &[Transaction]) {
+        let now = u64::try_from(self.clock.now().unix_seconds()).unwrap_or_default();
+        self.change(|wallet| wallet.apply_unconfirmed_txs(transactions.iter().map(|tx| (tx.clone(), now))));
+    }
+
+    /// Those of our transactions that wait for a block, to be sent again.
+    pub fn unconfirmed(&self) -> Vec<Transaction> {
+        let inner = lock(&self.inner);
+        let ours = inner.wallet.transactions().filter(|tx| tx.chain_position.is_unconfirmed());
+        let ours = ours.map(|tx| Transaction::clone(&tx.tx_node.tx));
+        ours.filter(|tx| inner.wallet.sent_and_received(tx).0 > bitcoin::Amount::ZERO).collect()
+    }
+
+    pub fn knows(&self, txid: Txid) -> bool {
+        lock(&self.inner).wallet.get_tx(txid).is_some()
+    }
+}
+
+fn corrupt(error: impl ToString) -> LdkError {
+    LdkError::Corrupt(format!("the wallet: {}", error.to_string()))
+}
+
+fn sat(amount: bitcoin::Amount) -> Sat {
+    Sat::try_from(amount).unwrap_or(Sat::MAX)
+}
+
+fn merged(changes: &[(i64, String)]) -> Result<Option<ChangeSet>, LdkError> {
+    let mut all: Option<ChangeSet> = None;
+    for (_, change) in changes {
+        let change: ChangeSet = serde_json::from_str(change).map_err(corrupt)?;
+        match &mut all {
+            None => all = Some(change),
+            Some(all) => all.merge(change),
+        }
+    }
+    Ok(all)
+}
+
+fn begin(key: Xpriv, network: Network, tip: BlockId) -> Result<Wallet, LdkError> {
+    let descriptors = (Bip84(key, KeychainKind::External), Bip84(key, KeychainKind::Internal));
+    let create = Wallet::create(descriptors.0, descriptors.1).network(network);
+    let mut wallet = create.create_wallet_no_persist().map_err(corrupt)?;
+    // It has no history: nobody had an address of it before.
+    let chain = Some(wallet.latest_checkpoint().insert(tip));
+    wallet.apply_update(Update { chain, ..Update::default() }).map_err(corrupt)?;
+    Ok(wallet)
+}
+
+/// What is left of our confirmed coins, and of this transaction's change.
+fn remaining(wallet: &Wallet, psbt: &Psbt) -> bitcoin::Amount {
+    let spent: Vec<OutPoint> = psbt.unsigned_tx.input.iter().map(|input| input.previous_output).collect();
+    let free = |outpoint: &OutPoint| !spent.contains(outpoint) && !wallet.is_outpoint_locked(*outpoint);
+    let kept = wallet.list_unspent().filter(|coin| coin.chain_position.is_confirmed() && free(&coin.outpoint));
+    let kept: bitcoin::Amount = kept.map(|coin| coin.txout.value).sum();
+    let change = psbt.unsigned_tx.output.iter().filter(|output| wallet.is_mine(output.script_pubkey.clone()));
+    kept + change.map(|output| output.value).sum::<bitcoin::Amount>()
+}
+
+impl Listen for NodeWallet {
+    fn block_connected(&self, block: &Block, height: u32) {
+        self.change(|wallet| {
+            if let Err(error) = wallet.apply_block(block, height) {
+                // A fork below the block at which the wallet began: it has nothing there.
+                let genesis = BlockId { height: 0, hash: wallet.local_chain().genesis_hash() };
+                if wallet.apply_block_connected_to(block, height, genesis).is_err() {
+                    tracing::error!(%error, height, "the node's wallet can't follow the chain");
+                }
+            }
+        });
+    }
+
+    fn filtered_block_connected(&self, _header: &block::Header, _transactions: &TransactionData, _height: u32) {}
+
+    /// The next block says what is in the chain instead.
+    fn blocks_disconnected(&self, _fork_point: BlockLocator) {}
+}
+
+impl WalletSourceSync for NodeWallet {
+    fn list_confirmed_utxos(&self) -> Result<Vec<Utxo>, ()> {
+        let inner = lock(&self.inner);
+        let coins = inner.wallet.list_unspent().filter(|coin| coin.chain_position.is_confirmed());
+        let free = coins.filter(|coin| !inner.wallet.is_outpoint_locked(coin.outpoint));
+        free.map(|coin| {
+            let script = &coin.txout.script_pubkey;
+            let hash = script.p2wpkh_script_code().and_then(|_| {
+                let program = script.as_bytes().get(2..22)?;
+                <[u8; 20]>::try_from(program).ok()
+            });
+            let hash = hash.ok_or(())?;
+            Ok(Utxo::new_v0_p2wpkh(coin.outpoint, coin.txout.value, &pubkey_hash(hash)))
+        })
+        .collect()
+    }
+
+    fn get_prevtx(&self, outpoint: OutPoint) -> Result<Transaction, ()> {
+        let inner = lock(&self.inner);
+        inner.wallet.get_tx(outpoint.txid).map(|tx| Transaction::clone(&tx.tx_node.tx)).ok_or(())
+    }
+
+    fn get_change_script(&self) -> Result<ScriptBuf, ()> {
+        Ok(self.change(|wallet| wallet.reveal_next_address(KeychainKind::Internal).script_pubkey()))
+    }
+
+    fn sign_psbt(&self, mut psbt: Psbt) -> Result<Transaction, ()> {
+        let options = SignOptions { trust_witness_utxo: true, ..SignOptions::default() };
+        let inner = lock(&self.inner);
+        // LDK adds the witnesses of the inputs that are the channel's.
+        inner.wallet.sign(&mut psbt, options).map_err(|error| tracing::error!(%error, "the wallet can't sign"))?;
+        Ok(psbt.extract_tx_unchecked_fee_rate())
+    }
+}
+
+fn pubkey_hash(bytes: [u8; 20]) -> bitcoin::WPubkeyHash {
+    use bitcoin::hashes::Hash as _;
+    bitcoin::WPubkeyHash::from_byte_array(bytes)
+}
+
+impl ChangeDestinationSourceSync for NodeWallet {
+    fn get_change_destination_script(&self) -> Result<ScriptBuf, ()> {
+        self.get_change_script()
+    }
+}

@@ -1,0 +1,240 @@
+//! The consent to an off-chain spend: a BIP-322 signature by the wallet's first key over a message that says exactly what is consented to.
+//!
+//! What is signed spends an output that can't exist, so it can never be broadcast. It proves consent; it does not move custody.
+
+use std::fmt::Write;
+
+use bip322::{LockParams, PSBT_GLOBAL_GENERIC_SIGNED_MESSAGE, Verification};
+use bitcoin::constants::genesis_block;
+use bitcoin::hashes::Hash;
+use bitcoin::hex::DisplayHex;
+use bitcoin::psbt::{Input, raw};
+use bitcoin::{Address, Network, Psbt, Transaction};
+
+use super::psbt::{self, PsbtProblem};
+use super::wallet::{Account, WalletKeys};
+use crate::clock::Timestamp;
+use crate::ids::{GatewayId, RequestId, WalletId};
+use crate::money::{AssetId, Money};
+
+/// The key that consents: always the first of the bitcoin account.
+const KEY_INDEX: u32 = 0;
+/// Bytes of the genesis block's hash that name the chain.
+const CHAIN_BYTES: usize = 8;
+
+/// What a spend is of, as the message says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Pay,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pay => "pay",
+        }
+    }
+}
+
+/// Everything that is consented to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consent {
+    pub gateway: GatewayId,
+    pub network: Network,
+    pub wallet: WalletId,
+    pub request: RequestId,
+    pub kind: Kind,
+    /// A payment hash.
+    pub to: String,
+    pub amount: Money,
+    pub max_fee: Money,
+    pub expires: Timestamp,
+}
+
+impl Consent {
+    /// The text that is signed: one spelling, one order. The signer reads the same grammar and refuses any other.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let mut chain = genesis_block(self.network).block_hash().to_byte_array();
+        chain.reverse();
+        let chain = chain.into_iter().take(CHAIN_BYTES).collect::<Vec<u8>>().to_lower_hex_string();
+        let lines = [
+            ("gateway", self.gateway.0.clone()),
+            ("chain", chain),
+            ("wallet", self.wallet.to_string()),
+            ("request", self.request.to_string().replace('-', "")),
+            ("kind", self.kind.as_str().to_owned()),
+            ("to", self.to.clone()),
+            ("amount", spelled(&self.amount)),
+            ("max_fee", spelled(&self.max_fee)),
+            ("expires", self.expires.rfc3339()),
+        ];
+        let mut message = "Sluice spend authorization v1".to_owned();
+        for (key, value) in lines {
+            // Writing to a String can't fail.
+            let _infallible = write!(message, "\n{key}: {value}");
+        }
+        message
+    }
+}
+
+fn spelled(money: &Money) -> String {
+    match &money.asset {
+        AssetId::Btc => format!("{} msat", money.amount),
+        AssetId::Rgb(contract) => format!("{} {contract}", money.amount),
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the authorisation can't be made: {0}")]
+pub struct Unmakable(String);
+
+/// The PSBT that a client signs to consent to a message.
+///
+/// # Errors
+/// When the wallet's keys have no first script, which no valid keys do.
+pub fn to_sign(keys: &WalletKeys, message: &str) -> Result<Psbt, Unmakable> {
+    let first = keys.scripts(Account::Vanilla, KEY_INDEX..KEY_INDEX.saturating_add(1)).into_iter().next();
+    let first = first.ok_or_else(|| Unmakable("the wallet has no first script".to_owned()))?;
+    let unmakable = |error: bip322::Error| Unmakable(error.to_string());
+    let address = Address::from_script(&first.script, keys.network()).map_err(|e| Unmakable(e.to_string()))?;
+    let to_spend = bip322::create_to_spend(&address, message).map_err(unmakable)?;
+    let mut psbt = bip322::create_to_sign(&to_spend, None, LockParams::default()).map_err(unmakable)?;
+    let (Some(input), Some(output)) = (psbt.inputs.first_mut(), to_spend.output.first()) else {
+        return Err(Unmakable("it has no input".to_owned()));
+    };
+    let origin = (Vec::new(), (keys.master_fingerprint(), keys.path(Account::Vanilla, KEY_INDEX)));
+    *input = Input {
+        witness_utxo: Some(output.clone()),
+        tap_internal_key: Some(first.internal_key),
+        tap_key_origins: [(first.internal_key, origin)].into(),
+        ..Input::default()
+    };
+    input.non_witness_utxo = Some(to_spend);
+    psbt.unknown.insert(
+        raw::Key { type_value: PSBT_GLOBAL_GENERIC_SIGNED_MESSAGE, key: Vec::new() },
+        message.as_bytes().to_vec(),
+    );
+    Ok(psbt)
+}
+
+/// Checks a signed authorisation against the message that is stored, and answers it as a proof for anybody with a BIP-322 verifier.
+///
+/// # Errors
+/// When it is not signed, signed otherwise, or not by the wallet's first key.
+pub fn verify(keys: &WalletKeys, message: &str, signed: &Psbt) -> Result<Transaction, PsbtProblem> {
+    let rebuilt = to_sign(keys, message).map_err(|_| PsbtProblem::Incomplete(0))?;
+    let transaction = psbt::finish(&rebuilt, signed)?;
+    let script =
+        rebuilt.inputs.first().and_then(|input| input.witness_utxo.as_ref()).map(|output| &output.script_pubkey);
+    let address = script.and_then(|script| Address::from_script(script, keys.network()).ok());
+    let address = address.ok_or(PsbtProblem::Incomplete(0))?;
+    // The library also knows "inconclusive", which is not enough.
+    match bip322::verify_full(&address, message, transaction.clone()) {
+        Ok(Verification::Valid { .. }) => Ok(transaction),
+        Ok(_) | Err(_) => Err(PsbtProblem::BadSignature(0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use sluice_signer::{Limits, Signer};
+
+    use super::*;
+    use crate::money::Amount;
+
+    const MNEMONIC: &str = "split capable text loop dream live outside suspect eight carry fine relax";
+
+    fn signer(mnemonic: &str) -> Signer {
+        Signer::from_mnemonic(Network::Regtest, mnemonic, "").unwrap()
+    }
+
+    fn keys(signer: &Signer) -> WalletKeys {
+        let xpubs = signer.wallet_xpubs();
+        let (van, col) = (xpubs.xpub_van.to_string(), xpubs.xpub_col.to_string());
+        WalletKeys::parse(&van, &col, &xpubs.master_fingerprint.to_string(), Network::Regtest).unwrap()
+    }
+
+    fn consent(keys: &WalletKeys) -> Consent {
+        Consent {
+            gateway: GatewayId("00112233445566aa".to_owned()),
+            network: Network::Regtest,
+            wallet: keys.id(),
+            request: RequestId::from_bytes([1; 16]),
+            kind: Kind::Pay,
+            to: "ab".repeat(32),
+            amount: Money::btc(Amount::from_msat(123_456).unwrap()),
+            max_fee: Money::btc(Amount::from_msat(3_000).unwrap()),
+            expires: Timestamp::from_millis(1_769_860_800_000),
+        }
+    }
+
+    fn signed(signer: &Signer, message: &str) -> Psbt {
+        let mut psbt = to_sign(&keys(signer), message).unwrap();
+        let limits = Limits { max_fee: Some(bitcoin::Amount::from_sat(1_000)), ..Limits::default() };
+        signer.sign_within(&mut psbt, &limits).unwrap();
+        Psbt::from_str(&psbt.to_string()).unwrap()
+    }
+
+    #[test]
+    fn the_signer_reads_what_is_asked_and_its_signature_is_taken() {
+        let signer = signer(MNEMONIC);
+        let message = consent(&keys(&signer)).message();
+        assert!(message.len() <= sluice_signer::authorization::MAX_MESSAGE_LEN, "{}", message.len());
+        let proof = verify(&keys(&signer), &message, &signed(&signer, &message)).unwrap();
+        assert_eq!((proof.version.0, proof.lock_time.to_consensus_u32(), proof.input[0].sequence.0), (0, 0, 0));
+        assert!(matches!(proof.input[0].witness.nth(0).map(<[u8]>::len), Some(64 | 65)));
+    }
+
+    #[test]
+    fn the_longest_message_is_short_enough() {
+        let most = Money::btc(Amount::MAX);
+        let expires = Timestamp::from_millis(253_402_300_799_000);
+        let longest = Consent { amount: most.clone(), max_fee: most, expires, ..consent(&keys(&signer(MNEMONIC))) };
+        assert!(longest.message().len() <= sluice_signer::authorization::MAX_MESSAGE_LEN);
+    }
+
+    #[test]
+    fn an_unsigned_a_moved_and_a_foreign_authorisation_are_refused() {
+        let signer = signer(MNEMONIC);
+        let keys = keys(&signer);
+        let message = consent(&keys).message();
+        let unsigned = to_sign(&keys, &message).unwrap();
+        assert_eq!(verify(&keys, &message, &unsigned), Err(PsbtProblem::NotSigned(0)));
+        let good = signed(&signer, &message);
+        for (from, to) in [
+            ("amount: 123456 msat", "amount: 923456 msat"),
+            ("max_fee: 3000 msat", "max_fee: 9000 msat"),
+            ("gateway: 00112233445566aa", "gateway: 00112233445566ab"),
+            ("to: ab", "to: ac"),
+        ] {
+            let other = message.replacen(from, to, 1);
+            assert_ne!(other, message);
+            assert_eq!(verify(&keys, &other, &good), Err(PsbtProblem::Altered), "{to}");
+        }
+        let words = format!("{}about", "abandon ".repeat(11));
+        let stranger = self::signer(&words);
+        let theirs = signed(&stranger, &message);
+        assert!(verify(&keys, &message, &theirs).is_err());
+    }
+
+    #[test]
+    fn a_signature_that_was_tampered_with_is_refused() {
+        let signer = signer(MNEMONIC);
+        let keys = keys(&signer);
+        let message = consent(&keys).message();
+        let mut bad = signed(&signer, &message);
+        let input = &mut bad.inputs[0];
+        match (&mut input.final_script_witness, &mut input.tap_key_sig) {
+            (Some(witness), _) => {
+                let mut item = witness.nth(0).unwrap().to_vec();
+                item[10] ^= 1;
+                *witness = bitcoin::Witness::from_slice(&[item]);
+            }
+            (None, other) => *other = None,
+        }
+        assert!(verify(&keys, &message, &bad).is_err());
+    }
+}
