@@ -23,7 +23,7 @@ use sluice::ports::lightning::{
     Preimage,
 };
 
-use crate::harness::peer::eventually;
+use crate::harness::peer::{eventually, eventually_shown};
 
 /// No whole number of satoshis: what is paid is exact.
 const AMOUNT: Amount = msat(12_345_678);
@@ -39,8 +39,8 @@ const fn msat(msat: u64) -> Amount {
 }
 
 /// The world around the node that is tested. There is money on both sides of its channel, and of the one behind it.
-#[async_trait]
-trait Rig: Send + Sync {
+#[async_trait(?Send)]
+trait Rig {
     /// As it runs now: after a restart it is another one.
     fn node(&self) -> Arc<dyn LightningNode>;
     fn near(&self) -> &dyn Counterpart;
@@ -131,8 +131,9 @@ impl World {
 
     /// Its channels hold this much, and nothing is on its way: at once, or soon.
     async fn has(&self, channels: Amount) {
-        eventually(&format!("the channels hold {channels} and no more"), async || {
-            (self.money().await == (channels, Amount::ZERO)).then_some(())
+        eventually_shown(&format!("the channels hold {channels} and nothing is on its way"), async || {
+            let now = self.money().await;
+            if now == (channels, Amount::ZERO) { Ok(()) } else { Err(now) }
         })
         .await;
     }

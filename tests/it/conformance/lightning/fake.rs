@@ -39,7 +39,7 @@ fn world() -> World {
     World { rig: Box::new(FakeRig { network, node, near, far }) }
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl Rig for FakeRig {
     fn node(&self) -> Arc<dyn LightningNode> {
         Arc::clone(&self.node) as Arc<dyn LightningNode>

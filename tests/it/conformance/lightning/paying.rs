@@ -46,9 +46,11 @@ pub async fn the_same_id_is_one_payment(w: &World) {
     let (before, _) = w.money().await;
     let invoice = w.near().invoice(None).await;
     let payment = payment(&invoice, AMOUNT);
-    for ordered in futures::future::join_all((0..4).map(|_| async { w.node().pay(&payment).await })).await {
-        assert!(matches!(ordered, PayOutcome::Pending | PayOutcome::Succeeded(_)), "{ordered:?}");
-    }
+    let at_once = futures::future::join_all((0..4).map(|_| async { w.node().pay(&payment).await })).await;
+    let is_taken = |ordered: &PayOutcome| matches!(ordered, PayOutcome::Pending | PayOutcome::Succeeded(_));
+    // Of those who ask while one is being answered, some may not be told.
+    assert!(at_once.iter().any(is_taken), "{at_once:?}");
+    assert!(!at_once.iter().any(|ordered| matches!(ordered, PayOutcome::Failed(_))), "{at_once:?}");
     let outcome = w.outcome(&payment).await;
     assert_eq!(fee_of(&outcome), Amount::ZERO);
     assert_eq!(w.node().pay(&payment).await, outcome);
