@@ -84,7 +84,7 @@ fn config(bitcoind: &Bitcoind, folder: &TempDir) -> Config {
     config
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl Rig for LdkRig {
     fn node(&self) -> Arc<dyn LightningNode> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
