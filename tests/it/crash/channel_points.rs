@@ -16,7 +16,7 @@ const PAID: u64 = 300;
 /// Points that many rounds of the node pass: which of them dies depends on the visit.
 fn visits(point: &str) -> &'static [u32] {
     match point {
-        "node.before_commit" | "node.after_commit" => &[2, 6, 12, 20],
+        "node.before_commit" | "node.after_commit" => &[2, 6, 12],
         _ => &[1],
     }
 }
