@@ -12,7 +12,7 @@ use bitcoin::psbt::{Input, raw};
 use bitcoin::{Address, Network, Psbt, Transaction};
 
 use super::psbt::{self, PsbtProblem};
-use super::wallet::{Account, WalletKeys};
+use super::wallet::{Account, DerivedScript, WalletKeys};
 use crate::clock::Timestamp;
 use crate::ids::{GatewayId, RequestId, WalletId};
 use crate::money::{AssetId, Money};
@@ -89,15 +89,27 @@ fn spelled(money: &Money) -> String {
 #[error("the authorisation can't be made: {0}")]
 pub struct Unmakable(String);
 
+fn first_script(keys: &WalletKeys) -> Result<DerivedScript, Unmakable> {
+    let first = keys.scripts(Account::Vanilla, KEY_INDEX..KEY_INDEX.saturating_add(1)).into_iter().next();
+    first.ok_or_else(|| Unmakable("the wallet has no first script".to_owned()))
+}
+
+/// The address of the key that consents.
+///
+/// # Errors
+/// As `to_sign`.
+pub fn address(keys: &WalletKeys) -> Result<Address, Unmakable> {
+    Address::from_script(&first_script(keys)?.script, keys.network()).map_err(|e| Unmakable(e.to_string()))
+}
+
 /// The PSBT that a client signs to consent to a message.
 ///
 /// # Errors
 /// When the wallet's keys have no first script, which no valid keys do.
 pub fn to_sign(keys: &WalletKeys, message: &str) -> Result<Psbt, Unmakable> {
-    let first = keys.scripts(Account::Vanilla, KEY_INDEX..KEY_INDEX.saturating_add(1)).into_iter().next();
-    let first = first.ok_or_else(|| Unmakable("the wallet has no first script".to_owned()))?;
+    let first = first_script(keys)?;
     let unmakable = |error: bip322::Error| Unmakable(error.to_string());
-    let address = Address::from_script(&first.script, keys.network()).map_err(|e| Unmakable(e.to_string()))?;
+    let address = address(keys)?;
     let to_spend = bip322::create_to_spend(&address, message).map_err(unmakable)?;
     let mut psbt = bip322::create_to_sign(&to_spend, None, LockParams::default()).map_err(unmakable)?;
     let (Some(input), Some(output)) = (psbt.inputs.first_mut(), to_spend.output.first()) else {

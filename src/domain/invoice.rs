@@ -79,7 +79,7 @@ pub fn read(text: &str, network: Network) -> Result<Invoice, BadInvoice> {
 }
 
 /// A hundred years: beyond what a time stamp can be asked to hold lies only mischief.
-const LONGEST_EXPIRY: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+pub(super) const LONGEST_EXPIRY: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 
 fn is_of(currency: Currency, network: Network) -> bool {
     match currency {

@@ -8,6 +8,7 @@ mod block;
 pub mod deposit;
 pub mod invoice;
 pub mod lightning;
+pub mod offer;
 pub mod onchain_send;
 pub mod pay;
 pub mod policy;

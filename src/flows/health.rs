@@ -18,6 +18,18 @@ pub struct Rails {
     pub store: StoreRail,
     pub chain: ChainRail,
     pub payouts: PayoutsRail,
+    pub lightning: LightningRail,
+}
+
+/// The Lightning node. A gateway without one, or whose node is another process's, is as ready as any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LightningRail {
+    /// There is a node, or there will be one.
+    pub configured: bool,
+    /// It accepts new payments here.
+    pub ready: bool,
+    /// Why a configured one does not.
+    pub reason: Option<String>,
 }
 
 /// The database.
@@ -76,7 +88,7 @@ impl Health {
 
 impl Rails {
     /// Whether a load balancer may send calls here. A halt of payouts is no reason against it: every gateway on the same
-    /// database has it, and reading and receiving go on.
+    /// database has it, and reading and receiving go on. Nor is a Lightning node that is not here: one gateway of several has it.
     #[must_use]
     pub fn are_ready(&self) -> bool {
         self.store.ok && self.chain.connected && self.chain.synced
@@ -117,8 +129,9 @@ mod tests {
     fn a_halt_of_payouts_is_shown_and_keeps_nobody_from_reading() {
         let halted = PayoutsRail { halted: vec!["deep_reorg".to_owned()] };
         let chain = ChainRail { connected: true, synced: true, ..ChainRail::default() };
-        let rails = Rails { store: StoreRail { ok: true, reason: None }, chain, payouts: halted };
-        assert!(rails.are_ready());
+        let store = StoreRail { ok: true, reason: None };
+        let rails = Rails { store, chain, payouts: halted, lightning: LightningRail::default() };
+        assert!(rails.are_ready(), "nor does a node that is not here");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::domain::Request;
 use crate::domain::lightning::Preimage;
 use crate::domain::receive::{Receive, State};
 use crate::domain::wallet::WalletKeys;
-use crate::domain::{Machine, invoice};
+use crate::domain::{Machine, invoice, offer};
 use crate::ids::{RequestId, WalletId};
 use crate::money::{Amount, Sat};
 use crate::ports::lightning::{Description, NewInvoice};
@@ -200,14 +200,26 @@ pub fn read_text(text: &str, network: bitcoin::Network) -> Result<invoice::Invoi
     invoice::read(text, network)
 }
 
+/// What an offer says, and whether its time is over.
+///
+/// # Errors
+/// When the text is no offer of this network.
+pub fn decode_offer(flows: &Flows, field: &'static str, text: &str) -> Result<(offer::Offer, bool), Error> {
+    let offer = offer::read(text, flows.network()).map_err(|bad| refused(field, &bad))?;
+    let is_expired = offer.expires_at.is_some_and(|at| at <= flows.now());
+    Ok((offer, is_expired))
+}
+
 pub(super) fn read(flows: &Flows, field: &'static str, text: &str) -> Result<invoice::Invoice, Error> {
-    invoice::read(text, flows.network()).map_err(|bad| {
-        let code = match bad {
-            invoice::BadInvoice::Unreadable(_) | invoice::BadInvoice::TooLarge => Code::InvalidInvoice,
-            invoice::BadInvoice::WrongNetwork(_) => Code::WrongNetwork,
-        };
-        Error::Field { code, field, reason: bad.to_string() }
-    })
+    invoice::read(text, flows.network()).map_err(|bad| refused(field, &bad))
+}
+
+fn refused(field: &'static str, bad: &invoice::BadInvoice) -> Error {
+    let code = match bad {
+        invoice::BadInvoice::Unreadable(_) | invoice::BadInvoice::TooLarge => Code::InvalidInvoice,
+        invoice::BadInvoice::WrongNetwork(_) => Code::WrongNetwork,
+    };
+    Error::Field { code, field, reason: bad.to_string() }
 }
 
 /// Whether time or the outside may still move it.

@@ -54,6 +54,9 @@ pub async fn begin(
     send::refuse_while_halted(flows).await?;
     let time = flows.policy().signature.choose(wanted.expires_in_seconds)?;
     let payee = payee(flows, &wanted).await?;
+    if !flows.node().is_configured() {
+        return Err(Error::refused(Code::LightningUnavailable, "this gateway has no Lightning node"));
+    }
     let terms = terms(flows, &keys.id(), &wanted, &payee).await?;
     let now = flows.now();
     let expires_at = now.after(time).min(payee.expires_at);
@@ -522,6 +525,14 @@ pub async fn find(flows: &Flows, wallet: &WalletId, id: RequestId) -> Result<Opt
     let mut conn = flows.store().read().await?;
     let request = requests::load::<Pay>(&mut conn, id).await?;
     Ok(request.filter(|request| request.wallet == *wallet))
+}
+
+/// Whose signature a consent bears: the address of the wallet's first key.
+///
+/// # Errors
+/// When the wallet's keys have none, which no valid keys do.
+pub fn consenting_address(keys: &WalletKeys) -> Result<bitcoin::Address, Error> {
+    authorization::address(keys).map_err(|error| StoreError::Corrupt(error.to_string()).into())
 }
 
 /// What a payment's owner was asked to consent to, and the signature, once it was given.

@@ -159,13 +159,20 @@ pub(super) fn expired_error() -> Error {
 }
 
 fn destination(flows: &Flows, wanted: &BeginSend) -> Result<ScriptBuf, Error> {
-    let bad = |code, reason: String| Error::Field { code, field: wanted.to_field, reason };
-    let address = Address::<NetworkUnchecked>::from_str(wanted.to.trim())
+    Ok(read_address(flows, wanted.to_field, &wanted.to)?.script_pubkey())
+}
+
+/// An address of this network.
+///
+/// # Errors
+/// When the text is none.
+pub fn read_address(flows: &Flows, field: &'static str, text: &str) -> Result<Address, Error> {
+    let bad = |code, reason: String| Error::Field { code, field, reason };
+    let address = Address::<NetworkUnchecked>::from_str(text.trim())
         .map_err(|e| bad(Code::InvalidAddress, format!("not a Bitcoin address: {e}")))?;
-    let address = address
+    address
         .require_network(flows.network())
-        .map_err(|_| bad(Code::WrongNetwork, format!("this address is not one of {}", flows.network())))?;
-    Ok(address.script_pubkey())
+        .map_err(|_| bad(Code::WrongNetwork, format!("this address is not one of {}", flows.network())))
 }
 
 fn check_terms(flows: &Flows, wanted: &BeginSend, to: &ScriptBuf) -> Result<(), Error> {

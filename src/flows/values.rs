@@ -4,7 +4,7 @@ pub use crate::domain::address::{ReceiveAddress, State as AddressState};
 pub use crate::domain::deposit::{Deposit, State as DepositState};
 pub use crate::domain::lightning::{PayFailure, PaymentHash, Preimage};
 pub use crate::domain::onchain_send::{Door, OnchainSend, Role, State as SendState, Terms};
-pub use crate::domain::pay::{Door as PayDoor, Pay, State as PayState};
+pub use crate::domain::pay::{Door as PayDoor, Pay, State as PayState, Terms as PayTerms};
 pub use crate::domain::receive::{Rail, Receive, State as ReceiveState};
 pub use crate::domain::wallet::{Account, BadKeys, WalletKeys};
 pub use crate::domain::{LineStatus, Machine, PaymentLine, Request};

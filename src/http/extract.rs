@@ -219,6 +219,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 /// The id of something that another gateway may have made: any word that is safe in a path.
 pub struct AnyId(pub String);
 
+impl AnyId {
+    /// The request that it names, if it is an id of this gateway.
+    #[must_use]
+    pub fn request(&self) -> Option<RequestId> {
+        request_id(&self.0)
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for AnyId {
     type Rejection = Problem;
 

@@ -17,13 +17,13 @@ use utoipa::{PartialSchema, ToSchema};
 use super::api::begun::{BeginResponse, EXPIRES_AT, FEE_SATS, NEXT_CURSOR, REQUEST_ID, SOURCE};
 use super::api::deposits::STATES;
 use super::api::send_view::SEND_STATES;
-use super::api::{self, examples, not_yet, problems};
+use super::api::{self, examples, not_yet, payments, problems};
 use super::auth::WALLET_HEADERS;
 use super::problem::{Problem, WireProblem, entry};
 use crate::flows::Code;
 
 const ABOUT: &str = "A self-hosted gateway for bitcoin payments. The client keeps the keys: `begin` hands out a PSBT, the client \
-signs it, `end` checks and broadcasts it.\n\nEvery call names a wallet by three headers. Amounts are whole satoshis. Every answer \
+signs it, `end` checks and broadcasts it. Money over Lightning is a balance that the operator owes; each payment of it needs a signed authorisation.\n\nEvery call names a wallet by three headers. Amounts are whole satoshis. Every answer \
 that is not success is a problem with a stable code in `error`; all codes are on `/docs/errors`. Every POST that creates something \
 takes an `Idempotency-Key` header: the same key with the same body is the same request, for ever.";
 const JSON: &str = "application/json";
@@ -70,6 +70,7 @@ fn tags() -> Vec<utoipa::openapi::Tag> {
         ("wallet", "Registering a wallet, what it has, and the older pair of calls that sends bitcoin."),
         ("receive", "Addresses and deposits."),
         ("send", "Sending, in two steps: begin and end."),
+        ("lightning", "Invoices and payments over Lightning, and between wallets of this gateway."),
         ("history", "Balances, requests and events."),
         (not_yet::TAG, "Calls of rails that this gateway does not have. They answer 501."),
     ]
@@ -134,7 +135,7 @@ fn complete(operation: &mut Operation, components: &Components) {
             copy_example(content, components);
         }
         if id.ends_with("Begin") && has_body && !is_not_yet(&id) {
-            describe_begin(response);
+            describe_begin(response, &id);
         }
         if matches!(id.as_str(), "walletListUnspents" | "walletListTransactions") {
             let about = "Where the next page begins; left out on the last page";
@@ -144,20 +145,24 @@ fn complete(operation: &mut Operation, components: &Components) {
     add_problems(operation, &id, has_body);
 }
 
-/// Which words a list's `state` takes depends on the list.
+/// Which words a parameter of a list takes depends on the list.
+fn words_of(id: &str, parameter: &str) -> Option<&'static [&'static str]> {
+    match (id, parameter) {
+        ("deposits", "state") => Some(&STATES),
+        ("onchainSendList", "state") => Some(&SEND_STATES),
+        ("listPayments", "status") => Some(&payments::STATUSES),
+        ("listPayments", "direction") => Some(&payments::DIRECTIONS),
+        _ => None,
+    }
+}
+
 fn name_the_states(operation: &mut Operation, id: &str) {
-    let states: &[&str] = match id {
-        "deposits" => &STATES,
-        "listPayments" => &not_yet::PAYMENT_STATES,
-        "onchainSendList" => &SEND_STATES,
-        _ => return,
-    };
     for parameter in operation.parameters.iter_mut().flatten() {
         if let RefOr::T(parameter) = parameter
-            && parameter.name == "state"
+            && let Some(words) = words_of(id, &parameter.name)
         {
             // The empty one is what a form sends for any.
-            let words = std::iter::once("").chain(states.iter().copied());
+            let words = std::iter::once("").chain(words.iter().copied());
             let state = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words));
             parameter.schema = Some(state.build().into());
         }
@@ -181,6 +186,8 @@ fn takes_idempotency_key(id: &str) -> bool {
             | "onchainSendBegin"
             | "payBegin"
             | "onchainSendBumpBegin"
+            | "createInvoice"
+            | "payInvoiceBegin"
     )
 }
 
@@ -262,27 +269,41 @@ fn example_of(schema: &RefOr<Schema>, components: &Components) -> Option<Value> 
     }
 }
 
-fn describe_begin(response: &mut utoipa::openapi::Response) {
+fn describe_begin(response: &mut utoipa::openapi::Response, id: &str) {
+    let (source, fee) = match id {
+        "payInvoiceBegin" => ("offchain", "What routing may cost at most, in satoshis"),
+        "payBegin" => (
+            "onchain or offchain",
+            "What the transaction pays to miners, or what routing may cost at most, in satoshis",
+        ),
+        _ => ("onchain", "What the transaction pays to miners, in satoshis"),
+    };
+    let source = format!("Whose money it moves: {source}");
     for (name, about) in [
         (REQUEST_ID, "Names the request from now on"),
         (EXPIRES_AT, "Until when the signature is waited for"),
-        (SOURCE, "Whose money it moves: onchain"),
-        (FEE_SATS, "What the transaction pays to miners, in satoshis"),
+        (SOURCE, source.as_str()),
+        (FEE_SATS, fee),
     ] {
         response.headers.insert(name.to_string(), text_header(about));
     }
     let object = Ref::from_schema_name(BeginResponse::name());
-    let example = json!({
-        "psbt": examples::PSBT, "request_id": examples::ID, "expires_at": examples::TIME, "source": "onchain",
-        "fee_sats": 420, "message": null,
+    let psbt = if id == "payInvoiceBegin" { examples::AUTHORIZATION } else { examples::PSBT };
+    let mut example = json!({
+        "psbt": psbt, "request_id": examples::ID, "expires_at": examples::TIME, "source": "onchain", "fee_sats": 420, "message": null,
     });
+    if id == "payInvoiceBegin" {
+        example["source"] = json!("offchain");
+        example["fee_sats"] = json!(50);
+        example["message"] = json!(examples::MESSAGE);
+    }
     if let Some(RefOr::T(content)) = response.content.get_mut(JSON) {
         let one_of = utoipa::openapi::schema::OneOfBuilder::new().item(text()).item(object).build();
         content.schema = Some(Schema::OneOf(one_of).into());
         content.example = None;
         let named = |summary: &str, value| RefOr::T(ExampleBuilder::new().summary(summary).value(Some(value)).build());
         content.examples = BTreeMap::from([
-            ("bare".to_owned(), named("Unless asked otherwise", json!(examples::PSBT))),
+            ("bare".to_owned(), named("Unless asked otherwise", json!(psbt))),
             ("object".to_owned(), named("With Accept: application/json; profile=object", example)),
         ]);
     }

@@ -96,6 +96,8 @@ mod tests {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert!(body["rails"]["store"]["ok"] == false && body["rails"]["chain"]["connected"] == false);
+        let lightning = serde_json::json!({ "configured": false, "ready": false, "reason": null });
+        assert_eq!(body["rails"]["lightning"], lightning);
         health.update(|rails| {
             rails.store.ok = true;
             rails.chain.connected = true;

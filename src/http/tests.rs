@@ -1,5 +1,7 @@
 //! The whole router over a real store and a chain in memory, without a socket.
 
+mod lightning;
+
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
@@ -11,12 +13,15 @@ use tower::ServiceExt;
 use super::*;
 use crate::clock::{Clock, Timestamp};
 use crate::flows::keys::{NewKey, Scope};
-use crate::flows::{Policy, keys};
+use crate::flows::{NodeSlot, Policy, keys};
 
 const VAN: &str =
     "tpubDDfvzhdVV4unsoKt5aE6dcsNsfeWbTgmLZPi8LQDYU2xixrYemMfWJ3BaVneH3u7DBQePdTwhpybaKRU95pi6PMUtLPBJLVQRpzEnjfjZzX";
 const COL: &str =
     "tpubDDPLJfdVbDoGtnn6hSto3oCnm6hpfHe9uk2MxcANanxk87EuquhSVfSLQv7e5UykgzaFn41DUXaikjjVGcUSUTGNaJ9LcozfRwatKp1vTfC";
+
+/// The time that the clock of a test stands at.
+const NOW: i64 = 1_763_683_200_000;
 
 struct Api {
     router: Router,
@@ -32,14 +37,17 @@ struct Answer {
 }
 
 async fn api(config: Config) -> Api {
+    api_with(config, NodeSlot::default(), Clock::manual(Timestamp::from_millis(NOW))).await
+}
+
+async fn api_with(config: Config, slot: NodeSlot, clock: Clock) -> Api {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("test.db").display());
     let store = crate::store::Config { url: crate::secret::Secret::new(url), ..Default::default() };
-    let clock = Clock::manual(Timestamp::from_millis(1_763_683_200_000));
     let store = crate::store::Store::open(&store, clock).await.unwrap();
     let chain = Arc::new(crate::chain::fake::FakeChain::new());
     let policy = Policy { lookahead: 5, ..Policy::default() };
-    let flows = Flows::new(store, chain.clone(), Network::Regtest, policy);
+    let flows = Flows::with_node(store, chain.clone(), slot, Network::Regtest, policy);
     let router = router(HttpState::new(flows.clone(), &config));
     Api { router, flows, chain, _folder: folder }
 }
@@ -200,7 +208,9 @@ async fn ids_of_nobody_are_null_for_lightning_and_unknown_for_the_rest() {
 #[tokio::test]
 async fn what_is_not_here_yet_says_which_rail_is_missing() {
     let api = Api::registered(Config::default()).await;
-    assert_eq!(code(&api.post("/lightning/create-invoice", "").await), (501, "lightning_unavailable"));
+    assert_eq!(code(&api.post("/lightning/create-invoice", "").await), (400, "invalid_request"));
+    let invoice = api.post("/lightning/create-invoice", r#"{"amount_sats":5}"#).await;
+    assert_eq!(code(&invoice), (501, "lightning_unavailable"));
     assert_eq!(code(&api.post("/lightning/settle", "").await), (501, "lightning_unavailable"));
     assert_eq!(code(&api.post("/wallet/createutxosbegin", "{}").await), (501, "assets_unavailable"));
     assert_eq!(api.get("/lightning/listpayments").await.body, json!({ "payments": [], "next_cursor": null }));

@@ -9,7 +9,7 @@ use bitcoin::constants::genesis_block;
 
 use super::chain_follow::wrong_network;
 use super::supervise::{Next, Worker};
-use crate::flows::health::Health;
+use crate::flows::health::{Health, LightningRail};
 use crate::flows::{Error, Flows};
 use crate::ports::PortError;
 use crate::ports::chain::{BlockRef, ChainInfo};
@@ -62,8 +62,17 @@ impl Observe {
         Ok(Books { cursor, halts })
     }
 
+    fn lightning(&self) -> LightningRail {
+        let slot = self.flows.node();
+        let configured = slot.is_configured();
+        // That there is none is no fault.
+        let reason = slot.ready().err().filter(|_| configured).map(|error| error.to_string());
+        LightningRail { configured, ready: slot.is_ready(), reason }
+    }
+
     fn write_down(&self, node: Result<ChainInfo, PortError>, books: Result<Books, StoreError>) {
         self.health.update(|rails| {
+            rails.lightning = self.lightning();
             match books {
                 Ok(books) => {
                     rails.store.ok = true;
@@ -106,6 +115,9 @@ impl Observe {
         metrics::gauge!("sluice_ready", "rail" => "store").set(u8::from(rails.store.ok));
         metrics::gauge!("sluice_ready", "rail" => "chain").set(u8::from(rails.chain.connected && rails.chain.synced));
         metrics::gauge!("sluice_ready", "rail" => "payouts").set(u8::from(rails.payouts.halted.is_empty()));
+        if rails.lightning.configured {
+            metrics::gauge!("sluice_ready", "rail" => "lightning").set(u8::from(rails.lightning.ready));
+        }
         let halted = u32::try_from(rails.payouts.halted.len()).unwrap_or(u32::MAX);
         metrics::gauge!("sluice_halts_in_force").set(halted);
     }

@@ -18,7 +18,9 @@ use crate::http::problem::Problem;
     "balance": {
         "vanilla": { "settled": 150_000, "future": 170_000, "spendable": 120_000 },
         "colored": { "settled": 0, "future": 0, "spendable": 0 },
-        "offchain_balance": { "total": 0, "details": [], "total_msat": 0, "held_msat": 0, "available_msat": 0 },
+        "offchain_balance": {
+            "total": 25_000, "details": [], "total_msat": 25_000_400, "held_msat": 5_050_000, "available_msat": 19_950_400,
+        },
         "scanning": false,
     },
     "asset_balances": [],
@@ -54,8 +56,7 @@ pub struct AssetBalanceDetails {
 
 /// All balances
 ///
-/// What the wallet has on-chain and off-chain. This gateway has no Lightning node and no RGB engine yet, so off-chain is zero
-/// and there are no assets.
+/// What the wallet has on-chain, and what the operator owes it off-chain. This gateway has no RGB engine, so there are no assets.
 #[utoipa::path(get, path = "/lightning/balance", operation_id = "balance", tag = "history",
     responses((status = 200, description = "The balances", body = WalletBalanceResponse)))]
 pub async fn balance(
@@ -63,5 +64,7 @@ pub async fn balance(
     wallet: Wallet<ToRead>,
 ) -> Result<Json<WalletBalanceResponse>, Problem> {
     let balances = balance::balances(&state.flows, &wallet.id).await?;
-    Ok(Json(WalletBalanceResponse { balance: BtcBalanceResponse::both_rails(balances), asset_balances: Vec::new() }))
+    let offchain = balance::offchain(&state.flows, &wallet.id).await?;
+    let balance = BtcBalanceResponse::both_rails(balances, offchain);
+    Ok(Json(WalletBalanceResponse { balance, asset_balances: Vec::new() }))
 }

@@ -30,9 +30,9 @@ pub struct BeginResponse {
     pub request_id: String,
     /// Until when the signature is waited for.
     pub expires_at: String,
-    /// Whose money it moves: `onchain` is the client's own coins.
+    /// Whose money it moves: `onchain` is the client's own coins, `offchain` what the operator owes the client.
     pub source: &'static str,
-    /// What the transaction pays to miners.
+    /// What the transaction pays to miners, or what routing may cost at most.
     #[schema(value_type = u64)]
     pub fee_sats: Sat,
     /// What an authorisation says in words. Empty for a transaction.

@@ -3,13 +3,19 @@
 pub mod balance;
 pub mod begun;
 mod bip21;
+pub mod capabilities;
+pub mod decode;
 pub mod deposits;
+mod destination;
 pub mod events;
 pub mod examples;
+pub mod lightning_receive;
+pub mod lightning_send;
 pub mod not_yet;
 pub mod onchain_receive;
 pub mod onchain_send;
 pub mod pay;
+pub mod payments;
 pub mod problems;
 pub mod requests;
 pub mod send_view;
@@ -61,9 +67,16 @@ pub fn endpoints() -> OpenApiRouter<HttpState> {
         .routes(routes!(pay::receive))
         .routes(routes!(pay::begin))
         .routes(routes!(pay::end))
-        .routes(routes!(not_yet::receive_request))
-        .routes(routes!(not_yet::send_request))
-        .routes(routes!(not_yet::list_payments));
+        .routes(routes!(lightning_receive::create))
+        .routes(routes!(lightning_receive::get))
+        .routes(routes!(lightning_send::begin))
+        .routes(routes!(lightning_send::end))
+        .routes(routes!(lightning_send::get))
+        .routes(routes!(lightning_send::authorization))
+        .routes(routes!(lightning_send::fee_estimate))
+        .routes(routes!(payments::list))
+        .routes(routes!(decode::decode))
+        .routes(routes!(capabilities::get));
     not_yet::add_to(router)
 }
 

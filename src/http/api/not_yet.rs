@@ -1,26 +1,21 @@
 //! Endpoints of rails that this gateway does not have yet. They are in the document and answer 501 with a code that says which
 //! rail is missing, so that a client can tell "not here" from "wrong".
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::{MethodFilter, on};
-use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{ContentBuilder, Required, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::wire::{LightningAsset, ListParams};
-use super::{List, examples};
+use super::examples;
 use crate::flows::Code;
 use crate::flows::keys::Scope;
 use crate::http::HttpState;
-use crate::http::auth::{self, ToRead, Wallet};
-use crate::http::extract::{AnyId, Params};
+use crate::http::auth;
 use crate::http::problem::{Problem, entry};
 
 /// How the operations are marked in the document.
@@ -74,24 +69,7 @@ const RGB_INVOICE: &str = r#"{"invoice":"rgb:~/~/bcrt:utxob:2fgs9...","recipient
 const RGB_RECEIVE_BODY: &str = r#"{"asset_id":null,"amount":10,"min_confirmations":1,"duration_seconds":3600}"#;
 
 /// Every one of them.
-pub const ALL: [NotYet; 25] = [
-    post(
-        "/lightning/create-invoice",
-        "createInvoice",
-        "Create a Lightning invoice",
-        LN_RECEIVE,
-        r#"{"amount_sats":5000,"asset":null,"expiry_seconds":420,"description":"order 7"}"#,
-        r#"{"id":"0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47","invoice":"lnbcrt50u1p...","status":"OPEN","payment_type":"BTC","amount_sats":5000,"asset":null,"created_at":"2025-11-21T00:10:00Z"}"#,
-    ),
-    post(
-        "/lightning/pay-invoice-begin",
-        "payInvoiceBegin",
-        "Begin to pay a Lightning invoice",
-        LN_SEND,
-        r#"{"invoice":"lnbcrt50u1p...","max_fee_sats":50}"#,
-        PSBT,
-    ),
-    post("/lightning/pay-invoice-end", "payInvoiceEnd", "End paying a Lightning invoice", LN_SEND, SIGNED, LN_SENT),
+pub const ALL: [NotYet; 18] = [
     post(
         "/lightning/pay-invoice",
         "payInvoice",
@@ -99,29 +77,6 @@ pub const ALL: [NotYet; 25] = [
         LN_SEND,
         r#"{"invoice":"lnbcrt50u1p...","max_fee_sats":50}"#,
         LN_SENT,
-    ),
-    post(
-        "/lightning/fee-estimate",
-        "feeEstimate",
-        "Estimate the fee of a Lightning payment",
-        LN_READ,
-        r#"{"invoice":"lnbcrt50u1p...","asset":null}"#,
-        "3",
-    ),
-    get(
-        "/lightning/send-request/{request_id}/authorization",
-        "sendRequestAuthorization",
-        "The signed proof of a payment",
-        LN_READ,
-        r#"{"message":"Sluice spend authorization v1"}"#,
-    ),
-    post(
-        "/lightning/decode",
-        "decode",
-        "Say what a string is",
-        LN_READ,
-        r#"{"input":"lnbcrt50u1p..."}"#,
-        r#"{"kind":"bolt11","amount_msat":5000000}"#,
     ),
     post(
         "/lightning/settle",
@@ -153,13 +108,6 @@ pub const ALL: [NotYet; 25] = [
         "One move of coins off-chain",
         LN_READ,
         r#"{"id":"0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47","status":"BROADCASTED","txid":null}"#,
-    ),
-    get(
-        "/lightning/capabilities",
-        "capabilities",
-        "What the Lightning node can do",
-        LN_READ,
-        r#"{"lightning":false,"assets":false}"#,
     ),
     post(
         "/lightning/listtransfers",
@@ -319,110 +267,6 @@ impl NotYet {
             .build();
         Some(parameter)
     }
-}
-
-/// An invoice and what became of it.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({
-    "id": examples::ID, "invoice": "lnbcrt50u1p...", "status": "OPEN", "payment_type": "BTC", "amount_sats": 5_000,
-    "asset": null, "created_at": examples::TIME,
-}))]
-pub struct LightningReceiveRequest {
-    pub id: String,
-    pub invoice: String,
-    /// OPEN, SETTLED, EXPIRED or FAILED.
-    pub status: String,
-    /// BTC or ASSET.
-    pub payment_type: String,
-    pub amount_sats: Option<u64>,
-    pub asset: Option<LightningAsset>,
-    pub created_at: String,
-}
-
-/// One invoice
-///
-/// An id that names no invoice of this wallet is answered `null`. There is no Lightning node yet, so that is every id.
-#[utoipa::path(get, path = "/lightning/receive-request/{request_id}", operation_id = "receiveRequest", tag = "receive",
-    params(("request_id" = String, Path, description = "The id that create-invoice answered", example = json!(examples::ID))),
-    responses((status = 200, description = "The invoice, or null", body = Option<LightningReceiveRequest>, example = json!(null))))]
-pub async fn receive_request(_wallet: Wallet<ToRead>, _id: AnyId) -> Json<Option<LightningReceiveRequest>> {
-    Json(None)
-}
-
-/// A Lightning payment and what became of it.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({
-    "id": examples::ID, "status": "SUCCEEDED", "payment_type": "BTC", "amount_sats": 5_000, "asset": null, "fee_sats": 3,
-    "created_at": examples::TIME,
-}))]
-pub struct LightningSendRequest {
-    pub id: String,
-    /// PENDING, SUCCEEDED or FAILED.
-    pub status: String,
-    /// BTC or ASSET.
-    pub payment_type: String,
-    pub amount_sats: Option<u64>,
-    pub asset: Option<LightningAsset>,
-    pub fee_sats: Option<u64>,
-    pub created_at: String,
-}
-
-/// One Lightning payment
-///
-/// An id that names no payment of this wallet is answered `null`. There is no Lightning node yet, so that is every id.
-#[utoipa::path(get, path = "/lightning/send-request/{request_id}", operation_id = "sendRequest", tag = "send",
-    params(("request_id" = String, Path, description = "The id that pay-invoice-end answered", example = json!(examples::ID))),
-    responses((status = 200, description = "The payment, or null", body = Option<LightningSendRequest>, example = json!(null))))]
-pub async fn send_request(_wallet: Wallet<ToRead>, _id: AnyId) -> Json<Option<LightningSendRequest>> {
-    Json(None)
-}
-
-/// What the list of payments can be narrowed to.
-pub const PAYMENT_STATES: [&str; 3] = ["Pending", "Succeeded", "Failed"];
-
-/// A payment in a list.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({
-    "amt_msat": 5_000_000, "asset_amount": null, "asset_id": null,
-    "payment_hash": examples::TXID, "inbound": false, "status": "Succeeded",
-    "created_at": 1_763_683_200, "updated_at": 1_763_683_201, "payee_pubkey": null,
-}))]
-pub struct Payment {
-    pub amt_msat: u64,
-    pub asset_amount: Option<u64>,
-    pub asset_id: Option<String>,
-    pub payment_hash: String,
-    pub inbound: bool,
-    /// Pending, Succeeded or Failed.
-    pub status: String,
-    /// Unix seconds.
-    pub created_at: i64,
-    /// Unix seconds.
-    pub updated_at: i64,
-    pub payee_pubkey: Option<String>,
-}
-
-/// A page of Lightning payments.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({ "payments": [], "next_cursor": null }))]
-pub struct ListLightningPaymentsResponse {
-    pub payments: Vec<Payment>,
-    /// Where the next page begins.
-    pub next_cursor: Option<String>,
-}
-
-/// The Lightning payments
-///
-/// There is no Lightning node yet, so the list is empty.
-#[utoipa::path(get, path = "/lightning/listpayments", operation_id = "listPayments", tag = "history",
-    params(ListParams),
-    responses((status = 200, description = "The payments", body = ListLightningPaymentsResponse)))]
-pub async fn list_payments(
-    _wallet: Wallet<ToRead>,
-    Params(params): Params<ListParams>,
-) -> Result<Json<ListLightningPaymentsResponse>, Problem> {
-    List::read(params, &PAYMENT_STATES)?;
-    Ok(Json(ListLightningPaymentsResponse { payments: Vec::new(), next_cursor: None }))
 }
 
 #[cfg(test)]

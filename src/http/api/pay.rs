@@ -1,33 +1,39 @@
-//! The older calls that receive and pay by what a string is. Addresses work; the rest waits for its rail.
+//! The older calls that receive by every way there is, and pay by what a string is.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use bitcoin::Network;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::destination::{self, Kind};
+use super::lightning_receive::BTC;
+use super::lightning_send::{LightningSendRequest, LightningSendStatus};
 use super::send_view::{Status, amount_sent};
 use super::wire::{LightningAsset, SendAssetEndRequestModel};
-use super::{begun, bip21, examples};
+use super::{begun, bip21, decode, examples};
 use crate::clock::Timestamp;
-use crate::flows::Code;
 use crate::flows::address::{self, NewAddress};
 use crate::flows::history::Send;
+use crate::flows::invoice::{self, WantedInvoice};
+use crate::flows::pay_invoice::{self, BeginPay};
 use crate::flows::send::{self, BeginSend};
-use crate::flows::values::Door;
+use crate::flows::values::{Door, PayDoor, Receive, Request, WalletKeys};
+use crate::flows::{Code, Idempotency};
 use crate::http::HttpState;
 use crate::http::auth::{ToReceive, ToSend, Wallet};
 use crate::http::extract::{MaybePosted, Posted};
 use crate::http::problem::Problem;
-use crate::money::Sat;
+use crate::money::{Amount, Sat};
 
 /// What is to be received.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[schema(example = json!({ "amount_sat": 50_000, "asset": null }))]
 #[serde(default)]
 pub struct ReceiveRequestModel {
-    /// Satoshis. An address takes any amount, so this is only checked.
+    /// Satoshis that the invoice asks for; 0 or left out: the payer says how much. An address takes any amount.
     #[schema(value_type = Option<u64>)]
     pub amount_sat: Option<Sat>,
     /// This gateway has no RGB engine.
@@ -37,20 +43,24 @@ pub struct ReceiveRequestModel {
 /// Ways to be paid. Those that this gateway does not offer are empty.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "btc_address": examples::ADDRESS, "asset_invoice": "", "expires_at": examples::TIME, "ln_invoice": "",
-    "request_id": examples::ID,
+    "btc_address": examples::ADDRESS, "asset_invoice": "", "expires_at": examples::TIME, "ln_invoice": examples::INVOICE,
+    "request_id": examples::ID, "ln_request_id": examples::ID,
 }))]
 pub struct ReceiveResponse {
     pub btc_address: String,
     pub asset_invoice: String,
     pub expires_at: Option<String>,
+    /// Empty while there is no Lightning node.
     pub ln_invoice: String,
+    /// Names the request of the address.
     pub request_id: Option<String>,
+    /// Names the request of the invoice.
+    pub ln_request_id: Option<String>,
 }
 
 /// Receive by any way
 ///
-/// Answers a new address. There is no Lightning node and no RGB engine yet, so both invoices are empty.
+/// Answers a new address, and an invoice where there is a Lightning node. There is no RGB engine, so `asset_invoice` is empty.
 #[utoipa::path(post, path = "/lightning/receive", operation_id = "receive", tag = "receive",
     request_body = Option<ReceiveRequestModel>,
     responses((status = 200, description = "Ways to be paid", body = ReceiveResponse)))]
@@ -62,34 +72,63 @@ pub async fn receive(
     if body.value.asset.is_some() {
         return Err(Problem::plain(Code::AssetsUnavailable));
     }
+    let invoice_key = body.idempotency.as_ref().map(for_invoice);
     let request = address::new(&state.flows, &wallet.keys, NewAddress::default(), body.idempotency).await?;
+    let invoice = invoice(&state, &wallet.keys, body.value.amount_sat, invoice_key).await?;
+    let (ln_invoice, ln_request_id) =
+        invoice.map_or_else(Default::default, |made| (made.machine.invoice, Some(made.id.to_string())));
     Ok(Json(ReceiveResponse {
         btc_address: request.machine.address,
         asset_invoice: String::new(),
         expires_at: request.expires_at.map(Timestamp::rfc3339),
-        ln_invoice: String::new(),
+        ln_invoice,
         request_id: Some(request.id.to_string()),
+        ln_request_id,
     }))
+}
+
+/// The invoice is a request of its own, with a key that no caller can send.
+fn for_invoice(key: &Idempotency) -> Idempotency {
+    Idempotency { key: format!("{}\ninvoice", key.key), body_hash: key.body_hash.clone() }
+}
+
+/// The invoice beside the address. A node that is not there now leaves the address as the one way.
+async fn invoice(
+    state: &HttpState,
+    keys: &WalletKeys,
+    amount: Option<Sat>,
+    key: Option<Idempotency>,
+) -> Result<Option<Request<Receive>>, Problem> {
+    let amount = amount.filter(|sat| *sat != Sat::ZERO).map(Amount::from_sat);
+    let wanted = WantedInvoice { amount, ..WantedInvoice::default() };
+    match invoice::create(&state.flows, keys, wanted, key).await {
+        Ok(made) => Ok(Some(made.request)),
+        Err(error) if matches!(error.code(), Code::LightningUnavailable | Code::LightningNotReady) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A payment to whatever the string is.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({
     "address_or_invoice": format!("bitcoin:{}?amount=0.0005", examples::ADDRESS), "amount_sats": 50_000, "asset": null,
-    "fee_rate": 5, "min_confirmations": 3,
+    "max_fee_sats": null, "fee_rate": 5, "min_confirmations": 3,
 }))]
 pub struct PayBeginRequestModel {
-    /// A bitcoin address or a `bitcoin:` URI.
+    /// A bitcoin address, a `bitcoin:` URI, a BOLT 11 invoice or a BOLT 12 offer.
     pub address_or_invoice: String,
-    /// Needed unless the URI has an amount; both must agree.
+    /// Needed unless the URI or the invoice has an amount; both must agree.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 2_100_000_000_000_000_u64)]
     pub amount_sats: Option<Sat>,
     /// This gateway has no RGB engine.
     pub asset: Option<LightningAsset>,
-    /// Whole satoshis per virtual byte; 5 unless given.
+    /// What routing may cost at most, in satoshis, where Lightning is the way. Unless given, what is left of the balance, and at most 3000.
+    #[schema(value_type = Option<u64>, maximum = 2_100_000_000_000_000_u64)]
+    pub max_fee_sats: Option<Sat>,
+    /// Whole satoshis per virtual byte; 5 unless given. Lightning does not look at it.
     #[schema(minimum = 1)]
     pub fee_rate: Option<u32>,
-    /// How deep coins from others must be; 3 unless given. Change of one's own needs none.
+    /// How deep coins from others must be; 3 unless given. Change of one's own needs none. Lightning does not look at it.
     pub min_confirmations: Option<u32>,
     /// How long the signature is waited for, 60 s to 7 days; 600 unless given.
     #[schema(minimum = 60, maximum = 604_800)]
@@ -101,8 +140,8 @@ pub struct PayBeginRequestModel {
 
 /// Begin a payment to whatever the string is
 ///
-/// A bitcoin address or a `bitcoin:` URI is paid on-chain. Lightning invoices and RGB invoices are recognised, and are not
-/// offered yet.
+/// An address or a `bitcoin:` URI is paid on-chain, an invoice or an offer over Lightning. A URI that names both is paid over Lightning
+/// if the node is ready, else on-chain. `Sluice-Source` says which it is. RGB invoices are recognised, and are not offered yet.
 #[utoipa::path(post, path = "/lightning/paybegin", operation_id = "payBegin", tag = "send",
     request_body = PayBeginRequestModel,
     responses((status = 200, description = "The PSBT to sign", body = String, example = json!(examples::PSBT))))]
@@ -113,55 +152,80 @@ pub async fn begin(
     body: Posted<PayBeginRequestModel>,
 ) -> Result<Response, Problem> {
     state.limits.begin(&wallet.id)?;
-    let wanted = terms(body.value)?;
-    let begun = send::begin(&state.flows, &wallet.keys, wanted, body.idempotency).await?;
+    let begun = match way(body.value, state.flows.network(), state.flows.node().is_ready())? {
+        Way::Onchain(wanted) => send::begin(&state.flows, &wallet.keys, wanted, body.idempotency).await?,
+        Way::Lightning(wanted) => pay_invoice::begin(&state.flows, &wallet.keys, wanted, body.idempotency).await?,
+    };
     Ok(begun::answer(begun, &asked))
 }
 
-/// What a destination is, by how it is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rail {
-    Onchain,
-    Lightning,
-    Rgb,
+/// By which rail a payment goes.
+#[derive(Debug)]
+enum Way {
+    Onchain(BeginSend),
+    Lightning(BeginPay),
 }
 
-/// How destinations of Lightning begin: BOLT 11 on each network, offers, LNURL.
-const LIGHTNING: [&str; 8] = ["lightning:", "lnbcrt", "lnbc", "lntbs", "lntb", "lnsb", "lno1", "lnurl"];
-
-fn rail(destination: &str) -> Rail {
-    let begins = |prefix: &str| super::starts_with_ignoring_case(destination.trim(), prefix);
-    if LIGHTNING.into_iter().any(begins) {
-        Rail::Lightning
-    } else if begins("rgb:") {
-        Rail::Rgb
-    } else {
-        Rail::Onchain
+fn way(asked: PayBeginRequestModel, network: Network, node_is_ready: bool) -> Result<Way, Problem> {
+    let text = asked.address_or_invoice.clone();
+    let (kind, bare) = destination::kind(&text);
+    match (kind, asked.asset.is_some()) {
+        (Kind::Invoice | Kind::Offer, false) => Ok(Way::Lightning(lightning(asked, bare, None)?)),
+        (Kind::Invoice | Kind::Offer, true) => Err(Problem::plain(Code::AssetLightningUnavailable)),
+        (Kind::Rgb, _) | (Kind::Onchain, true) => Err(Problem::plain(Code::AssetsUnavailable)),
+        (Kind::Name, _) => Err(decode::names_are_not_read(TO_FIELD)),
+        (Kind::Onchain, false) => way_of_uri(asked, network, node_is_ready),
     }
 }
 
-fn terms(asked: PayBeginRequestModel) -> Result<BeginSend, Problem> {
+const TO_FIELD: &str = "address_or_invoice";
+
+fn way_of_uri(asked: PayBeginRequestModel, network: Network, node_is_ready: bool) -> Result<Way, Problem> {
+    let bad = |why: &str| Problem::field(Code::InvalidAddress, TO_FIELD, format!("{TO_FIELD}: {why}"));
+    let uri = bip21::read(&asked.address_or_invoice).map_err(|why| bad(&why))?;
+    match (uri.lightning, uri.address) {
+        (Some(invoice), address) if node_is_ready || address.is_none() => {
+            let bare = destination::without_lightning(&invoice);
+            // The URI says in satoshis what the invoice says exactly, so the invoice has the word.
+            let read = invoice::read_text(bare, network).ok();
+            let names_amount = read.is_some_and(|invoice| invoice.amount.is_some());
+            let in_uri = if names_amount { None } else { uri.amount };
+            Ok(Way::Lightning(lightning(asked, bare, in_uri)?))
+        }
+        (_, Some(address)) => Ok(Way::Onchain(onchain(asked, address, uri.amount)?)),
+        (_, None) => Err(bad("the URI names no address")),
+    }
+}
+
+fn lightning(asked: PayBeginRequestModel, to: &str, in_uri: Option<Sat>) -> Result<BeginPay, Problem> {
+    let amount = match (asked.amount_sats, in_uri) {
+        (None, None) => None,
+        (asked, in_uri) => Some(Amount::from_sat(agreed(asked, in_uri)?)),
+    };
+    Ok(BeginPay {
+        to: to.to_owned(),
+        amount,
+        max_fee: asked.max_fee_sats.map(Amount::from_sat),
+        expires_in_seconds: asked.expires_in_seconds,
+        reference: super::reference(asked.reference)?,
+        door: PayDoor::Pay,
+        to_field: TO_FIELD,
+    })
+}
+
+fn onchain(asked: PayBeginRequestModel, to: String, in_uri: Option<Sat>) -> Result<BeginSend, Problem> {
     const FEE_RATE: u32 = 5;
     const MIN_CONFIRMATIONS: u32 = 3;
-    match (rail(&asked.address_or_invoice), asked.asset.is_some()) {
-        (Rail::Onchain, false) => {}
-        (Rail::Lightning, false) => return Err(Problem::plain(Code::LightningUnavailable)),
-        (Rail::Lightning, true) => return Err(Problem::plain(Code::AssetLightningUnavailable)),
-        (Rail::Rgb, _) | (Rail::Onchain, true) => return Err(Problem::plain(Code::AssetsUnavailable)),
-    }
-    let destination = bip21::read(&asked.address_or_invoice).map_err(|why| {
-        Problem::field(Code::InvalidAddress, "address_or_invoice", format!("address_or_invoice: {why}"))
-    })?;
     Ok(BeginSend {
-        amount: agreed(asked.amount_sats, destination.amount)?,
-        to: destination.address,
+        amount: agreed(asked.amount_sats, in_uri)?,
+        to,
         fee_rate: asked.fee_rate.unwrap_or(FEE_RATE),
         deduct_fee: false,
         expires_in_seconds: asked.expires_in_seconds,
         reference: super::reference(asked.reference)?,
         door: Door::Pay,
         min_confirmations: Some(asked.min_confirmations.unwrap_or(MIN_CONFIRMATIONS)),
-        to_field: "address_or_invoice",
+        to_field: TO_FIELD,
         amount_field: "amount_sats",
     })
 }
@@ -203,6 +267,16 @@ impl From<Status> for PayStatus {
     }
 }
 
+impl From<LightningSendStatus> for PayStatus {
+    fn from(status: LightningSendStatus) -> Self {
+        match status {
+            LightningSendStatus::Pending => Self::Pending,
+            LightningSendStatus::Succeeded => Self::Succeeded,
+            LightningSendStatus::Failed => Self::Failed,
+        }
+    }
+}
+
 /// A payment that was ended.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
@@ -214,13 +288,27 @@ pub struct PayEndResponse {
     pub status: PayStatus,
     /// BTC or ASSET.
     pub payment_type: &'static str,
-    #[schema(value_type = Option<u64>)]
-    pub amount_sats: Option<Sat>,
+    pub amount_sats: Option<u64>,
     pub asset: Option<LightningAsset>,
-    #[schema(value_type = Option<u64>)]
-    pub fee_sats: Option<Sat>,
+    pub fee_sats: Option<u64>,
+    /// Empty for Lightning.
     pub txid: Option<String>,
     pub created_at: String,
+}
+
+impl From<LightningSendRequest> for PayEndResponse {
+    fn from(paid: LightningSendRequest) -> Self {
+        Self {
+            id: paid.id,
+            status: paid.status.into(),
+            payment_type: paid.payment_type,
+            amount_sats: paid.amount_sats,
+            asset: paid.asset,
+            fee_sats: paid.fee_sats,
+            txid: None,
+            created_at: paid.created_at,
+        }
+    }
 }
 
 impl From<&Send> for PayEndResponse {
@@ -228,10 +316,10 @@ impl From<&Send> for PayEndResponse {
         Self {
             id: send.request.id.to_string(),
             status: Status::of(&send.request.machine.state).into(),
-            payment_type: "BTC",
-            amount_sats: amount_sent(send),
+            payment_type: BTC,
+            amount_sats: amount_sent(send).map(Sat::to_u64),
             asset: None,
-            fee_sats: send.current_version().map(|version| version.fee),
+            fee_sats: send.current_version().map(|version| version.fee.to_u64()),
             txid: send.request.machine.txid().map(|txid| txid.to_string()),
             created_at: send.request.created_at.rfc3339(),
         }
@@ -240,7 +328,8 @@ impl From<&Send> for PayEndResponse {
 
 /// End a payment
 ///
-/// Takes the signed PSBT of paybegin, checks it and broadcasts it. The same PSBT again answers the state of the same payment.
+/// Takes the signed PSBT of paybegin, checks it, and broadcasts it or pays over Lightning. The same PSBT again answers the state of the
+/// same payment.
 #[utoipa::path(post, path = "/lightning/payend", operation_id = "payEnd", tag = "send",
     request_body = SendAssetEndRequestModel,
     responses((status = 200, description = "The payment", body = PayEndResponse)))]
@@ -249,45 +338,17 @@ pub async fn end(
     wallet: Wallet<ToSend>,
     body: Posted<SendAssetEndRequestModel>,
 ) -> Result<Json<PayEndResponse>, Problem> {
-    let sent = send::end(&state.flows, &wallet.id, Door::Pay, &body.value.signed_psbt).await?;
-    Ok(Json(PayEndResponse::from(&sent)))
+    let signed = &body.value.signed_psbt;
+    match send::end(&state.flows, &wallet.id, Door::Pay, signed).await {
+        Ok(sent) => Ok(Json(PayEndResponse::from(&sent))),
+        // It may be the authorisation of a Lightning payment.
+        Err(error) if error.code() == Code::PsbtUnknown => {
+            let paid = pay_invoice::end(&state.flows, &wallet.keys, PayDoor::Pay, signed).await?;
+            Ok(Json(LightningSendRequest::from(&paid).into()))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(to: &str, amount: Option<u64>, asset: bool) -> Result<BeginSend, Problem> {
-        terms(PayBeginRequestModel {
-            address_or_invoice: to.to_owned(),
-            amount_sats: amount.map(|sat| Sat::new(sat).unwrap()),
-            asset: asset.then(|| LightningAsset { asset_id: "rgb:x".to_owned(), amount: 1 }),
-            fee_rate: None,
-            min_confirmations: None,
-            expires_in_seconds: None,
-            reference: None,
-        })
-    }
-
-    #[test]
-    fn the_string_says_which_rail() {
-        let code = |to, asset| asked(to, Some(1), asset).unwrap_err().code;
-        assert_eq!(code("lnbcrt1p", false), Code::LightningUnavailable);
-        assert_eq!(code("LIGHTNING:LNBC1", false), Code::LightningUnavailable);
-        assert_eq!(code("lnbc1", true), Code::AssetLightningUnavailable);
-        assert_eq!(code("rgb:x", false), Code::AssetsUnavailable);
-        assert_eq!(code("bcrt1q", true), Code::AssetsUnavailable);
-        let begin = asked("bcrt1q", Some(7), false).unwrap();
-        assert_eq!((begin.fee_rate, begin.min_confirmations, begin.door), (5, Some(3), Door::Pay));
-    }
-
-    #[test]
-    fn the_call_and_the_uri_must_agree() {
-        let sat = |begin: Result<BeginSend, Problem>| begin.map(|b| b.amount.to_u64()).map_err(|p| p.code);
-        assert_eq!(sat(asked("bitcoin:x?amount=0.00000007", None, false)), Ok(7));
-        assert_eq!(sat(asked("bitcoin:x?amount=0.00000007", Some(7), false)), Ok(7));
-        assert_eq!(sat(asked("bitcoin:x?amount=0.00000007", Some(8), false)), Err(Code::InvalidRequest));
-        assert_eq!(sat(asked("bitcoin:x", None, false)), Err(Code::InvalidRequest));
-        assert_eq!(sat(asked("bitcoin:x?amount=a", None, false)), Err(Code::InvalidAddress));
-    }
-}
+mod tests;

@@ -62,6 +62,52 @@ const BUMP: &[Code] = &[
     Code::PayoutsHalted,
 ];
 
+/// What paying over Lightning may answer when it begins.
+const PAY: &[Code] = &[
+    Code::InvalidInvoice,
+    Code::WrongNetwork,
+    Code::InvoiceExpired,
+    Code::AlreadyPaid,
+    Code::PaymentInProgress,
+    Code::SelfPayment,
+    Code::FeeLimitTooLow,
+    Code::InsufficientFunds,
+    Code::TooManyOpenRequests,
+    Code::RequestExpired,
+    Code::IdempotencyMismatch,
+    Code::PayoutsHalted,
+    Code::LightningUnavailable,
+    Code::LightningNotReady,
+];
+
+const PAY_END: &[Code] = &[
+    Code::InvalidPsbt,
+    Code::PsbtNotSigned,
+    Code::PsbtAltered,
+    Code::InvalidSignature,
+    Code::PsbtUnknown,
+    Code::RequestExpired,
+    Code::InvoiceExpired,
+    Code::AlreadyPaid,
+    Code::PaymentInProgress,
+    Code::PayoutsHalted,
+    Code::LightningUnavailable,
+    Code::LightningNotReady,
+];
+
+const INVOICE: &[Code] =
+    &[Code::IdempotencyMismatch, Code::AssetLightningUnavailable, Code::LightningUnavailable, Code::LightningNotReady];
+
+const ESTIMATE: &[Code] = &[
+    Code::InvalidInvoice,
+    Code::WrongNetwork,
+    Code::InvoiceExpired,
+    Code::NoLiquidity,
+    Code::AssetLightningUnavailable,
+    Code::LightningUnavailable,
+    Code::LightningNotReady,
+];
+
 /// What an operation may answer besides what all do. `None` for one that nobody has thought about.
 #[must_use]
 pub fn of(operation_id: &str) -> Option<Vec<Code>> {
@@ -70,7 +116,12 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
     }
     Some(match operation_id {
         "walletRegister" => vec![Code::KeychainInUse],
-        "walletAddress" | "walletBtcBalance" | "balance" | "onchainReceive" => Vec::new(),
+        "walletAddress" | "walletBtcBalance" | "balance" | "onchainReceive" | "capabilities" => Vec::new(),
+        "createInvoice" => INVOICE.to_vec(),
+        "payInvoiceBegin" => PAY.to_vec(),
+        "payInvoiceEnd" => PAY_END.to_vec(),
+        "feeEstimate" => ESTIMATE.to_vec(),
+        "decode" => vec![Code::InvalidAddress, Code::InvalidInvoice, Code::WrongNetwork, Code::AssetsUnavailable],
         "walletListUnspents"
         | "walletListTransactions"
         | "listTransactions"
@@ -83,17 +134,19 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         "receive" => vec![Code::IdempotencyMismatch, Code::AssetsUnavailable],
         "walletSendBtcBegin" => BEGIN.to_vec(),
         "onchainSendBegin" => [BEGIN, &[Code::AssetsUnavailable, Code::OffchainUnavailable]].concat(),
-        "payBegin" => {
-            [BEGIN, &[Code::AssetsUnavailable, Code::LightningUnavailable, Code::AssetLightningUnavailable]].concat()
-        }
-        "walletSendBtcEnd" | "onchainSendEnd" | "payEnd" => END.to_vec(),
+        "payBegin" => [BEGIN, PAY, &[Code::AssetsUnavailable, Code::AssetLightningUnavailable]].concat(),
+        "walletSendBtcEnd" | "onchainSendEnd" => END.to_vec(),
+        "payEnd" => [END, PAY_END].concat(),
         "onchainSendBumpBegin" => BUMP.to_vec(),
         "onchainSendBumpEnd" => [END, &[Code::NotFound, Code::AlreadyConfirmed]].concat(),
         "walletFeeEstimation" => vec![Code::ChainUnavailable],
         "walletRefresh" | "walletSync" => vec![Code::ChainUnavailable, Code::SyncTimeout],
-        "onchainSendGet" | "lightningOnchainSendGet" | "requestGet" | "receiveRequest" | "sendRequest" => {
-            vec![Code::NotFound]
-        }
+        "onchainSendGet"
+        | "lightningOnchainSendGet"
+        | "requestGet"
+        | "receiveRequest"
+        | "sendRequest"
+        | "sendRequestAuthorization" => vec![Code::NotFound],
         _ => return None,
     })
 }

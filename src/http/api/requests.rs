@@ -8,6 +8,8 @@ use utoipa::ToSchema;
 use super::deposits::DepositView;
 use super::events::EventView;
 use super::examples;
+use super::lightning_receive::LightningReceiveRequest;
+use super::lightning_send::LightningSendRequest;
 use super::onchain_receive::SingleUseDepositAddressResponse;
 use super::send_view::GetOnchainSendResponse;
 use crate::clock::Timestamp;
@@ -27,7 +29,7 @@ use crate::http::problem::Problem;
         "btc_address": examples::ADDRESS, "asset_invoice": "", "expires_at": examples::TIME, "request_id": examples::ID,
         "label": "customer 7", "reference": null,
     },
-    "send": null, "deposit": null,
+    "send": null, "deposit": null, "lightning_receive": null, "lightning_send": null,
     "timeline": [{
         "seq": 3, "kind": "onchain_receive.issued", "request_id": examples::ID, "created_at": examples::TIME,
         "data": { "address": examples::ADDRESS, "label": "customer 7", "reference": null },
@@ -35,7 +37,7 @@ use crate::http::problem::Problem;
 }))]
 pub struct RequestResponse {
     pub id: String,
-    /// onchain_receive, onchain_send or deposit.
+    /// onchain_receive, onchain_send, deposit, lightning_receive or lightning_pay.
     pub kind: &'static str,
     pub state: &'static str,
     pub label: Option<String>,
@@ -46,6 +48,8 @@ pub struct RequestResponse {
     pub receive: Option<SingleUseDepositAddressResponse>,
     pub send: Option<GetOnchainSendResponse>,
     pub deposit: Option<DepositView>,
+    pub lightning_receive: Option<LightningReceiveRequest>,
+    pub lightning_send: Option<LightningSendRequest>,
     /// Oldest first.
     pub timeline: Vec<EventView>,
 }
@@ -64,6 +68,8 @@ impl RequestResponse {
             receive: None,
             send: None,
             deposit: None,
+            lightning_receive: None,
+            lightning_send: None,
             timeline: timeline.into_iter().map(Into::into).collect(),
         }
     }
@@ -71,7 +77,7 @@ impl RequestResponse {
 
 /// One request
 ///
-/// Any address, send or deposit of this wallet by its id, with its timeline.
+/// Any address, send, deposit, invoice or Lightning payment of this wallet by its id, with its timeline.
 #[utoipa::path(get, path = "/requests/{id}", operation_id = "requestGet", tag = "history",
     params(("id" = String, Path, description = "The request", example = json!(examples::ID))),
     responses((status = 200, description = "The request", body = RequestResponse)))]
@@ -92,8 +98,14 @@ pub async fn get(
             let deposit = Some(DepositView::of(&request, tip));
             RequestResponse { deposit, ..RequestResponse::of(&request, timeline) }
         }
-        AnyRequest::Receive(request) => RequestResponse::of(&request, timeline),
-        AnyRequest::Pay(request) => RequestResponse::of(&request, timeline),
+        AnyRequest::Receive(request) => {
+            let common = RequestResponse::of(&request, timeline);
+            RequestResponse { lightning_receive: Some(request.into()), ..common }
+        }
+        AnyRequest::Pay(request) => {
+            let lightning_send = Some(LightningSendRequest::from(&request));
+            RequestResponse { lightning_send, ..RequestResponse::of(&request, timeline) }
+        }
         AnyRequest::Send(request) => {
             let send = history::send(&state.flows, &wallet.id, id).await?.ok_or_else(unknown)?;
             let common = RequestResponse::of(&request, timeline);

@@ -7,7 +7,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use crate::flows::balance::{self, Balances};
+use crate::flows::balance::{self, Balances, Offchain};
 use crate::flows::values::WalletTx;
 use crate::money::Sat;
 
@@ -33,17 +33,34 @@ impl From<balance::Balance> for Balance {
     }
 }
 
-/// The off-chain balance. This gateway has no Lightning node, so it is zero.
+/// The off-chain balance: what the operator owes the wallet.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({ "total": 0, "details": [], "total_msat": 0, "held_msat": 0, "available_msat": 0 }))]
+#[schema(example = json!({
+    "total": 25_000, "details": [], "total_msat": 25_000_400, "held_msat": 5_050_000, "available_msat": 19_950_400,
+}))]
 pub struct OffchainBalance {
-    /// Satoshis, holds included.
+    /// Satoshis, holds included, rounded down.
     pub total: u64,
     /// Always empty: nothing off-chain expires here.
     pub details: Vec<OffchainBalanceDetail>,
+    /// The same as `total`, exactly.
     pub total_msat: u64,
+    /// What payments that were begun have set aside.
     pub held_msat: u64,
+    /// What a payment could use now, its fee included.
     pub available_msat: u64,
+}
+
+impl From<Offchain> for OffchainBalance {
+    fn from(balance: Offchain) -> Self {
+        Self {
+            total: balance.total.sat_floor(),
+            details: Vec::new(),
+            total_msat: balance.total.base_units(),
+            held_msat: balance.held.base_units(),
+            available_msat: balance.available.base_units(),
+        }
+    }
 }
 
 /// A part of an off-chain balance with a time limit. This gateway has none.
@@ -78,11 +95,10 @@ impl BtcBalanceResponse {
         Self { vanilla: vanilla.into(), colored: colored.into(), offchain_balance: None, scanning }
     }
 
-    /// With the other rail beside it, which has nothing yet.
+    /// With the other rail beside it.
     #[must_use]
-    pub fn both_rails(balances: Balances) -> Self {
-        let none = OffchainBalance { total: 0, details: Vec::new(), total_msat: 0, held_msat: 0, available_msat: 0 };
-        Self { offchain_balance: Some(none), ..Self::onchain(balances) }
+    pub fn both_rails(balances: Balances, offchain: Offchain) -> Self {
+        Self { offchain_balance: Some(offchain.into()), ..Self::onchain(balances) }
     }
 }
 
