@@ -25,13 +25,25 @@ pub const POINTS: &[&str] = &[
     "scan.committed",
     "role.acquired",
     "events.numbered",
+];
+
+/// The same for what needs a Lightning node.
+pub const LIGHTNING_POINTS: &[&str] = &[
+    "invoice.made",
+    "invoice.committed",
+    "pay_begin.committed",
+    "pay_end.committed",
+    "node.payment_staged",
     "node.before_commit",
     "node.after_commit",
-    "node.payment_staged",
     "node.sent",
+    "node.pay_ordered",
+    "node.pay_concluded",
     "node.claimable",
+    "node.claiming",
+    "node.claim_ordered",
     "node.claimed",
-    "node.broadcast",
+    "node.credited",
 ];
 
 /// Dies here, at once and without clean-up, when a test asked for it.

@@ -4,8 +4,8 @@ use std::time::Duration;
 use super::*;
 use crate::clock::Timestamp;
 use crate::ports::lightning::{
-    Capabilities, Description, Destination, LightningNode, NewInvoice, NodeEvent, Outgoing, Paid, PayFailure,
-    PayOutcome, Payment, PaymentHash, PaymentId, Preimage,
+    Capabilities, Description, Destination, Fetched, LightningNode, NewInvoice, NewOffer, NodeEvent, Outgoing, Paid,
+    PayFailure, PayOutcome, Payment, PaymentHash, PaymentId, Preimage,
 };
 
 const START: Timestamp = Timestamp::from_millis(1_760_000_000_000);
@@ -220,6 +220,19 @@ async fn an_expired_invoice_is_not_paid_but_what_came_in_time_stays_held() {
     assert!(it.bob.is_holding(payment.hash));
     let late = to(&invoice, preimage.hash());
     assert_eq!(it.alice.pay(&late).await, PayOutcome::Failed(PayFailure::InvoiceExpired));
+}
+
+#[tokio::test]
+async fn an_offer_expires_by_the_clock_of_the_test() {
+    let it = pair();
+    let new =
+        NewOffer { amount: Some(MUCH), description: "long past".to_owned(), expires_in: Some(Duration::from_secs(60)) };
+    let offer = it.bob.create_offer(&new).await.unwrap();
+    let fetched = it.alice.fetch_invoice(&offer, None, None).await.unwrap();
+    assert!(matches!(fetched, Fetched::Invoice { amount: MUCH, .. }), "{fetched:?}");
+    it.clock.advance(Duration::from_secs(60));
+    let fetched = it.alice.fetch_invoice(&offer, None, None).await.unwrap();
+    assert!(matches!(fetched, Fetched::Refused { .. }), "{fetched:?}");
 }
 
 #[tokio::test]

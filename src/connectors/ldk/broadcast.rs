@@ -7,7 +7,6 @@ use lightning::chain::chaininterface::{BroadcasterInterface, TransactionType};
 
 use super::types::lock;
 use super::wallet::NodeWallet;
-use crate::crash;
 use crate::ports::chain::{BroadcastOutcome, ChainBackend};
 
 /// One transaction, or a child with its parents.
@@ -63,7 +62,6 @@ pub async fn send(chain: Arc<dyn ChainBackend>, packages: Vec<Package>) {
             Ok(outcome) => tracing::debug!(?txids, ?outcome, "sent a transaction"),
             Err(error) => tracing::warn!(?txids, %error, "could not send a transaction; it is sent again later"),
         }
-        crash::point("node.broadcast");
     }
 }
 

@@ -1,11 +1,15 @@
 //! Channels, and the node's own money in them and beside them.
 
+use std::time::Duration;
+
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Address, ScriptBuf, Txid};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::types::ChannelId;
+use lightning::types::features::ChannelTypeFeatures;
 use lightning::util::anchor_channel_reserves::{AnchorChannelReserveContext, get_reserve_per_channel};
 use lightning::util::sweep::OutputSpendStatus;
+use tokio::time::Instant;
 
 use super::events::{amount, user_id};
 use super::map;
@@ -17,6 +21,9 @@ use crate::ports::lightning::{Asked, Channel, CloseHow, NewChannel, NodeBalance}
 
 /// The weight of a transaction with some inputs, two outputs, and a little to spare.
 const ROOMY_FUNDING_WEIGHT: u64 = 1_600;
+/// LDK begins no closing while a change of the channel is being stored, which is for milliseconds.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
+const CLOSE_AGAIN: Duration = Duration::from_millis(10);
 const MSAT_PER_SAT: u64 = 1_000;
 
 impl Node {
@@ -102,14 +109,18 @@ impl Node {
             return Ok(no("there is no such channel"));
         };
         let peer = channel.counterparty.node_id;
-        let asked = match how {
+        let ask = || match how {
             CloseHow::Cooperative => self.manager.close_channel(&id, &peer),
             CloseHow::Force => {
                 self.manager.force_close_broadcasting_latest_txn(&id, &peer, "the operator closes it".to_owned())
             }
         };
-        if let Err(error) = asked {
-            return Ok(no(format!("{error:?}")));
+        let deadline = Instant::now() + CLOSE_WITHIN;
+        while let Err(error) = ask() {
+            if Instant::now() > deadline || self.peers.peer_by_node_id(&peer).is_none() {
+                return Ok(no(format!("{error:?}")));
+            }
+            tokio::time::sleep(CLOSE_AGAIN).await;
         }
         // Twice: the first commit may have begun before LDK was asked.
         self.committed().await?;
@@ -174,8 +185,17 @@ impl Node {
     }
 }
 
+/// Two anchors of 330 sat, which LDK leaves out of what the opener of a channel has.
+const ANCHORS_MSAT: u64 = 660_000;
+
+/// What the opener's side of a channel is short of in what LDK says.
+fn anchors(channel: &ChannelDetails) -> u64 {
+    let has_anchors = channel.channel_type.as_ref().is_some_and(ChannelTypeFeatures::supports_anchors_zero_fee_htlc_tx);
+    if has_anchors { ANCHORS_MSAT } else { 0 }
+}
+
 /// What is ours in a channel, to the millisatoshi. LDK says what we can send above our reserve, and what the peer can above
-/// its own: one of the two is above zero, and tells.
+/// its own: one of the two is above zero, and tells. Both leave out the anchors of who has opened it.
 fn ours(channel: &ChannelDetails) -> u64 {
     let total = channel.channel_value_satoshis.saturating_mul(MSAT_PER_SAT);
     let reserve = channel.unspendable_punishment_reserve.unwrap_or(0).saturating_mul(MSAT_PER_SAT);
@@ -183,10 +203,12 @@ fn ours(channel: &ChannelDetails) -> u64 {
     let coming = channel.pending_inbound_htlcs.iter().map(|htlc| htlc.amount_msat);
     let in_flight = in_flight.chain(coming).fold(0_u64, u64::saturating_add);
     if channel.outbound_capacity_msat > 0 {
-        return channel.outbound_capacity_msat.saturating_add(reserve);
+        let anchors = if channel.is_outbound { anchors(channel) } else { 0 };
+        return channel.outbound_capacity_msat.saturating_add(reserve).saturating_add(anchors);
     }
     let theirs = channel.counterparty.unspendable_punishment_reserve.saturating_mul(MSAT_PER_SAT);
-    let theirs = channel.inbound_capacity_msat.saturating_add(theirs);
+    let anchors = if channel.is_outbound { 0 } else { anchors(channel) };
+    let theirs = channel.inbound_capacity_msat.saturating_add(theirs).saturating_add(anchors);
     if channel.inbound_capacity_msat > 0 { total.saturating_sub(theirs).saturating_sub(in_flight) } else { 0 }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use lightning::events::PaymentFailureReason;
 use lightning::ln::channelmanager::RecentPaymentDetails;
+use tokio::sync::Notify;
 
 use super::map;
 use super::node::Node;
@@ -32,6 +33,8 @@ pub struct Paying {
     queue: VecDeque<PaymentId>,
     /// Something changed since the queue was last looked at.
     pub room: bool,
+    /// Told when a payment is no longer being looked for.
+    looked: Arc<Notify>,
 }
 
 struct Open {
@@ -123,20 +126,35 @@ impl Node {
         if !self.is_running() {
             return unknown("the node is stopping");
         }
-        if let Some(state) = self.take_up(payment.id) {
-            return if state == State::Checking { unknown("it is being looked for") } else { PayOutcome::Pending };
+        loop {
+            let looked = Arc::clone(&lock(&self.paying).looked);
+            let mut looked = std::pin::pin!(looked.notified());
+            // Before the state is read: what changes between the two is not missed.
+            looked.as_mut().enable();
+            match self.take_up(payment.id) {
+                None => break,
+                Some(State::Checking) => looked.await,
+                Some(State::Queued | State::Pending) => return PayOutcome::Pending,
+            }
         }
         match self.stored(payment.id).await {
             Ok(None) => self.take_new(payment).await,
             Ok(Some(row)) => {
-                lock(&self.paying).open.remove(&payment.id);
+                self.let_go(payment.id);
                 map::outcome(&row)
             }
             Err(error) => {
-                lock(&self.paying).open.remove(&payment.id);
+                self.let_go(payment.id);
                 unknown(error.to_string())
             }
         }
+    }
+
+    /// Nobody needs to be kept from paying this: its row says how it stands.
+    fn let_go(&self, id: PaymentId) {
+        let mut paying = lock(&self.paying);
+        paying.open.remove(&id);
+        paying.looked.notify_waiters();
     }
 
     async fn take_new(&self, payment: Payment) -> PayOutcome {
@@ -149,7 +167,11 @@ impl Node {
             inherited: false,
             lost_race: false,
         };
-        lock(&self.paying).open.insert(id, open);
+        {
+            let mut paying = lock(&self.paying);
+            paying.open.insert(id, open);
+            paying.looked.notify_waiters();
+        }
         self.stage.push(Step::Payment(NewPayment {
             id,
             hash: payment.hash,
@@ -236,7 +258,7 @@ impl Node {
             return Attempt::Failed(PayFailure::FeeTooHigh);
         }
         let wanted = payment.amount.base_units();
-        let (mut slots, mut later) = (false, false);
+        let (mut slots, mut later, mut most) = (false, false, 0_u64);
         for channel in self.manager.list_channels() {
             let closing = channel.channel_shutdown_state.is_some_and(|state| !map::is_open(&state));
             if !channel.is_channel_ready || closing {
@@ -247,8 +269,11 @@ impl Node {
             let busy = channel.is_usable && !channel.pending_outbound_htlcs.is_empty() && lacks;
             slots |= busy && channel.outbound_capacity_msat >= wanted;
             later |= busy || !channel.is_usable;
+            let in_flight = channel.pending_outbound_htlcs.iter().map(|htlc| htlc.amount_msat);
+            most = in_flight.chain([channel.outbound_capacity_msat, most]).fold(0, u64::saturating_add);
         }
-        match (slots, later) {
+        // Not even if everything came back.
+        match (slots, later && wanted <= most) {
             (true, _) => Attempt::Waits(Wait::Slots),
             (false, true) => Attempt::Waits(Wait::Peers),
             (false, false) => Attempt::Failed(PayFailure::NoLiquidity),

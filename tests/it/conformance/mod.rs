@@ -3,5 +3,6 @@
 mod bitcoind_answers;
 mod chain;
 mod ldk_peer;
+mod lightning;
 mod lightning_ldk_smoke;
 mod store;

@@ -1,6 +1,9 @@
 //! Processes that die: at each named point, at random, beside another one that takes over, and when they are asked to.
 
+mod channel;
+mod channel_points;
 mod owners;
+mod pair;
 mod points;
 mod random;
 mod stop;

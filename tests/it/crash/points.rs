@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use sluice::crash::POINTS;
+use sluice::crash::{LIGHTNING_POINTS, POINTS};
 use sluice::domain::wallet::Account;
 use sluice::money::Sat;
 
@@ -34,8 +34,9 @@ fn is_there(point: &str, database: Database) -> bool {
 
 #[test]
 fn the_list_of_points_is_the_list_of_places() {
-    let listed: BTreeSet<String> = POINTS.iter().map(|point| (*point).to_owned()).collect();
-    assert_eq!(listed.len(), POINTS.len(), "a point is listed twice");
+    let all: Vec<&str> = POINTS.iter().chain(LIGHTNING_POINTS).copied().collect();
+    let listed: BTreeSet<&str> = all.iter().copied().collect();
+    assert_eq!(listed.len(), all.len(), "a point is listed twice");
     let mut sources = String::new();
     let mut folders = vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
     while let Some(folder) = folders.pop() {
@@ -49,8 +50,8 @@ fn the_list_of_points_is_the_list_of_places() {
         }
     }
     let places = sources.matches("crash::point(").count();
-    assert!(places >= POINTS.len(), "{places} places for {} points", POINTS.len());
-    for point in POINTS {
+    assert!(places >= all.len(), "{places} places for {} points", all.len());
+    for point in all {
         assert!(sources.contains(&format!("\"{point}\"")), "no place dies at {point}");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The environment's `LDK_PEER` names the program; `scripts/ensure-ldk-peer` builds it.
 
+use std::fmt::Debug;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -27,12 +28,17 @@ const CONFIRMATIONS: u32 = 6;
 
 /// Asks until there is an answer, and fails when there is none in time.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_shown(what, async || ask().await.ok_or("no answer")).await
+}
+
+/// The same, for what says what it is as long as it isn't what it should be.
+pub async fn eventually_shown<T, E: Debug>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        if let Some(answer) = ask().await {
-            return answer;
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(instead) => assert!(Instant::now() < deadline, "not in time: {what}; at last: {instead:?}"),
         }
-        assert!(Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(POLL).await;
     }
 }

@@ -72,6 +72,16 @@ impl Site {
         &self.store_url
     }
 
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// A setting that was made, by its name in the file.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        let name = format!("SLUICE__{}", key.to_ascii_uppercase().replace('.', "__"));
+        self.settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
     /// Runs a subcommand to its end. On SQLite the gateway has to be stopped for most of them.
     pub async fn run(&self, arguments: &[&str]) -> Output {
         let mut command = self.command();
