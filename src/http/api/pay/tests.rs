@@ -52,10 +52,7 @@ fn the_call_and_the_uri_must_agree() {
     assert_eq!(sat(asked("bitcoin:x", None, false)), Err(Code::InvalidRequest));
     assert_eq!(sat(asked("bitcoin:x?amount=a", None, false)), Err(Code::InvalidAddress));
     let invoice = examples::INVOICE;
-    assert_eq!(
-        sat(asked(&format!("bitcoin:?lightning=lno1abc&amount=0.00000007"), Some(8), false)),
-        Err(Code::InvalidRequest)
-    );
+    assert_eq!(sat(asked("bitcoin:?lightning=lno1abc&amount=0.00000007", Some(8), false)), Err(Code::InvalidRequest));
     assert_eq!(sat(asked(&format!("bitcoin:?lightning={invoice}"), None, false)), Ok(None));
 }
 
