@@ -1,11 +1,14 @@
 //! Channels, and the node's own money in them and beside them.
 
+use std::time::Duration;
+
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Address, ScriptBuf, Txid};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::types::ChannelId;
 use lightning::util::anchor_channel_reserves::{AnchorChannelReserveContext, get_reserve_per_channel};
 use lightning::util::sweep::OutputSpendStatus;
+use tokio::time::Instant;
 
 use super::events::{amount, user_id};
 use super::map;
@@ -17,6 +20,9 @@ use crate::ports::lightning::{Asked, Channel, CloseHow, NewChannel, NodeBalance}
 
 /// The weight of a transaction with some inputs, two outputs, and a little to spare.
 const ROOMY_FUNDING_WEIGHT: u64 = 1_600;
+/// LDK begins no closing while a change of the channel is being stored, which is for milliseconds.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
+const CLOSE_AGAIN: Duration = Duration::from_millis(10);
 const MSAT_PER_SAT: u64 = 1_000;
 
 impl Node {
@@ -102,14 +108,18 @@ impl Node {
             return Ok(no("there is no such channel"));
         };
         let peer = channel.counterparty.node_id;
-        let asked = match how {
+        let ask = || match how {
             CloseHow::Cooperative => self.manager.close_channel(&id, &peer),
             CloseHow::Force => {
                 self.manager.force_close_broadcasting_latest_txn(&id, &peer, "the operator closes it".to_owned())
             }
         };
-        if let Err(error) = asked {
-            return Ok(no(format!("{error:?}")));
+        let deadline = Instant::now() + CLOSE_WITHIN;
+        while let Err(error) = ask() {
+            if Instant::now() > deadline || self.peers.peer_by_node_id(&peer).is_none() {
+                return Ok(no(format!("{error:?}")));
+            }
+            tokio::time::sleep(CLOSE_AGAIN).await;
         }
         // Twice: the first commit may have begun before LDK was asked.
         self.committed().await?;

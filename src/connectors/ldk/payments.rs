@@ -232,11 +232,13 @@ impl Node {
 
     /// No way was found with what our channels can send now. Would there be one later, or for more money?
     fn why_no_route(&self, payment: &Payment, parsed: &Parsed) -> Attempt {
-        if self.route(parsed, payment.amount, None).is_ok() {
-            return Attempt::Failed(PayFailure::FeeTooHigh);
+        if let Ok(route) = self.route(parsed, payment.amount, None) {
+            let too_high = route.get_total_fees() > payment.max_fee.base_units();
+            // Else there was none a moment ago.
+            return if too_high { Attempt::Failed(PayFailure::FeeTooHigh) } else { Attempt::Waits(Wait::Slots) };
         }
         let wanted = payment.amount.base_units();
-        let (mut slots, mut later) = (false, false);
+        let (mut slots, mut later, mut most) = (false, false, 0_u64);
         for channel in self.manager.list_channels() {
             let closing = channel.channel_shutdown_state.is_some_and(|state| !map::is_open(&state));
             if !channel.is_channel_ready || closing {
@@ -247,8 +249,11 @@ impl Node {
             let busy = channel.is_usable && !channel.pending_outbound_htlcs.is_empty() && lacks;
             slots |= busy && channel.outbound_capacity_msat >= wanted;
             later |= busy || !channel.is_usable;
+            let in_flight = channel.pending_outbound_htlcs.iter().map(|htlc| htlc.amount_msat);
+            most = in_flight.chain([channel.outbound_capacity_msat, most]).fold(0, u64::saturating_add);
         }
-        match (slots, later) {
+        // Not even if everything came back.
+        match (slots, later && wanted <= most) {
             (true, _) => Attempt::Waits(Wait::Slots),
             (false, true) => Attempt::Waits(Wait::Peers),
             (false, false) => Attempt::Failed(PayFailure::NoLiquidity),

@@ -151,9 +151,25 @@ impl Node {
         let Payee::Blinded { route_hints, .. } = &mut params.payee else { return Some(params) };
         let secp = Secp256k1::new();
         route_hints.retain_mut(|path| {
-            !self.begins_here(path) || path.advance_path_by_one(&self.keys, &self.manager, &secp).is_ok()
+            if !self.begins_here(path) {
+                return true;
+            }
+            self.take_off_our_fee(path);
+            path.advance_path_by_one(&self.keys, &self.manager, &secp).is_ok()
         });
         (!route_hints.is_empty()).then_some(params)
+    }
+
+    /// Its price has ours in it. Where it is only ours, nobody else asks for anything; else the payee gets a little more.
+    fn take_off_our_fee(&self, path: &mut BlindedPaymentPath) {
+        let asked = (path.payinfo.fee_base_msat, path.payinfo.fee_proportional_millionths);
+        let ours = self.manager.list_usable_channels().into_iter().filter_map(|channel| channel.config);
+        let mut ours =
+            ours.map(|config| (config.forwarding_fee_base_msat, config.forwarding_fee_proportional_millionths));
+        if ours.any(|fee| fee == asked) {
+            path.payinfo.fee_base_msat = 0;
+            path.payinfo.fee_proportional_millionths = 0;
+        }
     }
 
     fn begins_here(&self, path: &BlindedPaymentPath) -> bool {

@@ -1,5 +1,6 @@
 //! Two built-in nodes on one bitcoind: what the node does of itself, before the suite of its port is run over it.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,12 +8,12 @@ use std::time::{Duration, Instant};
 use bitcoin::Network;
 use sluice::chain::bitcoind;
 use sluice::clock::Clock;
-use sluice::connectors::ldk::{Config, LdkNode, Rpc};
+use sluice::connectors::ldk::{ChannelConfig, Config, LdkError, LdkNode, Rpc};
 use sluice::domain::lightning::{PaymentHash, PaymentId, Preimage};
-use sluice::money::{Amount, Sat};
+use sluice::money::{Amount, FeeRate, Sat};
 use sluice::ports::lightning::{
-    Asked, ClaimOutcome, Description, Destination, LightningNode, NewChannel, NewInvoice, Outgoing, Paid, PayOutcome,
-    Payment,
+    Asked, ClaimOutcome, CloseHow, Description, Destination, Fetched, LightningNode, NewChannel, NewInvoice, NewOffer,
+    NodeEvent, Outgoing, Paid, PayFailure, PayOutcome, Payment, Quote,
 };
 use sluice::secret::Secret;
 use sluice::store::owners::{Acquire, Role};
@@ -62,6 +63,11 @@ impl Place {
     }
 
     async fn start_with(&self, bitcoind: &Bitcoind, config: Config) -> Running {
+        let (node, store) = self.try_start(bitcoind, config).await;
+        Running { node: node.expect("a node"), store }
+    }
+
+    async fn try_start(&self, bitcoind: &Bitcoind, config: Config) -> (Result<Arc<LdkNode>, LdkError>, Store) {
         let url = Secret::new(format!("sqlite:{}", self.path().join("node.db").display()));
         let store =
             Store::open(&store::Config { url, ..store::Config::default() }, Clock::System).await.expect("a store");
@@ -69,8 +75,7 @@ impl Place {
         let owner = store.write(Acquire { role: Role::Node, holder }).await.expect("written").expect("nobody has it");
         let chain = Arc::new(bitcoind::Bitcoind::new(&bitcoind.config()).expect("a backend"));
         let rpc = Rpc { url: bitcoind.url(), cookie_file: Some(bitcoind.cookie_file()), user: None, password: None };
-        let node = LdkNode::start(&config, Network::Regtest, rpc, chain, store.clone(), owner).await.expect("a node");
-        Running { node, store }
+        (LdkNode::start(&config, Network::Regtest, rpc, chain, store.clone(), owner).await, store)
     }
 }
 
@@ -129,6 +134,11 @@ fn payment(destination: Destination, hash: PaymentHash, amount: Amount) -> Payme
 /// Two nodes with a channel of a million satoshis from the first to the second, 40 % of it given to the second.
 async fn pair(bitcoind: &Bitcoind, places: &[Place; 2]) -> (Running, Running) {
     let (alice, bob) = (places[0].start(bitcoind).await, places[1].start(bitcoind).await);
+    connected(bitcoind, &alice, &bob).await;
+    (alice, bob)
+}
+
+async fn connected(bitcoind: &Bitcoind, alice: &Running, bob: &Running) {
     let address = alice.node.onchain_address().await.expect("an address");
     bitcoind.pay(&address, Sat::literal(5_000_000)).await;
     bitcoind.mine(1).await;
@@ -148,9 +158,8 @@ async fn pair(bitcoind: &Bitcoind, places: &[Place; 2]) -> (Running, Running) {
     })
     .await;
     bitcoind.mine(3).await;
-    usable(&alice).await;
-    usable(&bob).await;
-    (alice, bob)
+    usable(alice).await;
+    usable(bob).await;
 }
 
 async fn usable(running: &Running) {
@@ -181,4 +190,262 @@ async fn lightning_ldk_opens_a_channel_and_pays_both_ways() {
     }
     alice.stop().await;
     bob.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lightning_ldk_holds_until_it_is_told() {
+    let Some(bitcoind) = Bitcoind::start().await else { return };
+    let places = [Place::new("alice"), Place::new("bob")];
+    let (alice, bob) = pair(&bitcoind, &places).await;
+    let amount = msat(2_000_000);
+
+    // Failed back, and asked for again by another payment, which is claimed.
+    let (preimage, invoice) = bob.invoice(amount).await;
+    let hash = preimage.hash();
+    let destination = Destination::Bolt11(invoice);
+    assert_eq!(alice.node.quote(&destination, amount).await, Ok(Quote::Fee(Amount::ZERO)));
+    let first = payment(destination.clone(), hash, amount);
+    assert_eq!(alice.node.pay(&first).await, PayOutcome::Pending);
+    bob.held(hash).await;
+    assert_eq!(bob.node.held().await, Ok(vec![hash]));
+    assert_eq!(alice.node.balance().await.expect("a balance").in_flight, amount);
+    bob.node.fail(hash).await.expect("failed");
+    assert_eq!(alice.ended(&first).await, PayOutcome::Failed(PayFailure::Rejected));
+    assert_eq!(bob.node.held().await, Ok(Vec::new()));
+    assert_eq!(bob.node.claim(hash, Some(preimage)).await, Ok(ClaimOutcome::NothingHeld));
+
+    let second = payment(destination.clone(), hash, amount);
+    alice.node.pay(&second).await;
+    bob.held(hash).await;
+    assert_eq!(bob.node.claim(hash, Some(preimage)).await, Ok(ClaimOutcome::Claiming));
+    assert_eq!(bob.claimed(hash).await, amount);
+    assert!(matches!(alice.ended(&second).await, PayOutcome::Succeeded(_)));
+    // The same id is the same payment.
+    assert!(matches!(alice.node.pay(&second).await, PayOutcome::Succeeded(_)));
+
+    // A second payment for a claimed hash is seen, and can be failed; what was claimed stays.
+    let third = payment(destination, hash, amount);
+    alice.node.pay(&third).await;
+    bob.held(hash).await;
+    bob.node.fail(hash).await.expect("failed");
+    assert_eq!(alice.ended(&third).await, PayOutcome::Failed(PayFailure::Rejected));
+    let incoming = bob.node.incoming(hash).await.expect("an answer");
+    assert_eq!((incoming.held, incoming.claimed), (None, Some(amount)));
+
+    // A cancelled invoice is not taken any more.
+    let (preimage, invoice) = bob.invoice(amount).await;
+    bob.node.cancel_invoice(preimage.hash()).await.expect("cancelled");
+    let late = payment(Destination::Bolt11(invoice), preimage.hash(), amount);
+    alice.node.pay(&late).await;
+    assert_eq!(alice.ended(&late).await, PayOutcome::Failed(PayFailure::Rejected));
+
+    alice.stop().await;
+    bob.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lightning_ldk_pays_without_an_invoice_and_for_an_offer() {
+    let Some(bitcoind) = Bitcoind::start().await else { return };
+    let places = [Place::new("alice"), Place::new("bob")];
+    let (alice, bob) = pair(&bitcoind, &places).await;
+
+    let (preimage, amount) = (Preimage::fresh(), msat(700_000));
+    let keysend = payment(Destination::Keysend { to: bob.node.id(), preimage }, preimage.hash(), amount);
+    assert_eq!(alice.node.quote(&keysend.destination, amount).await, Ok(Quote::Fee(Amount::ZERO)));
+    alice.node.pay(&keysend).await;
+    bob.held(preimage.hash()).await;
+    assert_eq!(bob.node.claim(preimage.hash(), None).await, Ok(ClaimOutcome::Claiming));
+    assert_eq!(bob.claimed(preimage.hash()).await, amount);
+    assert!(matches!(alice.ended(&keysend).await, PayOutcome::Succeeded(_)));
+
+    for (from, to) in [(&alice, &bob), (&bob, &alice)] {
+        let new = NewOffer { amount: Some(msat(300_000)), description: "tea".to_owned(), expires_in: None };
+        let offer = to.node.create_offer(&new).await.expect("an offer");
+        let fetched = from.node.fetch_invoice(&offer, None, Some("with milk")).await.expect("an answer");
+        let Fetched::Invoice { invoice, hash, amount, .. } = fetched else { panic!("{fetched:?}") };
+        assert_eq!(amount, msat(300_000));
+        let destination = Destination::Bolt12(invoice);
+        assert_eq!(from.node.quote(&destination, amount).await, Ok(Quote::Fee(Amount::ZERO)));
+        let pays = payment(destination, hash, amount);
+        assert_eq!(from.node.pay(&pays).await, PayOutcome::Pending);
+        to.held(hash).await;
+        let held = to.node.incoming(hash).await.expect("an answer").held.expect("held");
+        assert_eq!(held.offer, Some(offer));
+        assert_eq!(to.node.claim(hash, None).await, Ok(ClaimOutcome::Claiming));
+        assert_eq!(to.claimed(hash).await, amount);
+        assert!(matches!(from.ended(&pays).await, PayOutcome::Succeeded(_)));
+    }
+    alice.stop().await;
+    bob.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lightning_ldk_goes_on_after_a_restart() {
+    let Some(bitcoind) = Bitcoind::start().await else { return };
+    let places = [Place::new("alice"), Place::new("bob")];
+    let (alice, bob) = pair(&bitcoind, &places).await;
+    let amount = msat(5_000_000);
+    let (preimage, invoice) = bob.invoice(amount).await;
+    let pays = payment(Destination::Bolt11(invoice), preimage.hash(), amount);
+    alice.node.pay(&pays).await;
+    bob.held(preimage.hash()).await;
+    let before = alice.node.balance().await.expect("a balance");
+    let (at, bob_id) = (bob.node.listen_addr(), bob.node.id());
+    bob.stop().await;
+
+    // While the payee is away, a payment waits.
+    let away = Preimage::fresh();
+    let waits = payment(Destination::Keysend { to: bob_id, preimage: away }, away.hash(), amount);
+    assert_eq!(alice.node.pay(&waits).await, PayOutcome::Pending);
+    bitcoind.mine(2).await;
+    let bob = places[1].start_with(&bitcoind, Config { listen: at, ..places[1].config() }).await;
+    assert_eq!(bob.node.held().await, Ok(vec![preimage.hash()]));
+    assert_eq!(alice.node.balance().await.expect("a balance").channels, before.channels);
+    usable(&alice).await;
+    assert_eq!(bob.node.claim(preimage.hash(), Some(preimage)).await, Ok(ClaimOutcome::Claiming));
+    assert!(matches!(alice.ended(&pays).await, PayOutcome::Succeeded(_)));
+    bob.held(away.hash()).await;
+    bob.node.claim(away.hash(), None).await.expect("claimed");
+    assert!(matches!(alice.ended(&waits).await, PayOutcome::Succeeded(_)));
+
+    alice.stop().await;
+    let alice = places[0].start(&bitcoind).await;
+    let known = alice.node.outgoing(pays.id, pays.hash).await;
+    assert!(matches!(known, Ok(Outgoing::Known(PayOutcome::Succeeded(_)))), "{known:?}");
+    usable(&alice).await;
+    assert!(matches!(pay(&alice, &bob, amount).await, PayOutcome::Succeeded(_)));
+
+    // Closed by both, and swept into the wallet.
+    let balance = bob.node.balance().await.expect("a balance");
+    assert_eq!(balance.channels, msat(415_000_000));
+    let channel = bob.node.channels().await.expect("channels").remove(0);
+    assert_eq!(bob.node.close_channel(&channel.id, CloseHow::Cooperative).await, Ok(Asked::Done(())));
+    wait("the channel is closed", || async { bob.node.channels().await.expect("channels").is_empty() }).await;
+    wait("the close is sent", || async {
+        let waiting = bitcoind.rpc("getrawmempool", serde_json::json!([])).await;
+        waiting.as_array().is_some_and(|all| !all.is_empty())
+    })
+    .await;
+    wait("it is swept", || async {
+        bitcoind.mine(1).await;
+        bob.node.balance().await.expect("a balance").onchain_confirmed > Sat::literal(400_000)
+    })
+    .await;
+    let sent =
+        alice.node.onchain_send(&bitcoind.new_address().await, Sat::literal(50_000), FeeRate::from_sat_per_vb(2)).await;
+    assert!(matches!(sent, Ok(Asked::Done(_))), "{sent:?}");
+    let too_much = alice
+        .node
+        .onchain_send(&bitcoind.new_address().await, Sat::literal(50_000_000), FeeRate::from_sat_per_vb(2))
+        .await;
+    assert!(matches!(too_much, Ok(Asked::Refused { .. })), "{too_much:?}");
+    alice.stop().await;
+    bob.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lightning_ldk_refuses_another_seed_and_an_old_database() {
+    let Some(bitcoind) = Bitcoind::start().await else { return };
+    let place = Place::new("alice");
+    place.start(&bitcoind).await.stop().await;
+    let copy = place.path().join("copy.db");
+    std::fs::copy(place.path().join("node.db"), &copy).expect("copied");
+
+    let other = Config { seed: Some(Secret::new("11".repeat(32))), ..place.config() };
+    let (refused, store) = place.try_start(&bitcoind, other).await;
+    assert!(matches!(refused, Err(LdkError::WrongSeed { .. })), "{:?}", refused.err());
+    store.close().await;
+
+    place.start(&bitcoind).await.stop().await;
+    std::fs::copy(&copy, place.path().join("node.db")).expect("copied back");
+    let (refused, store) = place.try_start(&bitcoind, place.config()).await;
+    assert!(matches!(refused, Err(LdkError::OldDatabase { .. })), "{:?}", refused.err());
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lightning_ldk_queues_what_has_no_slot_and_refuses_what_has_no_money() {
+    let Some(bitcoind) = Bitcoind::start().await else { return };
+    let places = [Place::new("alice"), Place::new("bob")];
+    let channels = ChannelConfig { max_accepted_htlcs: 3, ..ChannelConfig::default() };
+    let bob = places[1].start_with(&bitcoind, Config { channels, ..places[1].config() }).await;
+    let alice = places[0].start(&bitcoind).await;
+    connected(&bitcoind, &alice, &bob).await;
+
+    let amount = msat(1_000_000);
+    let mut all = Vec::new();
+    for _ in 0..8 {
+        let (preimage, invoice) = bob.invoice(amount).await;
+        let pays = payment(Destination::Bolt11(invoice), preimage.hash(), amount);
+        assert_eq!(alice.node.pay(&pays).await, PayOutcome::Pending);
+        all.push((preimage, pays));
+    }
+    for (preimage, pays) in &all {
+        bob.held(preimage.hash()).await;
+        bob.node.claim(preimage.hash(), Some(*preimage)).await.expect("claimed");
+        assert!(matches!(alice.ended(pays).await, PayOutcome::Succeeded(_)));
+    }
+    let (preimage, invoice) = bob.invoice(msat(900_000_000)).await;
+    let too_much = payment(Destination::Bolt11(invoice.clone()), preimage.hash(), msat(900_000_000));
+    assert_eq!(alice.node.pay(&too_much).await, PayOutcome::Failed(PayFailure::NoLiquidity));
+    let quote = alice.node.quote(&Destination::Bolt11(invoice), msat(900_000_000)).await;
+    assert!(matches!(quote, Ok(Quote::NoRoute { .. })), "{quote:?}");
+    alice.stop().await;
+    bob.stop().await;
+}
+
+/// How many payments a second go through one channel, by how many are in flight. `SLUICE_LDK_PAYMENTS` makes it longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lightning_ldk_pays_many_at_once() {
+    let Some(bitcoind) = Bitcoind::start().await else { return };
+    let places = [Place::new("alice"), Place::new("bob")];
+    let (alice, bob) = pair(&bitcoind, &places).await;
+    let count: usize = std::env::var("SLUICE_LDK_PAYMENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(64);
+    let (alice, bob) = (Arc::new(alice), Arc::new(bob));
+    let claimer = tokio::spawn(claim_all(Arc::clone(&bob)));
+    for in_flight in [1, 32] {
+        let count = if in_flight == 1 { count / 4 } else { count };
+        let begun = Instant::now();
+        let slots = Arc::new(tokio::sync::Semaphore::new(in_flight));
+        let mut payers = Vec::new();
+        for _ in 0..count {
+            let slot = Arc::clone(&slots).acquire_owned().await.expect("open");
+            let (alice, bob_id) = (Arc::clone(&alice), bob.node.id());
+            payers.push(tokio::spawn(async move {
+                let preimage = Preimage::fresh();
+                let keysend = Destination::Keysend { to: bob_id, preimage };
+                let pays = payment(keysend, preimage.hash(), msat(1_000));
+                let mut events = alice.node.events();
+                assert_eq!(alice.node.pay(&pays).await, PayOutcome::Pending);
+                loop {
+                    let known = alice.node.outgoing(pays.id, pays.hash).await.expect("an answer");
+                    if let Outgoing::Known(PayOutcome::Succeeded(_)) = known {
+                        break;
+                    }
+                    assert_eq!(known, Outgoing::Known(PayOutcome::Pending));
+                    // A hint that it is over, or that some were missed.
+                    while !matches!(events.recv().await, Ok(NodeEvent::Outgoing(id)) if id == pays.id) {}
+                }
+                drop(slot);
+            }));
+        }
+        for payer in payers {
+            payer.await.expect("paid");
+        }
+        let rate = f64::from(u32::try_from(count).expect("few")) / begun.elapsed().as_secs_f64();
+        let _ = writeln!(std::io::stderr(), "{count} payments, {in_flight} in flight: {rate:.0} a second");
+    }
+    claimer.abort();
+    alice.node.stop().await;
+    bob.node.stop().await;
+}
+
+async fn claim_all(bob: Arc<Running>) {
+    let mut events = bob.node.events();
+    while let Ok(event) = events.recv().await {
+        if let NodeEvent::Incoming(hash) = event {
+            let bob = Arc::clone(&bob);
+            tokio::spawn(async move { bob.node.claim(hash, None).await });
+        }
+    }
 }
