@@ -79,6 +79,8 @@ pub enum Step {
         amount: Amount,
     },
     Failing(PaymentHash),
+    /// What was to be failed is failed. What arrived meanwhile is not meant.
+    Failed(PaymentHash),
     /// What was held is gone, for whatever reason.
     Gone(PaymentHash),
     Cancelled(PaymentHash),
@@ -162,6 +164,7 @@ async fn run_step(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
         | Step::Claiming { .. }
         | Step::Claimed { .. }
         | Step::Failing(_)
+        | Step::Failed(_)
         | Step::Gone(_)
         | Step::Cancelled(_) => run_receipt(tx, step).await,
         Step::Peer { id, address } => {
@@ -264,6 +267,11 @@ async fn run_receipt(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
         }
         Step::Failing(hash) => {
             let sql = "UPDATE node_receipts SET state = 'failing', updated_at = $1 WHERE hash = $2 AND state = 'held'";
+            run(tx, sqlx::query(sql).bind(now).bind(hash.to_string())).await
+        }
+        Step::Failed(hash) => {
+            let sql =
+                "UPDATE node_receipts SET state = 'failed', updated_at = $1 WHERE hash = $2 AND state = 'failing'";
             run(tx, sqlx::query(sql).bind(now).bind(hash.to_string())).await
         }
         Step::Gone(hash) => {

@@ -20,7 +20,9 @@ use tokio::time::Instant;
 
 use self::client::{Client, Reply, decode};
 use self::map::{BroadcastNo, misconfigured, nonsense, refused_call, unreachable};
-use self::wire::{BlockHeader, BlockchainInfo, Call, RpcError, SmartFee, TxOut, TxOutSet, VerboseTransaction, code};
+use self::wire::{
+    BlockHeader, BlockchainInfo, Call, PackageResult, RpcError, SmartFee, TxOut, TxOutSet, VerboseTransaction, code,
+};
 use crate::money::FeeRate;
 use crate::ports::PortError;
 use crate::ports::chain::{BlockRef, BroadcastOutcome, ChainBackend, ChainInfo, Mempool, Scan};
@@ -164,6 +166,15 @@ impl Bitcoind {
         }
     }
 
+    /// The answer is that of the last.
+    async fn broadcast_each(&self, transactions: &[Transaction]) -> Result<BroadcastOutcome, PortError> {
+        let mut outcome = BroadcastOutcome::InMempool;
+        for transaction in transactions {
+            outcome = self.broadcast(transaction).await?;
+        }
+        Ok(outcome)
+    }
+
     /// Whether this transaction is what has spent its own inputs. Without an index the node forgets a confirmed
     /// transaction as soon as all its outputs are spent; then it is refused, which is no proof of anything.
     async fn look_for(&self, tx: &Transaction, reason: String) -> Result<BroadcastOutcome, PortError> {
@@ -297,6 +308,15 @@ impl ChainBackend for Bitcoind {
                 BroadcastNo::Refused { reason } => Ok(BroadcastOutcome::Refused { reason }),
                 BroadcastNo::LookForIt { reason } => self.look_for(transaction, reason).await,
             },
+        }
+    }
+
+    async fn broadcast_package(&self, transactions: &[Transaction]) -> Result<BroadcastOutcome, PortError> {
+        let hex: Vec<String> = transactions.iter().map(serialize_hex).collect();
+        match self.client.call::<PackageResult>(Call::new("submitpackage", json!([hex]))).await? {
+            Ok(result) if result.package_msg == "success" => Ok(BroadcastOutcome::InMempool),
+            // A part of it may be there already, or be good enough alone; a node of an old version knows no packages.
+            Ok(_) | Err(_) => self.broadcast_each(transactions).await,
         }
     }
 

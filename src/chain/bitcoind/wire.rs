@@ -54,6 +54,12 @@ pub(super) struct BlockchainInfo {
 }
 
 #[derive(Deserialize)]
+pub(super) struct PackageResult {
+    /// `success`, or why not all of it was taken.
+    pub package_msg: String,
+}
+
+#[derive(Deserialize)]
 pub(super) struct BlockHeader {
     /// -1 when the block is not of the best chain.
     pub confirmations: i64,

@@ -64,6 +64,8 @@ pub struct RoutingConfig {
     pub base_msat: u32,
     pub proportional_millionths: u32,
     pub cltv_delta: u16,
+    /// Also to peers whose channel with us is not public.
+    pub to_private_channels: bool,
 }
 
 impl Default for Config {
@@ -104,7 +106,7 @@ impl Default for ChannelConfig {
 
 impl Default for RoutingConfig {
     fn default() -> Self {
-        Self { base_msat: 1_000, proportional_millionths: 100, cltv_delta: 72 }
+        Self { base_msat: 1_000, proportional_millionths: 100, cltv_delta: 72, to_private_channels: true }
     }
 }
 

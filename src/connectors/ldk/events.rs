@@ -105,13 +105,13 @@ impl Node {
                     offer,
                 }));
                 self.stage.hint(NodeEvent::Incoming(hash));
-                self.stage.point("node.claimable");
+                self.stage.note_claimable();
             }
             Event::PaymentClaimed { payment_hash, amount_msat, payment_id, .. } => {
                 let hash = PaymentHash(payment_hash.0);
                 self.stage.push(Step::Claimed { hash, part: part(payment_id), amount: amount(amount_msat) });
                 self.stage.hint(NodeEvent::Incoming(hash));
-                self.stage.point("node.claimed");
+                self.stage.note_claimed();
             }
             _ => {}
         }

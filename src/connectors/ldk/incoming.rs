@@ -109,7 +109,7 @@ impl Node {
         // The first commit may have begun before LDK knew. The second one has the manager that knows.
         self.committed().await?;
         if self.receipts(hash).await?.iter().any(|row| row.state == "failing") {
-            self.stage.push(Step::Gone(hash));
+            self.stage.push(Step::Failed(hash));
             self.committed().await?;
         }
         Ok(())

@@ -98,7 +98,12 @@ impl Node {
     /// # Errors
     /// When the node stops before that.
     pub async fn committed(&self) -> Result<(), PortError> {
-        self.stage.committed().await.map_err(|_| stopped())
+        let durable = self.stage.committed();
+        // Nobody takes what is staged after the last commit.
+        if *self.phase.borrow() == Phase::Stopped {
+            return Err(stopped());
+        }
+        durable.await.map_err(|_| stopped())
     }
 
     /// Runs a task of the node. A node with a part of it gone is worse than none: a panic ends the process.

@@ -254,8 +254,10 @@ impl Node {
 
     /// No way was found with what our channels can send now. Would there be one later, or for more money?
     fn why_no_route(&self, payment: &Payment, parsed: &Parsed) -> Attempt {
-        if self.route(parsed, payment.amount, None).is_ok() {
-            return Attempt::Failed(PayFailure::FeeTooHigh);
+        if let Ok(route) = self.route(parsed, payment.amount, None) {
+            let too_high = route.get_total_fees() > payment.max_fee.base_units();
+            // Else there was none a moment ago.
+            return if too_high { Attempt::Failed(PayFailure::FeeTooHigh) } else { Attempt::Waits(Wait::Slots) };
         }
         let wanted = payment.amount.base_units();
         let (mut slots, mut later, mut most) = (false, false, 0_u64);

@@ -207,8 +207,11 @@ impl Node {
         if !batch.ended.is_empty() {
             lock(&self.paying).forget(&batch.ended);
         }
-        for point in batch.points {
-            crash::point(point);
+        if batch.claimable {
+            crash::point("node.claimable");
+        }
+        if batch.claimed {
+            crash::point("node.claimed");
         }
         for waiting in batch.waiting {
             // Who went away needs no answer.
@@ -293,5 +296,7 @@ impl Node {
             tracing::error!(%error, "the file with the node's generation can't be written");
         }
         self.phase.send_replace(Phase::Stopped);
+        // Whoever still waits is told by this that it did not happen.
+        drop(self.stage.take());
     }
 }

@@ -1,6 +1,7 @@
 //! Blocks from bitcoind, for everything in the node that follows the chain.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -9,15 +10,24 @@ use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BlockLocator, Listen};
 use lightning_block_sync::gossip::UtxoSource;
 use lightning_block_sync::rpc::RpcClient;
-use lightning_block_sync::{BlockData, BlockHeaderData, BlockSource, BlockSourceResult};
+use lightning_block_sync::{BlockData, BlockHeaderData, BlockSource, BlockSourceError, BlockSourceResult};
 
 use super::config::Rpc;
 use super::error::LdkError;
 use super::types::{Manager, Monitors, Sweeper, lock};
 use super::wallet::NodeWallet;
 
+/// How long bitcoind may take. LDK's client waits for minutes, also on a connection that it keeps and that is dead.
+const ANSWER: Duration = Duration::from_secs(5);
+const BLOCK: Duration = Duration::from_secs(30);
+
+async fn within<T>(span: Duration, call: impl Future<Output = BlockSourceResult<T>>) -> BlockSourceResult<T> {
+    let late = |_| Err(BlockSourceError::transient("bitcoind did not answer in time"));
+    tokio::time::timeout(span, call).await.unwrap_or_else(late)
+}
+
 /// bitcoind over JSON-RPC. Its cookie changes whenever it is restarted, so a call that failed is made again with what is in
-/// the file then.
+/// the file then, on a new connection.
 pub struct Source {
     rpc: Rpc,
     client: Mutex<Arc<RpcClient>>,
@@ -58,34 +68,34 @@ fn log_in(rpc: &Rpc) -> Result<RpcClient, LdkError> {
 
 impl BlockSource for Source {
     async fn get_header(&self, hash: &BlockHash, height: Option<u32>) -> BlockSourceResult<BlockHeaderData> {
-        match self.client().get_header(hash, height).await {
+        match within(ANSWER, self.client().get_header(hash, height)).await {
             Ok(header) => Ok(header),
-            Err(_) => self.log_in_again().get_header(hash, height).await,
+            Err(_) => within(ANSWER, self.log_in_again().get_header(hash, height)).await,
         }
     }
 
     async fn get_block(&self, hash: &BlockHash) -> BlockSourceResult<BlockData> {
-        match self.client().get_block(hash).await {
+        match within(BLOCK, self.client().get_block(hash)).await {
             Ok(block) => Ok(block),
-            Err(_) => self.log_in_again().get_block(hash).await,
+            Err(_) => within(BLOCK, self.log_in_again().get_block(hash)).await,
         }
     }
 
     async fn get_best_block(&self) -> BlockSourceResult<(BlockHash, Option<u32>)> {
-        match self.client().get_best_block().await {
+        match within(ANSWER, self.client().get_best_block()).await {
             Ok(best) => Ok(best),
-            Err(_) => self.log_in_again().get_best_block().await,
+            Err(_) => within(ANSWER, self.log_in_again().get_best_block()).await,
         }
     }
 }
 
 impl UtxoSource for Source {
     async fn get_block_hash_by_height(&self, height: u32) -> BlockSourceResult<BlockHash> {
-        self.client().get_block_hash_by_height(height).await
+        within(ANSWER, self.client().get_block_hash_by_height(height)).await
     }
 
     async fn is_output_unspent(&self, outpoint: OutPoint) -> BlockSourceResult<bool> {
-        self.client().is_output_unspent(outpoint).await
+        within(ANSWER, self.client().is_output_unspent(outpoint)).await
     }
 }
 

@@ -37,8 +37,9 @@ pub struct Batch {
     pub ended: Vec<PaymentId>,
     /// Callers who are answered then.
     pub waiting: Vec<oneshot::Sender<()>>,
-    /// Crash points that are passed then.
-    pub points: Vec<&'static str>,
+    /// Something arrived, something was claimed: for the crash points.
+    pub claimable: bool,
+    pub claimed: bool,
 }
 
 impl Batch {
@@ -70,8 +71,12 @@ impl Stage {
         lock(&self.batch).ended.push(id);
     }
 
-    pub fn point(&self, name: &'static str) {
-        lock(&self.batch).points.push(name);
+    pub fn note_claimable(&self) {
+        lock(&self.batch).claimable = true;
+    }
+
+    pub fn note_claimed(&self) {
+        lock(&self.batch).claimed = true;
     }
 
     /// Comes back when everything that was staged until now is durable; an error says that the node stopped first.

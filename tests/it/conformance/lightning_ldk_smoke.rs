@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bitcoin::Network;
 use sluice::chain::bitcoind;
-use sluice::clock::Clock;
+use sluice::clock::{Clock, Timestamp};
 use sluice::connectors::ldk::{ChannelConfig, Config, LdkError, LdkNode, Rpc};
 use sluice::domain::lightning::{PaymentHash, PaymentId, Preimage};
 use sluice::money::{Amount, FeeRate, Sat};
@@ -16,11 +16,13 @@ use sluice::ports::lightning::{
     NodeEvent, Outgoing, Paid, PayFailure, PayOutcome, Payment, Quote,
 };
 use sluice::secret::Secret;
-use sluice::store::owners::{Acquire, Role};
-use sluice::store::{self, Store};
+use sluice::store::node::{self, Arrival, Commit, NewPayment, Step};
+use sluice::store::owners::{Acquire, Ownership, Role};
+use sluice::store::{self, Store, StoreError};
 use tempfile::TempDir;
 
 use crate::harness::bitcoind::Bitcoind;
+use crate::harness::postgres;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -394,6 +396,40 @@ async fn lightning_ldk_queues_what_has_no_slot_and_refuses_what_has_no_money() {
     bob.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lightning_ldk_pays_over_another_what_it_quoted() {
+    let Some(bitcoind) = Bitcoind::start().await else { return };
+    let places = [Place::new("alice"), Place::new("bob")];
+    let (alice, bob) = pair(&bitcoind, &places).await;
+    let place = Place::new("carol");
+    let carol = place.start(&bitcoind).await;
+    connected(&bitcoind, &bob, &carol).await;
+    let amount = msat(20_000_000);
+    // The channel is not public: its price is in the invoice, once carol has heard it from bob.
+    let begun = Instant::now();
+    let (preimage, destination, fee) = loop {
+        let (preimage, invoice) = carol.invoice(amount).await;
+        let destination = Destination::Bolt11(invoice);
+        match alice.node.quote(&destination, amount).await.expect("an answer") {
+            Quote::Fee(fee) => break (preimage, destination, fee),
+            no => assert!(begun.elapsed() < PATIENCE, "{no:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(fee, msat(1_000 + 2_000));
+    let cheap = Payment { max_fee: msat(2_999), ..payment(destination.clone(), preimage.hash(), amount) };
+    assert_eq!(alice.node.pay(&cheap).await, PayOutcome::Failed(PayFailure::FeeTooHigh));
+    let pays = Payment { max_fee: fee, ..payment(destination, preimage.hash(), amount) };
+    assert_eq!(alice.node.pay(&pays).await, PayOutcome::Pending);
+    carol.held(preimage.hash()).await;
+    carol.node.claim(preimage.hash(), Some(preimage)).await.expect("claimed");
+    assert_eq!(carol.claimed(preimage.hash()).await, amount);
+    assert_eq!(alice.ended(&pays).await, PayOutcome::Succeeded(Paid { preimage, fee }));
+    for running in [alice, bob, carol] {
+        running.stop().await;
+    }
+}
+
 /// How many payments a second go through one channel, by how many are in flight. `SLUICE_LDK_PAYMENTS` makes it longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lightning_ldk_pays_many_at_once() {
@@ -447,5 +483,99 @@ async fn claim_all(bob: Arc<Running>) {
             let bob = Arc::clone(&bob);
             tokio::spawn(async move { bob.node.claim(hash, None).await });
         }
+    }
+}
+
+/// Every kind of step but the last of a monitor.
+fn steps(preimage: Preimage, id: PaymentId, lost: PaymentId) -> Vec<Step> {
+    let hash = preimage.hash();
+    let new = |id, state| NewPayment {
+        id,
+        hash,
+        state,
+        destination: "bolt11:x".to_owned(),
+        amount: msat(5),
+        max_fee: msat(1),
+    };
+    let arrival = |part: &str| {
+        Step::Arrived(Arrival {
+            hash,
+            part: part.to_owned(),
+            amount: msat(5),
+            claim_before: Some(7),
+            preimage: None,
+            offer: None,
+        })
+    };
+    let monitor = || "m".to_owned();
+    vec![
+        Step::Put { space: "meta", name: "a".to_owned(), value: vec![0, 255] },
+        Step::PutMonitor { monitor: monitor(), value: vec![1], through: 1 },
+        Step::PutUpdate { monitor: monitor(), number: 2, value: vec![2] },
+        Step::PutUpdate { monitor: monitor(), number: 3, value: vec![3] },
+        Step::PutMonitor { monitor: monitor(), value: vec![4], through: 2 },
+        Step::Wallet { number: 1, value: "{}".to_owned() },
+        Step::Wallet { number: 2, value: "{}".to_owned() },
+        Step::WalletCompacted { number: 2, value: "{\"a\":1}".to_owned() },
+        Step::Payment(new(id, "pending")),
+        Step::Payment(new(lost, "queued")),
+        Step::PaymentPending(lost),
+        Step::PaymentFailed { id: lost, failure: "never_sent" },
+        Step::PaymentSent { id, preimage, fee: msat(1) },
+        Step::PaymentFailed { id, failure: "no_liquidity" },
+        arrival("1"),
+        Step::Claiming { hash, preimage },
+        Step::Claimed { hash, part: "1".to_owned(), amount: msat(5) },
+        arrival("2"),
+        Step::Failing(hash),
+        Step::Failed(hash),
+        Step::Cancelled(hash),
+        Step::Peer { id: "p".to_owned(), address: "a:1".to_owned() },
+    ]
+}
+
+/// Every step twice, as after a commit of which nobody knows whether it was made.
+async fn walk_rows(url: String) {
+    let url = Secret::new(url);
+    let store = Store::open(&store::Config { url, ..store::Config::default() }, Clock::System).await.expect("a store");
+    let holder = "rows".to_owned();
+    let owner = store.write(Acquire { role: Role::Node, holder }).await.expect("written").expect("nobody has it");
+    let (preimage, id) = (Preimage::fresh(), PaymentId(rand::random()));
+    let (hash, lost) = (preimage.hash(), PaymentId(rand::random()));
+    let monitor = || "m".to_owned();
+    let steps = Arc::new(steps(preimage, id, lost));
+    for _ in 0..2 {
+        store.write(Commit { owner: owner.clone(), steps: Arc::clone(&steps) }).await.expect("written");
+    }
+    let mut conn = store.read().await.expect("a connection");
+    assert_eq!(node::value(&mut conn, "meta", "a").await.expect("read"), Some(vec![0, 255]));
+    assert_eq!(node::monitors(&mut conn).await.expect("read"), [(monitor(), vec![4])]);
+    assert_eq!(node::updates(&mut conn, "m").await.expect("read"), [vec![3]]);
+    assert_eq!(node::wallet(&mut conn).await.expect("read"), [(2, "{\"a\":1}".to_owned())]);
+    assert_eq!(node::peers(&mut conn).await.expect("read").len(), 1);
+    assert!(node::open_payments(&mut conn).await.expect("read").is_empty());
+    let sent = node::payment(&mut conn, id).await.expect("read").expect("there");
+    assert_eq!((sent.state.as_str(), sent.preimage, sent.fee), ("sent", Some(preimage), Some(msat(1))));
+    let receipts = node::receipts(&mut conn, hash).await.expect("read");
+    assert_eq!(receipts.iter().map(|row| row.state.as_str()).collect::<Vec<_>>(), ["claimed", "failed"]);
+    assert!(node::open_receipts(&mut conn).await.expect("read").is_empty());
+    assert_eq!(node::cancelled(&mut conn, Timestamp::from_millis(0)).await.expect("read"), [hash]);
+    drop(conn);
+    let archived = Arc::new(vec![Step::ArchiveMonitor { monitor: monitor() }]);
+    store.write(Commit { owner: owner.clone(), steps: Arc::clone(&archived) }).await.expect("written");
+    store.write(Commit { owner: owner.clone(), steps: archived }).await.expect("written");
+    assert!(node::monitors(&mut store.read().await.expect("a connection")).await.expect("read").is_empty());
+    let fenced = Ownership { epoch: owner.epoch - 1, ..owner };
+    let refused = store.write(Commit { owner: fenced, steps: Arc::new(Vec::new()) }).await;
+    assert!(matches!(refused, Err(StoreError::Fenced { .. })), "{refused:?}");
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lightning_ldk_rows_are_the_same_on_both_databases() {
+    let folder = TempDir::with_prefix("sluice-rows-").expect("a folder");
+    walk_rows(format!("sqlite:{}", folder.path().join("node.db").display())).await;
+    if let Some(url) = postgres::database().await {
+        walk_rows(url).await;
     }
 }
