@@ -448,7 +448,7 @@ async fn find_asked(flows: &Flows, wallet: &WalletId, door: Door, txid: bitcoin:
 
 /// What an end came to. A refusal that gives back what was held is written, and so is no error of the transaction.
 enum Ended {
-    As(Request<Pay>),
+    As(Box<Request<Pay>>),
     Refused(Error),
 }
 
@@ -468,7 +468,7 @@ impl Write for End {
             .await?
             .ok_or_else(|| StoreError::Corrupt(format!("request {} is gone", self.asked.request)))?;
         match before.machine.state {
-            State::Paying | State::Succeeded { .. } | State::Failed { .. } => return Ok(Ended::As(before)),
+            State::Paying | State::Succeeded { .. } | State::Failed { .. } => return Ok(Ended::As(Box::new(before))),
             State::Expired => return Err(expired_error()),
             State::AwaitingSignature => {}
         }
@@ -483,7 +483,7 @@ impl Write for End {
                 self.flows.node().ready()?;
                 authorizations::keep_signed(tx.conn(), before.id, &self.proof, now).await?;
                 let transition = before.machine.apply(&Event::Signed, now).map_err(StoreError::from)?;
-                Ok(Ended::As(apply::apply(tx, before, transition).await?))
+                Ok(Ended::As(Box::new(apply::apply(tx, before, transition).await?)))
             }
         }
     }
@@ -511,7 +511,7 @@ impl End {
         let debited = before.machine.apply(&Event::Booked { preimage }, now).map_err(StoreError::from)?;
         let paid = apply::apply(tx, before, debited).await?;
         apply::apply(tx, theirs, credited).await?;
-        Ok(Ended::As(paid))
+        Ok(Ended::As(Box::new(paid)))
     }
 }
 
