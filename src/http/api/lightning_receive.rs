@@ -169,8 +169,8 @@ fn wanted(asked: CreateLightningInvoiceRequestModel) -> Result<WantedInvoice, Pr
         return Err(Problem::plain(Code::AssetLightningUnavailable));
     }
     let refuse = |field: &'static str, why: &'static str| Err(Problem::field(Code::InvalidRequest, field, why));
-    let amount = match (asked.amount_sats, asked.amountless.unwrap_or(false)) {
-        (Some(sat), false) => Some(Amount::from_sat(sat)),
+    let amount = match (super::above_zero("amount_sats", asked.amount_sats)?, asked.amountless.unwrap_or(false)) {
+        (Some(amount), false) => Some(amount),
         (None, true) => None,
         (Some(_), true) => return refuse("amountless", "amountless: is true, and amount_sats is given; leave one out"),
         (None, false) => {

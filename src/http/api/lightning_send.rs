@@ -66,7 +66,7 @@ pub async fn begin(
 
 fn terms(asked: PayLightningInvoiceRequestModel) -> Result<BeginPay, Problem> {
     Ok(BeginPay {
-        amount: asked.amount_sats.map(Amount::from_sat),
+        amount: super::above_zero("amount_sats", asked.amount_sats)?,
         max_fee: asked.max_fee_sats.map(Amount::from_sat),
         expires_in_seconds: asked.expires_in_seconds,
         reference: super::reference(asked.reference)?,
@@ -331,15 +331,13 @@ pub async fn fee_estimate(
     if asset.is_some() {
         return Err(Problem::plain(Code::AssetLightningUnavailable));
     }
-    if amount_sats == Some(Sat::ZERO) {
-        return Err(Problem::field(Code::InvalidRequest, "amount_sats", "amount_sats: must be at least 1"));
-    }
+    let amount = super::above_zero("amount_sats", amount_sats)?;
     let text = destination::without_lightning(&invoice);
     if pay_invoice::is_offer(text) {
         let detail = "invoice: this is an offer; what it costs is known when its payee has given an invoice, which begin asks for";
         return Err(Problem::field(Code::InvalidInvoice, "invoice", detail));
     }
-    let fee = estimate::estimate(&state.flows, "invoice", text, amount_sats.map(Amount::from_sat)).await?;
+    let fee = estimate::estimate(&state.flows, "invoice", text, amount).await?;
     Ok(Json(fee.sat_ceil()))
 }
 

@@ -32,6 +32,7 @@ use super::problem::Problem;
 use crate::clock::Timestamp;
 use crate::flows::Code;
 use crate::flows::values::{Filter, PageAfter, Request};
+use crate::money::{Amount, Sat};
 
 /// The longest word of a caller's own that is kept with a request.
 const OWN_WORD_MAX: usize = crate::flows::send::REFERENCE_MAX;
@@ -137,6 +138,14 @@ fn own_word(field: &'static str, text: Option<String>) -> Result<Option<String>,
     }
     let detail = format!("{field}: must be 1 to {OWN_WORD_MAX} characters without control characters");
     Err(Problem::field(Code::InvalidRequest, field, detail))
+}
+
+/// An amount of a payment, which is never nothing.
+fn above_zero(field: &'static str, amount: Option<Sat>) -> Result<Option<Amount>, Problem> {
+    if amount == Some(Sat::ZERO) {
+        return Err(Problem::field(Code::InvalidRequest, field, format!("{field}: must be at least 1")));
+    }
+    Ok(amount.map(Amount::from_sat))
 }
 
 /// Schemes are written in any case.

@@ -200,7 +200,7 @@ fn way_of_uri(asked: PayBeginRequestModel, network: Network, node_is_ready: bool
 fn lightning(asked: PayBeginRequestModel, to: &str, in_uri: Option<Sat>) -> Result<BeginPay, Problem> {
     let amount = match (asked.amount_sats, in_uri) {
         (None, None) => None,
-        (asked, in_uri) => Some(Amount::from_sat(agreed(asked, in_uri)?)),
+        (asked, in_uri) => super::above_zero("amount_sats", Some(agreed(asked, in_uri)?))?,
     };
     Ok(BeginPay {
         to: to.to_owned(),

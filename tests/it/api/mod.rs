@@ -3,6 +3,7 @@
 mod auth;
 mod bad_input;
 mod idempotency;
+mod lightning;
 mod limits;
 mod lists;
 mod mutated;

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
+use sluice::http::api::examples::INVOICE;
+
 use crate::harness::client::{Answer, Call, Caller};
 use crate::harness::document::operations;
 use crate::harness::gateway::Gateway;
@@ -16,18 +18,11 @@ const UNKNOWN: &str = "0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47";
 /// The code of each endpoint that waits for its rail.
 fn codes() -> HashMap<&'static str, &'static str> {
     let lightning = [
-        "/lightning/create-invoice",
-        "/lightning/pay-invoice-begin",
-        "/lightning/pay-invoice-end",
         "/lightning/pay-invoice",
-        "/lightning/fee-estimate",
-        "/lightning/send-request/{request_id}/authorization",
-        "/lightning/decode",
         "/lightning/settle",
         "/lightning/settle-begin",
         "/lightning/settle-end",
         "/lightning/settle/{id}",
-        "/lightning/capabilities",
     ];
     let assets = [
         "/lightning/listtransfers",
@@ -84,6 +79,7 @@ async fn a_call_that_needs_another_rail_is_told_which() {
         body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         ("/lightning/onchain-send-begin", body)
     };
+    // The amount is that of the invoice.
     let pay = |to: &str, asset: Value| {
         ("/lightning/paybegin", json!({ "address_or_invoice": to, "amount_sats": 5_000, "asset": asset }))
     };
@@ -91,8 +87,15 @@ async fn a_call_that_needs_another_rail_is_told_which() {
         (send(&to, json!({ "asset": asset })), ASSETS),
         (send("rgb:~/~/bcrt:utxob:2fgs9", json!({})), ASSETS),
         (send(&to, json!({ "source": "offchain" })), "offchain_unavailable"),
-        (pay("lnbcrt50u1pj", Value::Null), LIGHTNING),
-        (pay("LIGHTNING:LNBCRT1", Value::Null), LIGHTNING),
+        (pay(INVOICE, Value::Null), LIGHTNING),
+        (pay(&format!("LIGHTNING:{}", INVOICE.to_uppercase()), Value::Null), LIGHTNING),
+        (pay(&format!("bitcoin:?lightning={INVOICE}"), Value::Null), LIGHTNING),
+        (("/lightning/pay-invoice-begin", json!({ "invoice": INVOICE })), LIGHTNING),
+        (("/lightning/fee-estimate", json!({ "invoice": INVOICE })), LIGHTNING),
+        (("/lightning/fee-estimate", json!({ "invoice": INVOICE, "asset": asset })), "asset_lightning_unavailable"),
+        (("/lightning/create-invoice", json!({ "amount_sats": 5_000 })), LIGHTNING),
+        (("/lightning/create-invoice", json!({ "amount_sats": 5_000, "asset": asset })), "asset_lightning_unavailable"),
+        (("/lightning/decode", json!({ "input": "rgb:~/~/bcrt:utxob:2fgs9" })), ASSETS),
         (pay("lnbcrt50u1pj", asset.clone()), "asset_lightning_unavailable"),
         (pay("rgb:~/~/bcrt:utxob:2fgs9", Value::Null), ASSETS),
         (pay(&to, asset.clone()), ASSETS),
@@ -123,5 +126,13 @@ async fn what_is_empty_for_want_of_a_rail_is_empty_and_not_an_error() {
     assert_eq!((&balance["balance"]["offchain_balance"], &balance["asset_balances"]), (&offchain, &json!([])));
     let received = caller.post_empty("/lightning/receive").await.ok();
     assert_eq!((&received["asset_invoice"], &received["ln_invoice"]), (&json!(""), &json!("")));
+    assert!(received["ln_request_id"].is_null(), "{received}");
+    let can = caller.get("/lightning/capabilities").await.ok();
+    assert_eq!(
+        (&can["lightning"]["configured"], &can["assets"], &can["facades"]),
+        (&json!(false), &json!(false), &json!([]))
+    );
+    let proof = caller.get(format!("/lightning/send-request/{UNKNOWN}/authorization")).await;
+    proof.refused(404, "not_found");
     gateway.stop().await;
 }

@@ -3,18 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice::app::{self, Running};
+use async_trait::async_trait;
+use sluice::app::{self, Running, World};
 use sluice::chain::fake::FakeChain;
 use sluice::clock::{Clock, Timestamp};
 use sluice::config::{Config, Override, Sources};
+use sluice::connectors::fake::FakeNode;
+use sluice::flows::health::Rails;
 use sluice::flows::keys::{self, NewKey, Scope};
 use sluice::flows::{Flows, audit, sync};
 use sluice::ids::{KeyId, WalletId};
 use sluice::ports::chain::ChainBackend;
+use sluice::ports::lightning::LightningNode;
+use sluice::store::owners::Ownership;
+use sluice::workers::{NodeFailure, NodeHost};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::bitcoind::Bitcoind;
 use super::client::Caller;
+use super::lightning::Lightning;
 use super::postgres;
 use super::rig::{Client, Database};
 
@@ -25,7 +32,7 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
-const TABLES: [&str; 24] = [
+const TABLES: [&str; 26] = [
     "meta",
     "wallets",
     "keychains",
@@ -50,6 +57,8 @@ const TABLES: [&str; 24] = [
     "effects",
     "halts",
     "api_keys",
+    "payments",
+    "authorizations",
 ];
 
 pub struct Gateway {
@@ -78,6 +87,23 @@ impl Gateway {
         let backend: Arc<dyn ChainBackend> = Arc::<FakeChain>::clone(&chain);
         let running = app::start_with(&config, backend, Clock::System).await.expect("the gateway starts");
         (Self::of(running, config, folder).await, chain)
+    }
+
+    /// The same with a Lightning node, and a shop with another.
+    pub async fn start_lightning(database: Database, overrides: &[&str]) -> Option<(Self, Arc<FakeChain>, Lightning)> {
+        let (config, folder) = config(database, overrides).await?;
+        let chain = Arc::new(FakeChain::new());
+        chain.mine(101);
+        let lightning = Lightning::new(Clock::System);
+        let world = World {
+            chain: Arc::<FakeChain>::clone(&chain),
+            node: Some(Arc::new(Host(Arc::clone(&lightning.node)))),
+            clock: Clock::System,
+        };
+        let running = app::start_in(&config, world).await.expect("the gateway starts");
+        let gateway = Self::of(running, config, folder).await;
+        eventually("the node is ready", async || gateway.flows().node().is_ready().then_some(())).await;
+        Some((gateway, chain, lightning))
     }
 
     async fn of(running: Running, config: Config, folder: tempfile::TempDir) -> Self {
@@ -129,6 +155,11 @@ impl Gateway {
         let wanted = NewKey { name: "a story's".to_owned(), scopes, wallets, expires_at };
         let (id, secret) = keys::create(self.flows(), wanted).await.expect("a key can be made");
         (id, secret.expose().to_owned())
+    }
+
+    /// What the probes are told, once it is as wanted.
+    pub async fn health_until(&self, wanted: impl Fn(&Rails) -> bool) -> Rails {
+        eventually("the probes are told", async || Some(self.running.health.rails()).filter(&wanted)).await
     }
 
     /// Until the follower has seen every block that the node has.
@@ -187,6 +218,19 @@ impl Gateway {
         }
         panic!("the audit could never check everything");
     }
+}
+
+/// A node that is always there.
+struct Host(Arc<FakeNode>);
+
+#[async_trait]
+impl NodeHost for Host {
+    async fn start(&self, _owner: Ownership) -> Result<Arc<dyn LightningNode>, NodeFailure> {
+        let node: Arc<dyn LightningNode> = Arc::<FakeNode>::clone(&self.0);
+        Ok(node)
+    }
+
+    async fn stop(&self) {}
 }
 
 /// Looks until something has come about by itself; fails when it does not.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use serde_json::json;
 use sluice::chain::fake::FakeChain;
@@ -12,7 +13,7 @@ use crate::api::funded_on_fake;
 use crate::harness::bitcoind::skip;
 use crate::harness::client::Caller;
 use crate::harness::gateway::Gateway;
-use crate::harness::rig::stranger;
+use crate::harness::rig::{Database, stranger};
 
 const SECONDS_IN_CI: u64 = 180;
 const SECONDS_USUAL: u64 = 20;
@@ -24,7 +25,7 @@ const BYSTANDER: u32 = 2;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schemathesis_finds_nothing_where_the_wallet_headers_are_believed() {
     let Some(program) = program() else { return };
-    let (gateway, chain) = Gateway::start_fake(&["auth.mode=wallet"]).await;
+    let (gateway, chain) = gateway("auth.mode=wallet").await;
     let caller = funded(&gateway, &chain, gateway.registered(CALLER).await).await;
     let bystander = funded(&gateway, &chain, gateway.registered(BYSTANDER).await).await;
     run_and_compare(&program, &gateway, &caller, &bystander, None).await;
@@ -34,7 +35,7 @@ async fn schemathesis_finds_nothing_where_the_wallet_headers_are_believed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schemathesis_finds_nothing_where_keys_are_asked_for() {
     let Some(program) = program() else { return };
-    let (gateway, chain) = Gateway::start_fake(&["auth.mode=key"]).await;
+    let (gateway, chain) = gateway("auth.mode=key").await;
     let all = [Scope::Register, Scope::Read, Scope::Receive, Scope::Send];
     let (key, other) = (gateway.key(&all, &[]).await, gateway.key(&all, &[]).await);
     let registered = async |wallet: u32, key: &str| {
@@ -46,6 +47,13 @@ async fn schemathesis_finds_nothing_where_keys_are_asked_for() {
     let bystander = registered(BYSTANDER, &other).await;
     run_and_compare(&program, &gateway, &caller, &bystander, Some(&key)).await;
     gateway.stop().await;
+}
+
+/// One that has every rail there is.
+async fn gateway(mode: &str) -> (Gateway, Arc<FakeChain>) {
+    let started = Gateway::start_lightning(Database::Sqlite, &[mode]).await;
+    let (gateway, chain, _lightning) = started.expect("SQLite is always there");
+    (gateway, chain)
 }
 
 /// Where schemathesis is; `None` after a loud skip.
