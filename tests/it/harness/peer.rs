@@ -244,6 +244,12 @@ impl LdkPeer {
         self.call("disconnect", json!({ "node": node.to_string() })).await;
     }
 
+    /// Leaves and comes back. Who connects anew is told of every channel, also of those whose word was lost before.
+    pub async fn meet_again(&self, node: PublicKey, address: &str) {
+        self.disconnect(node).await;
+        self.connect(node, address).await;
+    }
+
     pub async fn channels(&self) -> Vec<PeerChannel> {
         let channels = self.call("channels", json!({})).await;
         channels.as_array().expect("a list").iter().map(PeerChannel::read).collect()

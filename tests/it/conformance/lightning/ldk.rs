@@ -33,6 +33,9 @@ macro_rules! wait_until {
     };
 }
 
+/// So often it is asked whether word has come around, before it is taken for lost.
+const PATIENCE: u32 = 40;
+
 struct LdkRig {
     bitcoind: Bitcoind,
     config: Config,
@@ -57,18 +60,31 @@ async fn world() -> Option<World> {
     near.fund(&bitcoind, FUNDS).await;
     near.open_channel(&bitcoind, &Ported(node.as_ref()), &address, CHANNEL).await;
     near.open_channel(&bitcoind, &far, far.listens(), CHANNEL).await;
-    let id = lone.node.id();
-    // What is announced travels as gossip, in both directions.
-    eventually("the far peer knows our channel", async || far.knows_channel(id, near.id()).await.then_some(())).await;
-    let invoice = far.invoice(Some(AMOUNT), "is there a way?").await;
-    eventually("there is a way to the far peer", async || {
-        let quote = node.quote(&Destination::Bolt11(invoice.clone()), AMOUNT).await.expect("an answer");
-        matches!(quote, Quote::Fee(_)).then_some(())
-    })
-    .await;
+    hear_of_each_other(&lone, &address, &near, &far).await;
     let rig =
         LdkRig { bitcoind, config, running: Mutex::new(Some(lone)), near: Peer(near), far: Peer(far), _folder: folder };
     Some(World { rig: Box::new(rig) })
+}
+
+/// What is announced travels as gossip, in both directions. A word that overtakes the one it is about is dropped, and nobody says it
+/// again for an hour: then they meet again.
+async fn hear_of_each_other(lone: &LoneNode, address: &str, near: &LdkPeer, far: &LdkPeer) {
+    let way = Destination::Bolt11(far.invoice(Some(AMOUNT), "is there a way?").await);
+    let mut asked = 0;
+    eventually("there is a way to the far peer, and back", async || {
+        let quote = lone.node.quote(&way, AMOUNT).await.expect("an answer");
+        let known = far.knows_channel(lone.node.id(), near.id()).await;
+        if known && matches!(quote, Quote::Fee(_)) {
+            return Some(());
+        }
+        asked += 1;
+        if asked % PATIENCE == 0 {
+            near.meet_again(far.id(), far.listens()).await;
+            near.meet_again(lone.node.id(), address).await;
+        }
+        None
+    })
+    .await;
 }
 
 fn config(bitcoind: &Bitcoind, folder: &TempDir) -> Config {
