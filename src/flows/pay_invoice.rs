@@ -57,7 +57,13 @@ pub async fn begin(
     if !flows.node().is_configured() {
         return Err(Error::refused(Code::LightningUnavailable, "this gateway has no Lightning node"));
     }
-    let terms = terms(flows, &keys.id(), &wanted, &payee).await?;
+    let terms = match terms(flows, &keys.id(), &wanted, &payee).await {
+        Ok(terms) => terms,
+        // What is in the way may be the very request that this key stands for, begun a moment ago by the same caller.
+        Err(error) => {
+            return answered_before(flows, &keys.id(), idempotency.as_ref()).await?.ok_or(error);
+        }
+    };
     let now = flows.now();
     let expires_at = now.after(time).min(payee.expires_at);
     let begin = Begin {
