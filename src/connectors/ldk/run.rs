@@ -102,8 +102,11 @@ pub fn run(started: Started, listener: Option<tokio::net::TcpListener>) {
         let mut client = SpvClient::new(tip, poller, headers, &followers);
         let every = Duration::from_millis(following.config.poll_ms.max(10));
         while following.is_running() {
-            if let Err(error) = client.poll_best_tip().await {
-                tracing::debug!(error = ?error.kind(), "bitcoind did not say what is new");
+            match client.poll_best_tip().await {
+                // What the network refused or forgot before may be welcome after a block.
+                Ok((_, true)) => offer_again(&following).await,
+                Ok((_, false)) => {}
+                Err(error) => tracing::debug!(error = ?error.kind(), "bitcoind did not say what is new"),
             }
             following.stage.wake();
             tokio::select! {
@@ -128,10 +131,14 @@ async fn keep_fees(node: Arc<Node>) {
         if let Err(error) = node.fees.refresh(&node.chain).await {
             tracing::warn!(%error, "fee rates could not be refreshed");
         }
-        // What waits for a block is offered again, in case the network has forgotten it.
-        let waiting = node.wallet.unconfirmed().into_iter().map(|tx| vec![tx]).collect();
-        broadcast::send(Arc::clone(&node.chain), waiting).await;
+        offer_again(&node).await;
     }
+}
+
+/// Offers what of ours waits for a block.
+async fn offer_again(node: &Arc<Node>) {
+    let waiting = node.wallet.unconfirmed().into_iter().map(|tx| vec![tx]).collect();
+    broadcast::send(Arc::clone(&node.chain), waiting).await;
 }
 
 async fn turn(node: Arc<Node>) {
