@@ -7,6 +7,7 @@ mod pair;
 mod points;
 mod random;
 mod stop;
+mod takeover;
 
 use std::io::Write as _;
 

@@ -1,6 +1,10 @@
 //! Paying over Lightning: what is consented to is paid once, and only a definite word of the node moves the money.
 
+use bitcoin::Psbt;
+use bitcoin::base64::Engine as _;
 use futures::future::join_all;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use sluice::connectors::fake::Fault;
 use sluice::domain::pay::{Door, State};
 use sluice::domain::receive::Rail;
@@ -201,5 +205,42 @@ on_both!(a_balance_is_enough_for_one_of_many, async |rig: Rig| {
     for refused in begun.into_iter().filter_map(Result::err) {
         assert_eq!(refused.code(), Code::InsufficientFunds);
     }
+    rig.audit().await;
+});
+
+// Single bytes of a signed authorisation, changed at random: nothing is paid by what is not the consent that was asked for.
+on_both!(a_changed_authorisation_pays_nothing, async |rig: Rig| {
+    const MUTANTS: u32 = 2_000;
+    let client = rich(&rig, 1).await;
+    let (invoice, _) = rig.lightning.shop_invoice(Some(sat(10_000)));
+    let begun = rig.begin_pay(&client, &invoice, None).await.expect("it begins");
+    let signed: Psbt = client.sign(&begun.psbt).parse().expect("a PSBT");
+    let bytes = signed.serialize();
+    let mut dice = StdRng::seed_from_u64(0x51_1CE);
+    let mut refused = 0;
+    for _ in 0..MUTANTS {
+        let mut mutant = bytes.clone();
+        for _ in 0..dice.random_range(1..=3) {
+            let place = dice.random_range(0..mutant.len());
+            mutant[place] ^= dice.random_range(1..=255u8);
+        }
+        let consents = Psbt::deserialize(&mutant).is_ok_and(|psbt| {
+            psbt.unsigned_tx == signed.unsigned_tx
+                && psbt.inputs[0].final_script_witness == signed.inputs[0].final_script_witness
+                && psbt.inputs[0].tap_key_sig == signed.inputs[0].tap_key_sig
+        });
+        if consents {
+            // What was changed is not looked at: this is the consent, and is left for the end.
+            continue;
+        }
+        let text = bitcoin::base64::engine::general_purpose::STANDARD.encode(&mutant);
+        assert!(rig.end_pay_signed(&client, &text).await.is_err());
+        refused += 1;
+    }
+    assert!(refused > MUTANTS / 4, "{refused} mutants prove little");
+    assert_eq!(rig.payment_state(&client, begun.request).await, "awaiting_signature");
+    assert_eq!(rig.lightning.node.paid().0, 0, "the node was asked to pay");
+    rig.end_pay_signed(&client, &signed.to_string()).await.expect("the consent itself is taken");
+    assert_eq!(rig.payment_state(&client, begun.request).await, "paying");
     rig.audit().await;
 });
