@@ -8,20 +8,22 @@ use std::time::{Duration, Instant};
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Address, Network, Psbt, WPubkeyHash};
-use sluice::app::{self, Running};
+use sluice::app::{self, Running, World};
 use sluice::chain::fake::FakeChain;
 use sluice::clock::Clock;
 use sluice::config::Config;
+use sluice::domain::wallet::WalletKeys;
 use sluice::money::Sat;
 use sluice::ports::chain::ChainBackend;
 use sluice::secret::Secret;
 use sluice_signer::Signer;
 use tempfile::TempDir;
 
+use super::offchain::Nodes;
 use super::table::Table;
 use super::{RUNS, postgres};
 
-const IN_FLIGHT: u64 = 64;
+pub const IN_FLIGHT: u64 = 64;
 const ADDRESSES: u64 = 3_000;
 const BALANCES: u64 = 20_000;
 const PAIRS: u64 = 400;
@@ -31,19 +33,20 @@ const COINS: u32 = 20;
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A gateway on a chain in memory, and wallets with coins.
-struct Bench {
+pub struct Bench {
     running: Running,
     chain: Arc<FakeChain>,
-    wallets: Vec<Wallet>,
-    _folder: TempDir,
+    pub wallets: Vec<Wallet>,
+    pub nodes: Nodes,
+    folder: TempDir,
 }
 
 /// One wallet's way to call: its headers, its signer, connections that stay open.
-struct Wallet {
+pub struct Wallet {
     http: reqwest::Client,
     base: String,
     headers: reqwest::header::HeaderMap,
-    signer: Signer,
+    pub signer: Signer,
 }
 
 pub async fn measure(table: &mut Table, bare_commits: &str) {
@@ -68,11 +71,11 @@ pub async fn measure(table: &mut Table, bare_commits: &str) {
             rates,
             "two commits, one broadcast, one signature each",
         );
-        Arc::into_inner(bench).expect("all load is over").running.stop().await;
+        Arc::into_inner(bench).expect("all load is over").stop().await;
     }
 }
 
-async fn runs<F: Future<Output = (f64, f64)>>(once: impl Fn() -> F) -> (Vec<f64>, Vec<f64>) {
+pub async fn runs<F: Future<Output = (f64, f64)>>(once: impl Fn() -> F) -> (Vec<f64>, Vec<f64>) {
     let (mut rates, mut tails) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
         let (rate, tail) = once().await;
@@ -83,7 +86,7 @@ async fn runs<F: Future<Output = (f64, f64)>>(once: impl Fn() -> F) -> (Vec<f64>
 }
 
 /// So many calls, a fixed number in flight: calls a second, and the 99th percentile in milliseconds.
-async fn load<F: Future<Output = ()> + Send + 'static>(
+pub async fn load<F: Future<Output = ()> + Send + 'static>(
     bench: &Arc<Bench>,
     calls: u64,
     call: impl Fn(Arc<Bench>, u64) -> F + Copy + Send + 'static,
@@ -117,7 +120,7 @@ async fn load<F: Future<Output = ()> + Send + 'static>(
 }
 
 impl Bench {
-    async fn start(url: Option<String>) -> Self {
+    pub async fn start(url: Option<String>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut config = Config::default();
         config.http.listen = ([127, 0, 0, 1], 0).into();
@@ -126,14 +129,18 @@ impl Bench {
         let sqlite = || format!("sqlite:{}", folder.path().join("sluice.db").display());
         config.store.url = Secret::new(url.unwrap_or_else(sqlite));
         config.chain.poll_ms = 50;
+        // What waits for a signature here waits for a thousand others.
+        config.policy.max_waiting_sends = 1_000_000;
         let chain = Arc::new(FakeChain::new());
         chain.mine(101);
         let backend: Arc<dyn ChainBackend> = Arc::<FakeChain>::clone(&chain);
-        let running = app::start_with(&config, backend, Clock::System).await.expect("the gateway starts");
+        let nodes = Nodes::new();
+        let world = World { chain: backend, node: Some(Arc::new(nodes.clone())), clock: Clock::System };
+        let running = app::start_in(&config, world).await.expect("the gateway starts");
         let base = format!("http://{}", running.api_addr);
         let http = reqwest::Client::builder().tcp_nodelay(true).pool_max_idle_per_host(128).build().expect("a client");
         let wallets = (0..WALLETS).map(|number| Wallet::number(number, &http, &base)).collect();
-        let bench = Self { running, chain, wallets, _folder: folder };
+        let bench = Self { running, chain, wallets, nodes, folder };
         bench.fund().await;
         bench
     }
@@ -158,7 +165,16 @@ impl Bench {
         }
     }
 
-    fn wallet(&self, number: u64) -> &Wallet {
+    /// The file of the database, where it is one.
+    pub fn database(&self) -> String {
+        self.folder.path().join("sluice.db").display().to_string()
+    }
+
+    pub async fn stop(self) {
+        self.running.stop().await;
+    }
+
+    pub fn wallet(&self, number: u64) -> &Wallet {
         &self.wallets[usize::try_from(number % u64::from(WALLETS)).expect("few wallets")]
     }
 }
@@ -176,7 +192,24 @@ impl Wallet {
         Self { http: http.clone(), base: base.to_owned(), headers, signer }
     }
 
-    async fn post(&self, path: &str, body: String) -> serde_json::Value {
+    /// The wallet's id, as the gateway derives it.
+    pub fn id(&self) -> String {
+        let text = |name: &str| self.headers[name].to_str().expect("text").to_owned();
+        let keys =
+            WalletKeys::parse(&text("xpub-van"), &text("xpub-col"), &text("master-fingerprint"), Network::Regtest);
+        keys.expect("keys").id().to_string()
+    }
+
+    pub async fn get(&self, path: &str) -> serde_json::Value {
+        let call = self.http.get(format!("{}{path}", self.base)).headers(self.headers.clone());
+        let answer = call.send().await.expect("an answer");
+        let status = answer.status();
+        let text = answer.text().await.expect("a whole answer");
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    pub async fn post(&self, path: &str, body: String) -> serde_json::Value {
         let call = self.http.post(format!("{}{path}", self.base)).headers(self.headers.clone());
         let answer = call.header("content-type", "application/json").body(body).send().await.expect("an answer");
         let status = answer.status();

@@ -7,6 +7,7 @@ mod api;
 mod bare;
 mod block;
 mod fixture;
+mod offchain;
 #[path = "../../tests/it/harness/postgres.rs"]
 #[allow(dead_code, reason = "the bench needs one database of it, the stories more")]
 mod postgres;
@@ -30,6 +31,7 @@ async fn main() {
     let mut table = Table::default();
     let bare_commits = bare::measure(&mut table).await;
     api::measure(&mut table, &bare_commits).await;
+    offchain::measure(&mut table, &bare_commits).await;
     block::measure(&mut table).await;
     start::measure(&mut table).await;
     println!("{table}");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::RUNS;
 use super::fixture::{Fixture, fill_wallets};
+use super::offchain::{PAYMENTS, fill_payments};
 use super::table::Table;
 
 const WALLETS: u32 = 10_000;
@@ -16,14 +17,16 @@ pub async fn measure(table: &mut Table) {
     let fixture = Fixture::new().await;
     fill_wallets(&mut fixture.line().await, WALLETS, SCRIPTS).await;
     let folder = fixture.close().await;
+    let database = folder.path().join("sluice.db").display().to_string();
+    fill_payments(&database, &format!("{:016x}", 0), PAYMENTS).await;
     let (mut starts, mut memory) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        let (start, mebibytes) = one_start(&folder.path().join("sluice.db").display().to_string()).await;
+        let (start, mebibytes) = one_start(&database).await;
         starts.push(start);
         memory.push(mebibytes);
     }
     table.row(
-        format!("start to the first answer, {WALLETS} wallets"),
+        format!("start to the first answer, {WALLETS} wallets and {PAYMENTS} payments"),
         "ms",
         starts,
         "goal: < 1 s; its bitcoind is down",

@@ -248,7 +248,9 @@ pub async fn look_at_outgoing(flows: &Flows, id: PaymentId) -> Result<(), Error>
 
 /// Has the node pay. The same request is the same payment, however often this is called.
 pub(super) async fn pay(flows: &Flows, request: RequestId) -> Result<(), Error> {
-    let Some(paying) = paying(flows, request).await? else { return Ok(()) };
+    // What has failed is never given to a node again, whatever that would make of it.
+    let is_wanted = |request: &Request<Pay>| request.machine.state == pay::State::Paying;
+    let Some(paying) = paying(flows, request).await?.filter(is_wanted) else { return Ok(()) };
     let node = flows.node().node()?;
     let terms = paying.machine.terms;
     let payment = Payment {
