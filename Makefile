@@ -89,7 +89,7 @@ soak: rust ## Run every soak test, each for SLUICE_SOAK_SECONDS (default 600)
 .PHONY: bench
 bench: rust ## Measure throughput and latency, optimised build; writes docs/BENCHMARKS.md
 	export SLUICE_BENCH_WRITE=$(CURDIR)/docs/BENCHMARKS.md; \
-	exec scripts/with-tools postgres cargo bench --locked --bench report $(ARGS)
+	exec scripts/with-tools bitcoind,postgres cargo bench --locked --bench report $(ARGS)
 
 ## --- regenerate what is committed
 

@@ -180,7 +180,7 @@ impl Bench {
 }
 
 impl Wallet {
-    fn number(number: u32, http: &reqwest::Client, base: &str) -> Self {
+    pub fn number(number: u32, http: &reqwest::Client, base: &str) -> Self {
         let mut entropy = [3u8; 16];
         entropy[..4].copy_from_slice(&number.to_be_bytes());
         let words = bip39::Mnemonic::from_entropy(&entropy).expect("entropy").to_string();

@@ -5,7 +5,11 @@
 
 mod api;
 mod bare;
+#[path = "../../tests/it/harness/bitcoind.rs"]
+#[allow(dead_code, reason = "the bench needs a node that mines, the stories more")]
+mod bitcoind;
 mod block;
+mod channel;
 mod fixture;
 mod offchain;
 #[path = "../../tests/it/harness/postgres.rs"]
@@ -13,13 +17,6 @@ mod offchain;
 mod postgres;
 mod start;
 mod table;
-
-/// What the harness of the stories asks of its neighbour.
-mod bitcoind {
-    pub fn skip(what: &str) {
-        eprintln!("SKIPPED: {what}");
-    }
-}
 
 use table::Table;
 
@@ -32,6 +29,7 @@ async fn main() {
     let bare_commits = bare::measure(&mut table).await;
     api::measure(&mut table, &bare_commits).await;
     offchain::measure(&mut table, &bare_commits).await;
+    channel::measure(&mut table).await;
     block::measure(&mut table).await;
     start::measure(&mut table).await;
     println!("{table}");
@@ -45,7 +43,7 @@ fn page(table: &Table) -> String {
     format!(
         "# Benchmarks\n\nWritten by `make bench`. Each row was measured {RUNS} times in one run, on {cores} cores that the load generator shares, \
          in an optimised build. Figures of such a machine are noisy: compare a row with what stands beside it, not with another day.\n\n\
-         The chain is one in memory, so that no row waits for a node; the databases are real files, durable on every commit.\n\n{table}",
+         The chain is one in memory, but for payments over a channel, so that no row waits for a node; the databases are real files, durable on every commit.\n\n{table}",
         cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
     )
 }
