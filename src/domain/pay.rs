@@ -105,13 +105,7 @@ impl Machine for Pay {
     const KIND: &'static str = "lightning_pay";
 
     fn state(&self) -> &'static str {
-        match self.state {
-            State::AwaitingSignature => "awaiting_signature",
-            State::Paying => "paying",
-            State::Succeeded { .. } => "succeeded",
-            State::Failed { .. } => "failed",
-            State::Expired => "expired",
-        }
+        self.payment_state()
     }
 
     fn is_open(&self) -> bool {
@@ -163,7 +157,13 @@ impl Pay {
     /// The state by its name, for logs and counters.
     #[must_use]
     pub const fn payment_state(&self) -> &'static str {
-        self.state_name()
+        match self.state {
+            State::AwaitingSignature => "awaiting_signature",
+            State::Paying => "paying",
+            State::Succeeded { .. } => "succeeded",
+            State::Failed { .. } => "failed",
+            State::Expired => "expired",
+        }
     }
 
     /// Nothing is expected to happen to it any more.
@@ -207,17 +207,7 @@ impl Pay {
     }
 
     const fn illegal(&self, event: &Event) -> Illegal {
-        Illegal { state: self.state_name(), event: event.name() }
-    }
-
-    const fn state_name(&self) -> &'static str {
-        match self.state {
-            State::AwaitingSignature => "awaiting_signature",
-            State::Paying => "paying",
-            State::Succeeded { .. } => "succeeded",
-            State::Failed { .. } => "failed",
-            State::Expired => "expired",
-        }
+        Illegal { state: self.payment_state(), event: event.name() }
     }
 
     fn signed(&self) -> Result<Transition<Self>, Illegal> {

@@ -10,7 +10,7 @@ use crate::domain::Request;
 use crate::domain::lightning::Preimage;
 use crate::domain::receive::{Receive, State};
 use crate::domain::wallet::WalletKeys;
-use crate::domain::{Machine, invoice, offer};
+use crate::domain::{invoice, offer};
 use crate::ids::{RequestId, WalletId};
 use crate::money::{Amount, Sat};
 use crate::ports::lightning::{Description, NewInvoice};
@@ -220,10 +220,4 @@ fn refused(field: &'static str, bad: &invoice::BadInvoice) -> Error {
         invoice::BadInvoice::WrongNetwork(_) => Code::WrongNetwork,
     };
     Error::Field { code, field, reason: bad.to_string() }
-}
-
-/// Whether time or the outside may still move it.
-#[must_use]
-pub fn is_open(request: &Request<Receive>) -> bool {
-    request.machine.is_open()
 }

@@ -287,9 +287,12 @@ async fn conclude(flows: &Flows, request: RequestId, outcome: PayOutcome) -> Res
             return Ok(());
         }
     };
-    let ended = flows.store().write(EndPay { request, event }).await?;
+    let (ended, has_moved) = flows.store().write(EndPay { request, event }).await?;
     crash::point("node.pay_concluded");
-    count(&ended.machine);
+    if has_moved {
+        // The same outcome is told by the call and by a hint; it is one payment.
+        count(&ended.machine);
+    }
     flows.tell_ended(request, ended.machine.is_over());
     Ok(())
 }
@@ -311,10 +314,11 @@ struct EndPay {
 
 #[async_trait]
 impl Write for EndPay {
-    type Output = Request<Pay>;
+    /// The payment, and whether this has moved it.
+    type Output = (Request<Pay>, bool);
     type Error = StoreError;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Request<Pay>, StoreError> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(Request<Pay>, bool), StoreError> {
         let now = tx.now();
         let before = requests::load::<Pay>(tx.conn(), self.request).await?;
         let before = before.ok_or_else(|| StoreError::Corrupt(format!("request {} is gone", self.request)))?;
@@ -322,8 +326,9 @@ impl Write for EndPay {
         if let Some(broken) = before.machine.broken_promise(&transition.next) {
             halts::raise(tx, halts::NODE_OVERSPENT, &format!("request {}: {broken}", self.request)).await?;
         }
+        let has_moved = !transition.is_unchanged(&before.machine);
         let ended = apply::apply(tx, before, transition).await?;
         effects::done(tx, &Effect::Pay(self.request)).await?;
-        Ok(ended)
+        Ok((ended, has_moved))
     }
 }
