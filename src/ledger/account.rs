@@ -13,10 +13,20 @@ pub enum Account {
     Channels,
     /// Payments that have left and not arrived.
     InFlight,
+    /// What comes back from channels that are closing.
+    Closing,
+    /// The node's own coins on the chain.
+    Onchain,
     /// The operator's own money.
     Capital,
-    /// Fees paid to others for routing.
+    /// Fees paid to others for routing, less what others paid us.
     RoutingFees,
+    /// Fees of opening channels and of bumping, which the operator bears.
+    OnchainFees,
+    /// Fees of closing channels, and what is lost in it.
+    ClosingFees,
+    /// Fractions of a satoshi that the chain can't hold.
+    Rounding,
     /// Money without an owner, until somebody resolves it.
     Suspense,
 }
@@ -27,9 +37,17 @@ impl Account {
     pub const fn is_guarded(&self) -> bool {
         match self {
             Self::Wallet(_) => true,
-            Self::Debt(_) | Self::Channels | Self::InFlight | Self::Capital | Self::RoutingFees | Self::Suspense => {
-                false
-            }
+            Self::Debt(_)
+            | Self::Channels
+            | Self::InFlight
+            | Self::Closing
+            | Self::Onchain
+            | Self::Capital
+            | Self::RoutingFees
+            | Self::OnchainFees
+            | Self::ClosingFees
+            | Self::Rounding
+            | Self::Suspense => false,
         }
     }
 }
@@ -41,8 +59,13 @@ impl fmt::Display for Account {
             Self::Debt(wallet) => write!(f, "debt:{wallet}"),
             Self::Channels => f.write_str("node:channels"),
             Self::InFlight => f.write_str("node:in_flight"),
+            Self::Closing => f.write_str("node:closing"),
+            Self::Onchain => f.write_str("node:onchain"),
             Self::Capital => f.write_str("operator:capital"),
             Self::RoutingFees => f.write_str("operator:routing_fees"),
+            Self::OnchainFees => f.write_str("operator:onchain_fees"),
+            Self::ClosingFees => f.write_str("operator:closing_fees"),
+            Self::Rounding => f.write_str("operator:rounding"),
             Self::Suspense => f.write_str("operator:suspense"),
         }
     }

@@ -198,7 +198,13 @@ impl Bitcoind {
 
     /// Pays from the wallet into the mempool. The change may be before or after the payment.
     pub async fn pay(&self, address: &Address, sat: Sat) -> Txid {
-        parse(&self.rpc("sendtoaddress", json!([address, bitcoin_text(sat)])).await)
+        let txid = self.rpc("sendtoaddress", json!([address, bitcoin_text(sat)])).await;
+        // The wallet answers with an id also when the mempool has refused its transaction. Offered again, it is in or we hear why.
+        if !self.rpc("getrawmempool", json!([])).await.as_array().expect("a list").contains(&txid) {
+            let sent = self.rpc("gettransaction", json!([txid])).await;
+            self.rpc("sendrawtransaction", json!([sent["hex"]])).await;
+        }
+        parse(&txid)
     }
 
     /// Replaces a payment of the wallet's by one with a higher fee.
