@@ -26,6 +26,7 @@ pub struct Config {
     pub chain: Chain,
     pub ldk: ldk::Config,
     pub policy: flows::Policy,
+    pub settle: flows::SettlePolicy,
     pub audit: Audit,
     pub log: Log,
 }
@@ -102,8 +103,9 @@ impl Config {
     /// When a layer can't be read, names a key that does not exist, or gives one a value it can't have.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut config = layers::load(sources)?;
-        // A section of its own in the file, because operators look for it there; the listener is what obeys it.
+        // Sections of their own in the file, because operators look for them there; others are who obeys them.
         config.http.auth = config.auth.clone();
+        config.policy.settle = config.settle.clone();
         Ok(config)
     }
 

@@ -35,6 +35,12 @@ impl RequestId {
         Self(Uuid::from_bytes(bytes))
     }
 
+    /// The id of the credit that one output to an address of the node stands for.
+    #[must_use]
+    pub fn of_credit(wallet: &WalletId, outpoint: &bitcoin::OutPoint) -> Self {
+        Self(Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("credit:{wallet}:{outpoint}").as_bytes()))
+    }
+
     /// The id of the deposit made by one output: seeing the output again names the same deposit.
     #[must_use]
     pub fn of_deposit(wallet: &WalletId, outpoint: &bitcoin::OutPoint) -> Self {

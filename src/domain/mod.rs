@@ -5,6 +5,7 @@
 pub mod address;
 pub mod authorization;
 mod block;
+pub mod credit;
 pub mod deposit;
 pub mod invoice;
 pub mod lightning;

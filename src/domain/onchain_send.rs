@@ -30,6 +30,8 @@ pub enum Door {
     WalletSend,
     OnchainSend,
     Pay,
+    /// To an address of the node that is bound to the wallet.
+    Settle,
 }
 
 /// Why a transaction was issued for a request.

@@ -5,6 +5,7 @@ use bitcoin::{OutPoint, Txid};
 use proptest::prelude::*;
 
 use super::address::{self, ReceiveAddress};
+use super::credit::{self, Credit};
 use super::deposit::{self, Deposit};
 use super::lightning::{Destination, Paid, PayFailure, Preimage};
 use super::onchain_send::{self as send, Door, OnchainSend, Role, Terms};
@@ -92,6 +93,41 @@ fn deposit_event(event: &deposit::Event) -> &'static str {
         deposit::Event::Unmined => "the block is disconnected",
         deposit::Event::Replaced { .. } => "another transaction spent its inputs",
         deposit::Event::Evicted => "it left the mempool",
+    }
+}
+
+fn credits() -> Vec<Credit> {
+    use credit::State::{Credited, Evicted, Mined, Reorged, Replaced, Seen};
+    let of = |state| Credit {
+        request: request(),
+        wallet: wallet(),
+        outpoint: OutPoint::null(),
+        address: "bcrt1".to_owned(),
+        amount: Sat::literal(1),
+        times: 1,
+        state,
+    };
+    let (mined, credited) = (Mined { height: HEIGHT }, Credited { height: HEIGHT });
+    [Seen, mined, credited, Replaced { by: stranger() }, Evicted, Reorged].map(of).into()
+}
+
+fn credit_events() -> Vec<credit::Event> {
+    use credit::Event::{Deep, Evicted, InMempool, Mined, Replaced, Unmined};
+    let (rich, poor) = (Unmined { available: msat(1_000) }, Unmined { available: msat(400) });
+    let mined = |height| Mined { height };
+    vec![InMempool, mined(HEIGHT), mined(HEIGHT + 1), Deep, rich, poor, Replaced { by: stranger() }, Evicted]
+}
+
+fn credit_event(event: &credit::Event) -> &'static str {
+    match event {
+        credit::Event::InMempool => "its transaction is in the mempool",
+        credit::Event::Mined { height: HEIGHT } => "is in a block",
+        credit::Event::Mined { .. } => "is in another block",
+        credit::Event::Deep => "the block is deep enough",
+        credit::Event::Unmined { available } if *available == msat(1_000) => "the block is disconnected",
+        credit::Event::Unmined { .. } => "is disconnected, and some of it is spent",
+        credit::Event::Replaced { .. } => "another transaction spent its inputs",
+        credit::Event::Evicted => "it left the mempool",
     }
 }
 
@@ -285,6 +321,8 @@ fn cell<M: Machine>(before: &M, event: &M::Event) -> String {
         text.push_str(match (&posting.kind, &posting.debit) {
             (Kind::Hold, _) => ", held",
             (Kind::Post, Account::Suspense) => ", loss posted",
+            (Kind::Post, Account::Wallet(_)) => ", taken back",
+            (Kind::Post, Account::Debt(_)) => ", the rest owed",
             (Kind::Post, _) => ", credited",
             (Kind::PostHold(_), _) => ", debited",
             (Kind::VoidHold(_), _) => ", released",
@@ -326,6 +364,7 @@ fn page() -> String {
          {sends}\n\
          When a block with a cancelling version is deep enough, the send is `cancelled` instead of `confirmed`.\n\n\
          ## {deposit_kind}: an output to an address that was handed out\n\n{deposits}\n\
+         ## {credit_kind}: an output to an address of the node that is bound to a wallet\n\n{credits}\n\
          ## {address_kind}: an address that was handed out\n\n{addresses}\n\
          An address is watched for ever, in every state.\n\n\
          ## {receive_kind}: an invoice\n\n\
@@ -341,6 +380,8 @@ fn page() -> String {
         pays = table(&pays(), &pay_events(), pay_event),
         send_kind = OnchainSend::KIND,
         deposit_kind = Deposit::KIND,
+        credit_kind = Credit::KIND,
+        credits = table(&credits(), &credit_events(), credit_event),
         address_kind = ReceiveAddress::KIND,
         sends = table(&sends(), &send_events(), send_event),
         deposits = table(&deposits(), &deposit_events(), deposit_event),
@@ -377,6 +418,7 @@ where
 fn an_event_that_is_told_twice_changes_nothing_the_second_time() {
     repeats_change_nothing(&addresses(), &address_events());
     repeats_change_nothing(&deposits(), &deposit_events());
+    repeats_change_nothing(&credits(), &credit_events());
     repeats_change_nothing(&more_sends(), &send_events());
     repeats_change_nothing(&pays(), &pay_events());
 }
@@ -392,6 +434,7 @@ fn is_read_back<M: Machine + std::fmt::Debug>(states: &[M]) {
 fn every_state_is_read_back_as_it_was_written() {
     is_read_back(&addresses());
     is_read_back(&deposits());
+    is_read_back(&credits());
     is_read_back(&more_sends());
     is_read_back(&receives());
     is_read_back(&pays());

@@ -2,12 +2,12 @@
 
 use bitcoin::constants::COINBASE_MATURITY;
 
-use super::{Error, Flows};
+use super::{Code, Error, Flows};
 use crate::domain::wallet::Account;
 use crate::ids::WalletId;
 use crate::money::{Amount, AssetId, Sat};
 use crate::store::chain::{self, Coin};
-use crate::store::{StoreError, ledger, wallets};
+use crate::store::{Conn, StoreError, ledger, wallets};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
@@ -37,7 +37,23 @@ pub async fn offchain(flows: &Flows, wallet: &WalletId) -> Result<Offchain, Erro
     let amount =
         |n: i64| Amount::from_bigint(n).map_err(|_| StoreError::Corrupt(format!("a balance of {wallet} is negative")));
     let (total, held) = (amount(balance.total)?, amount(balance.held)?);
-    Ok(Offchain { total, held, available: amount(balance.total.saturating_sub(balance.held))? })
+    let debt = ledger::debt(&mut conn, wallet).await?;
+    Ok(Offchain { total, held, available: amount(balance.total.saturating_sub(balance.held))?, debt })
+}
+
+/// Why off-chain money does not reach: there is less, or what there was is owed.
+pub(super) async fn too_little(conn: &mut Conn, wallet: &WalletId, needed: Amount, available: Amount) -> Error {
+    let debt = match ledger::debt(conn, wallet).await {
+        Ok(debt) => debt,
+        Err(error) => return error.into(),
+    };
+    let mut detail = format!("{needed} msat are needed, and {available} msat are available off-chain");
+    if !debt.is_zero() {
+        detail.push_str(&format!(
+            "; the wallet owes {debt} msat, for a reorganisation took back what it had spent, and what comes in pays that first"
+        ));
+    }
+    Error::refused(Code::InsufficientFunds, detail)
 }
 
 fn ledger_account(wallet: &WalletId) -> crate::ledger::Account {
@@ -50,6 +66,8 @@ pub struct Offchain {
     pub total: Amount,
     pub held: Amount,
     pub available: Amount,
+    /// What it owes the operator after a reorganisation.
+    pub debt: Amount,
 }
 
 /// # Errors

@@ -52,7 +52,7 @@ impl Write for ExpireOverdue {
                     apply::advance::<pay::Pay>(tx, request.id, &pay::Event::TimedOut).await.map(drop)?;
                 }
                 // A deposit waits for nobody: it has no time limit.
-                AnyRequest::Deposit(_) => {}
+                AnyRequest::Deposit(_) | AnyRequest::Credit(_) => {}
             }
         }
         Ok(overdue.len())

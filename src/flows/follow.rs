@@ -9,6 +9,7 @@ use super::ingest::{self, Sighting, Watched};
 use super::{Error, Flows, Policy, mempool};
 use crate::crash;
 use crate::domain::Effect;
+use crate::domain::credit::{self, Credit};
 use crate::domain::deposit::{self, Deposit};
 use crate::domain::onchain_send::{self, OnchainSend, State};
 use crate::ids::RequestId;
@@ -17,7 +18,7 @@ use crate::ports::chain::{BlockRef, ChainInfo};
 use crate::store::chain::{self, Status, TxRow};
 use crate::store::owners::{self, Ownership};
 use crate::store::requests::{self, AnyRequest};
-use crate::store::{Conn, StoreError, Tx, Write, apply, effects, halts, issued, wallets};
+use crate::store::{Conn, StoreError, Tx, Write, apply, credits, effects, halts, issued, ledger, wallets};
 
 /// Blocks that are remembered at least, to find where a reorganisation began.
 const REMEMBER_AT_LEAST: u32 = 1_000;
@@ -164,7 +165,7 @@ impl Write for Connect {
         // What is taken in may widen what is watched, and so make more of the same block ours.
         while self.take_in_relevant(tx, mined_at).await? == Watched::More {}
         self.displace_waiting(tx).await?;
-        confirm_deep(tx, self.to.height, self.flows.confirmations()).await?;
+        confirm_deep(tx, self.to.height, &self.flows).await?;
         let now = tx.now();
         effects::wake_all(tx.conn(), now).await
     }
@@ -203,9 +204,13 @@ impl Connect {
 pub(super) async fn relevant(conn: &mut Conn, transactions: &[Transaction]) -> Result<Vec<usize>, StoreError> {
     let scripts: HashSet<ScriptBuf> =
         transactions.iter().flat_map(|tx| tx.output.iter().map(|out| out.script_pubkey.clone())).collect();
+    let scripts: Vec<ScriptBuf> = scripts.into_iter().collect();
+    let mut ours: HashSet<ScriptBuf> = HashSet::new();
+    if credits::any_bound(conn).await? {
+        ours.extend(credits::bound_among(conn, &scripts).await?.into_iter().map(|bound| bound.script));
+    }
     let scripts: Vec<ScriptBuf> = scripts.into_iter().filter(|script| script.is_p2tr()).collect();
-    let ours: HashSet<ScriptBuf> =
-        wallets::scripts_among(conn, &scripts).await?.into_iter().map(|known| known.script).collect();
+    ours.extend(wallets::scripts_among(conn, &scripts).await?.into_iter().map(|known| known.script));
     let spent: Vec<OutPoint> =
         transactions.iter().flat_map(|tx| tx.input.iter().map(|input| input.previous_output)).collect();
     let mut coins: HashSet<OutPoint> =
@@ -229,8 +234,9 @@ pub(super) async fn relevant(conn: &mut Conn, transactions: &[Transaction]) -> R
 }
 
 /// Moves on what is buried deep enough now.
-async fn confirm_deep(tx: &mut Tx<'_>, tip: u32, confirmations: u32) -> Result<(), StoreError> {
-    let is_deep = |height: u32| tip.saturating_add(1).saturating_sub(height) >= confirmations;
+async fn confirm_deep(tx: &mut Tx<'_>, tip: u32, flows: &Flows) -> Result<(), StoreError> {
+    let depth = |height: u32| tip.saturating_add(1).saturating_sub(height);
+    let is_deep = |height: u32| depth(height) >= flows.confirmations();
     for request in requests::not_yet_deep(tx.conn()).await? {
         match request {
             AnyRequest::Send(request) => {
@@ -241,6 +247,12 @@ async fn confirm_deep(tx: &mut Tx<'_>, tip: u32, confirmations: u32) -> Result<(
             AnyRequest::Deposit(request) => {
                 if matches!(request.machine.state, deposit::State::Mined { height } if is_deep(height)) {
                     apply::advance::<Deposit>(tx, request.id, &deposit::Event::Deep).await?;
+                }
+            }
+            AnyRequest::Credit(request) => {
+                let needed = flows.settle_confirmations(request.machine.amount);
+                if request.machine.height().is_some_and(|height| depth(height) >= needed) {
+                    apply::advance::<Credit>(tx, request.id, &credit::Event::Deep).await?;
                 }
             }
             AnyRequest::Address(_) | AnyRequest::Receive(_) | AnyRequest::Pay(_) => {}
@@ -341,12 +353,26 @@ async fn unmine(tx: &mut Tx<'_>, row: &TxRow) -> Result<(), StoreError> {
             apply::advance::<Deposit>(tx, id, &deposit::Event::Evicted).await?;
         }
     }
+    for id in credits::of_transaction(tx.conn(), row.txid).await? {
+        take_back(tx, id, row.coinbase).await?;
+    }
     if let Some(version) = issued::by_txid(tx.conn(), row.txid).await? {
         apply::advance::<OnchainSend>(tx, version.request, &onchain_send::Event::Unmined { txid: row.txid }).await?;
         // No call is offering it, as the effect's lease presumes: the worker may, at once.
         effects::undo(tx, &Effect::Broadcast(row.txid)).await?;
     }
     free_rivals(tx, row.txid).await
+}
+
+/// The block that had brought a credit is gone: the wallet gives back what it has, and owes the rest.
+async fn take_back(tx: &mut Tx<'_>, id: RequestId, is_coinbase: bool) -> Result<(), StoreError> {
+    let Some(request) = requests::load::<Credit>(tx.conn(), id).await? else { return Ok(()) };
+    let available = ledger::available(tx.conn(), &request.wallet).await?;
+    apply::advance::<Credit>(tx, id, &credit::Event::Unmined { available }).await?;
+    if is_coinbase {
+        apply::advance::<Credit>(tx, id, &credit::Event::Evicted).await?;
+    }
+    Ok(())
 }
 
 /// Requests that this transaction had displaced from the chain may go through again, and those that build on them.

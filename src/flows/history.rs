@@ -63,6 +63,7 @@ pub async fn request(
         AnyRequest::Deposit(request) => &request.wallet,
         AnyRequest::Receive(request) => &request.wallet,
         AnyRequest::Pay(request) => &request.wallet,
+        AnyRequest::Credit(request) => &request.wallet,
     };
     if owner != wallet {
         return Ok(None);

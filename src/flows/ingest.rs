@@ -10,12 +10,14 @@ use super::Policy;
 use super::address::extend_lookahead;
 use crate::domain::Request;
 use crate::domain::address::{self, ReceiveAddress};
+use crate::domain::credit::{self, Credit};
 use crate::domain::deposit::{self, Deposit};
 use crate::domain::onchain_send::{self, OnchainSend};
 use crate::domain::wallet::{WalletKeys, address_of};
 use crate::ids::{RequestId, WalletId};
 use crate::money::Sat;
 use crate::store::chain::{self, Coin, Status, TxRow};
+use crate::store::credits::{self, BoundAddress};
 use crate::store::issued::{self, IssuedTx};
 use crate::store::wallets::{self, KnownScript};
 use crate::store::{StoreError, Tx, apply, leases, requests};
@@ -59,6 +61,8 @@ impl Watched {
 /// What a transaction touches of ours.
 pub(super) struct Touched {
     outputs: Vec<(OutPoint, Sat, KnownScript)>,
+    /// Outputs to addresses of the node that are bound to a wallet.
+    bound: Vec<(OutPoint, Sat, BoundAddress)>,
     inputs: Vec<Coin>,
     issued: Option<IssuedTx>,
 }
@@ -71,7 +75,7 @@ pub(super) async fn record(
 ) -> Result<Option<Touched>, StoreError> {
     let txid = transaction.compute_txid();
     let touched = touched(tx, transaction, txid).await?;
-    if touched.outputs.is_empty() && touched.inputs.is_empty() {
+    if touched.outputs.is_empty() && touched.bound.is_empty() && touched.inputs.is_empty() {
         return Ok(None);
     }
     let is_beaten = |coin: &Coin| coin.spent_height.is_some() && coin.spent_by != Some(txid);
@@ -121,16 +125,26 @@ async fn touched(tx: &mut Tx<'_>, transaction: &Transaction, txid: Txid) -> Resu
         .collect();
     let spent: Vec<OutPoint> = transaction.input.iter().map(|input| input.previous_output).collect();
     let inputs = chain::coins_among(tx.conn(), &spent).await?;
-    let mut outputs = Vec::new();
+    let bound: HashMap<_, _> = credits::bound_among(tx.conn(), &scripts)
+        .await?
+        .into_iter()
+        .map(|bound| (bound.script.clone(), bound))
+        .collect();
+    let mut touched = Touched { outputs: Vec::new(), bound: Vec::new(), inputs, issued: None };
     for (vout, out) in (0u32..).zip(&transaction.output) {
+        let outpoint = OutPoint { txid, vout };
+        let amount = || Sat::try_from(out.value).map_err(|_| StoreError::Corrupt(format!("{outpoint} is too large")));
         if let Some(script) = known.get(&out.script_pubkey) {
-            let amount =
-                Sat::try_from(out.value).map_err(|_| StoreError::Corrupt(format!("{txid}:{vout} is too large")))?;
-            outputs.push((OutPoint { txid, vout }, amount, script.clone()));
+            touched.outputs.push((outpoint, amount()?, script.clone()));
+        }
+        if let Some(address) = bound.get(&out.script_pubkey) {
+            touched.bound.push((outpoint, amount()?, address.clone()));
         }
     }
-    let issued = if inputs.is_empty() { None } else { issued::by_txid(tx.conn(), txid).await? };
-    Ok(Touched { outputs, inputs, issued })
+    if !touched.inputs.is_empty() {
+        touched.issued = issued::by_txid(tx.conn(), txid).await?;
+    }
+    Ok(touched)
 }
 
 fn row_of(transaction: &Transaction, txid: Txid, sighting: Sighting, now: crate::clock::Timestamp) -> TxRow {
@@ -177,6 +191,7 @@ pub(super) async fn take_in(
     displace_rivals(tx, txid, sighting.status, &touched).await?;
     move_own_request(tx, transaction, sighting.status, &touched).await?;
     note_deposits(tx, network, sighting.status, &touched).await?;
+    note_credits(tx, sighting.status, &touched).await?;
     Ok(watched)
 }
 
@@ -282,6 +297,9 @@ pub(super) async fn displace(tx: &mut Tx<'_>, txid: Txid, by: Txid) -> Result<()
     chain::set_status(tx, txid, Status::Replaced { by }, None).await?;
     for id in chain::deposits_of(tx.conn(), txid).await? {
         apply::advance::<Deposit>(tx, id, &deposit::Event::Replaced { by }).await?;
+    }
+    for id in credits::of_transaction(tx.conn(), txid).await? {
+        apply::advance::<Credit>(tx, id, &credit::Event::Replaced { by }).await?;
     }
     Ok(())
 }
@@ -403,4 +421,45 @@ async fn announce(
         apply::advance::<ReceiveAddress>(tx, asked.id, &address::Event::Paid { outpoint }).await?;
     }
     Ok(())
+}
+
+/// Whoever paid an address of the node that is bound to a wallet: it is on its way to that wallet's off-chain money.
+async fn note_credits(tx: &mut Tx<'_>, status: Status, touched: &Touched) -> Result<(), StoreError> {
+    let event = match status {
+        Status::Mempool => credit::Event::InMempool,
+        Status::Mined { height } => credit::Event::Mined { height },
+        Status::Offered | Status::Evicted | Status::Replaced { .. } => return Ok(()),
+    };
+    for (outpoint, amount, to) in &touched.bound {
+        let id = RequestId::of_credit(&to.wallet, outpoint);
+        if requests::load::<Credit>(tx.conn(), id).await?.is_some() {
+            apply::advance::<Credit>(tx, id, &event).await?;
+        } else {
+            announce_credit(tx, id, *outpoint, *amount, to, status).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn announce_credit(
+    tx: &mut Tx<'_>,
+    id: RequestId,
+    outpoint: OutPoint,
+    amount: Sat,
+    to: &BoundAddress,
+    status: Status,
+) -> Result<(), StoreError> {
+    let state = match status {
+        Status::Mined { height } => credit::State::Mined { height },
+        Status::Offered | Status::Mempool | Status::Evicted | Status::Replaced { .. } => credit::State::Seen,
+    };
+    let (wallet, address) = (to.wallet.clone(), to.address.clone());
+    let machine = Credit { request: id, wallet: wallet.clone(), outpoint, address, amount, times: 0, state };
+    let now = tx.now();
+    let (created_at, updated_at) = (now, now);
+    let (reference, label, expires_at) = (None, None, None);
+    let request = Request { id, wallet, reference, label, created_at, updated_at, expires_at, version: 1, machine };
+    let first = request.machine.announce();
+    apply::create(tx, request, first).await?;
+    credits::insert(tx, &outpoint, id, to, amount).await
 }

@@ -11,13 +11,14 @@ use super::ingest::{self, Sighting, Watched};
 use super::{Error, Flows};
 use crate::crash;
 use crate::domain::Effect;
+use crate::domain::credit::{self, Credit};
 use crate::domain::deposit::{self, Deposit};
 use crate::domain::onchain_send::{OnchainSend, State};
 use crate::ports::chain::BlockRef;
 use crate::store::chain::{self, Status, TxRow};
 use crate::store::owners::{self, Ownership};
 use crate::store::requests;
-use crate::store::{StoreError, Tx, Write, apply, effects, issued};
+use crate::store::{StoreError, Tx, Write, apply, credits, effects, issued};
 
 /// Transactions of the mempool that are fetched with one call.
 const FETCH: usize = 500;
@@ -197,6 +198,9 @@ async fn leave_mempool(tx: &mut Tx<'_>, row: &TxRow, replaced_by: Option<Txid>) 
     chain::set_status(tx, row.txid, Status::Evicted, None).await?;
     for id in chain::deposits_of(tx.conn(), row.txid).await? {
         apply::advance::<Deposit>(tx, id, &deposit::Event::Evicted).await?;
+    }
+    for id in credits::of_transaction(tx.conn(), row.txid).await? {
+        apply::advance::<Credit>(tx, id, &credit::Event::Evicted).await?;
     }
     revive_rivals(tx, row.txid).await
 }

@@ -23,6 +23,7 @@ pub mod pay_invoice;
 pub mod register;
 pub mod scan;
 pub mod send;
+pub mod settle;
 mod spend;
 pub mod sync;
 pub mod values;
@@ -35,10 +36,12 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{Code, Error};
 pub use node::NodeSlot;
+pub use settle::SettlePolicy;
 
 use crate::clock::Timestamp;
 use crate::domain::policy::{FeeCaps, SignatureTime};
 use crate::ids::{RequestId, WalletId};
+use crate::money::Sat;
 use crate::ports::chain::ChainBackend;
 use crate::store::Store;
 use crate::store::owners::Ownership;
@@ -65,6 +68,9 @@ pub struct Policy {
     pub reorg_max: u32,
     /// Seconds that refresh and sync wait for the follower to reach the node's tip.
     pub sync_seconds: u64,
+    /// The section `settle` of the configuration.
+    #[serde(skip)]
+    pub settle: SettlePolicy,
 }
 
 impl Default for Policy {
@@ -80,6 +86,7 @@ impl Default for Policy {
             fallback_fee_rate: 5,
             reorg_max: 100,
             sync_seconds: 30,
+            settle: SettlePolicy::default(),
         }
     }
 }
@@ -182,6 +189,12 @@ impl Flows {
     pub fn confirmations(&self) -> u32 {
         let usual = if self.network() == Network::Regtest { 1 } else { 3 };
         self.policy().confirmations.unwrap_or(usual).max(1)
+    }
+
+    /// How deep a coin that came to the node for a wallet has to be before it is credited.
+    #[must_use]
+    pub fn settle_confirmations(&self, amount: Sat) -> u32 {
+        self.policy().settle.confirmations(self.network(), amount)
     }
 
     fn now(&self) -> Timestamp {

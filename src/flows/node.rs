@@ -160,7 +160,7 @@ pub async fn look_at_everything(flows: &Flows) -> Result<usize, Error> {
         match request {
             AnyRequest::Receive(request) => note("a receive", claim(flows, &request).await),
             AnyRequest::Pay(request) => note("a payment", pay(flows, request.id).await),
-            AnyRequest::Address(_) | AnyRequest::Send(_) | AnyRequest::Deposit(_) => {}
+            AnyRequest::Address(_) | AnyRequest::Send(_) | AnyRequest::Deposit(_) | AnyRequest::Credit(_) => {}
         }
     }
     Ok(failed)

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::send::{self, Begun, Source};
-use super::{Code, Error, Flows, Idempotency, address, invoice, node};
+use super::{Code, Error, Flows, Idempotency, address, balance, invoice, node};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::authorization::{self, Consent, Kind};
@@ -13,8 +13,7 @@ use crate::domain::receive::{self, Receive};
 use crate::domain::wallet::WalletKeys;
 use crate::domain::{LineStatus, Machine, Request, psbt};
 use crate::ids::{RequestId, WalletId};
-use crate::ledger::Account;
-use crate::money::{Amount, AssetId, Money, Sat};
+use crate::money::{Amount, Money, Sat};
 use crate::ports::lightning::{Fetched, Quote};
 use crate::store::authorizations::{self, Authorization};
 use crate::store::idempotency::{self, Remembered};
@@ -180,9 +179,11 @@ async fn terms(flows: &Flows, wallet: &WalletId, wanted: &BeginPay, payee: &Paye
     let mut conn = flows.store().read().await?;
     refuse_second(&mut conn, wallet, payee.hash).await?;
     let book = book(&mut conn, wallet, payee.hash, flows.now()).await?;
-    let available = available(&mut conn, wallet).await?;
+    let available = ledger::available(&mut conn, wallet).await?;
+    let Some(left) = available.checked_sub(amount) else {
+        return Err(balance::too_little(&mut conn, wallet, amount, available).await);
+    };
     drop(conn);
-    let Some(left) = available.checked_sub(amount) else { return Err(too_little(amount, available)) };
     let max_fee = match &book {
         Some(_) => Amount::ZERO,
         None => wanted.max_fee.unwrap_or_else(|| left.min(USUAL_MAX_FEE)),
@@ -256,17 +257,6 @@ fn takes_money(request: &Request<Receive>, now: Timestamp) -> Result<(), Error> 
     }
 }
 
-async fn available(conn: &mut crate::store::Conn, wallet: &WalletId) -> Result<Amount, Error> {
-    let balance = ledger::balance(conn, &Account::Wallet(wallet.clone()), &AssetId::Btc).await?;
-    let free = balance.total.saturating_sub(balance.held);
-    Amount::from_bigint(free).map_err(|_| StoreError::Corrupt(format!("the balance of {wallet} is negative")).into())
-}
-
-fn too_little(needed: Amount, available: Amount) -> Error {
-    let detail = format!("{needed} msat are needed, and {available} msat are available off-chain");
-    Error::refused(Code::InsufficientFunds, detail)
-}
-
 /// A ceiling below the cheapest way can't work. That there is no way now is no reason: there may be one when it is signed.
 /// Answers what the cheapest way costs now.
 async fn check_ceiling(
@@ -315,13 +305,13 @@ impl Write for Begin {
         }
         send::require_room(tx, &self.flows, &wallet).await?;
         refuse_second(tx.conn(), &wallet, self.terms.hash).await?;
-        let available = available(tx.conn(), &wallet).await?;
+        let available = ledger::available(tx.conn(), &wallet).await?;
         let machine =
             Pay { request: self.id(&wallet), wallet, terms: self.terms.clone(), state: State::AwaitingSignature };
         let too_much = || Error::field(self.to_field, "asks for more than there is");
         let held = machine.held().ok_or_else(too_much)?;
         if available < held {
-            return Err(too_little(held, available));
+            return Err(balance::too_little(tx.conn(), &machine.wallet, held, available).await);
         }
         let asked = self.authorization(&machine)?;
         let first = machine.begin().ok_or_else(too_much)?;

@@ -1,6 +1,7 @@
 //! The values that stand in the signatures of flows, under one name: whoever calls flows needs no other room for them.
 
 pub use crate::domain::address::{ReceiveAddress, State as AddressState};
+pub use crate::domain::credit::{Credit, State as CreditState};
 pub use crate::domain::deposit::{Deposit, State as DepositState};
 pub use crate::domain::lightning::{PayFailure, PaymentHash, Preimage};
 pub use crate::domain::onchain_send::{Door, OnchainSend, Role, State as SendState, Terms};

@@ -71,6 +71,7 @@ fn tags() -> Vec<utoipa::openapi::Tag> {
         ("receive", "Addresses and deposits."),
         ("send", "Sending, in two steps: begin and end."),
         ("lightning", "Invoices and payments over Lightning, and between wallets of this gateway."),
+        ("settle", "Moving the wallet's coins off-chain."),
         ("history", "Balances, requests and events."),
         (not_yet::TAG, "Calls of rails that this gateway does not have. They answer 501."),
     ]
@@ -188,6 +189,7 @@ fn takes_idempotency_key(id: &str) -> bool {
             | "onchainSendBumpBegin"
             | "createInvoice"
             | "payInvoiceBegin"
+            | "settleBegin"
     )
 }
 

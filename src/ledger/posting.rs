@@ -14,6 +14,12 @@ impl PostingId {
         Self(format!("{request}/{step}"))
     }
 
+    /// The posting that pays a debt out of what this one gave.
+    #[must_use]
+    pub fn and_debt(&self) -> Self {
+        Self(format!("{self}+debt"))
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

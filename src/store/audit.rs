@@ -123,6 +123,30 @@ pub const RULES: &[Rule] = &[
                  OR (r.state = 'succeeded' AND NOT EXISTS (SELECT 1 FROM postings c WHERE c.request_id = r.id AND (c.kind = 'post_hold' OR c.debit = 'operator:suspense'))))",
     },
     Rule {
+        name: "a_credit_is_posted_while_it_stands",
+        count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'settle_credit'",
+        broken: "SELECT r.id AS what FROM requests r LEFT JOIN credits c ON c.request_id = r.id AND c.wallet_id = r.wallet_id \
+                 WHERE r.kind = 'settle_credit' AND (c.request_id IS NULL OR \
+                 (SELECT CAST(COALESCE(SUM(p.amount), 0) AS BIGINT) FROM postings p WHERE p.request_id = r.id AND p.debit = 'node:onchain' \
+                  AND p.credit = 'wallet:' || r.wallet_id) - \
+                 (SELECT CAST(COALESCE(SUM(p.amount), 0) AS BIGINT) FROM postings p WHERE p.request_id = r.id AND p.credit = 'node:onchain' \
+                  AND p.debit IN ('wallet:' || r.wallet_id, 'debt:' || r.wallet_id)) \
+                 <> CASE r.state WHEN 'credited' THEN c.amount_sat * 1000 ELSE 0 END)",
+    },
+    Rule {
+        name: "credits_stand_as_their_transactions_do",
+        count: "SELECT COUNT(*) AS n FROM credits",
+        broken: "SELECT c.outpoint AS what FROM credits c JOIN requests r ON r.id = c.request_id LEFT JOIN txs t ON t.txid = c.txid \
+                 WHERE t.txid IS NULL OR (t.status = 'mined') <> (r.state IN ('mined', 'credited')) OR (t.status = 'evicted') <> (r.state = 'evicted') \
+                 OR (t.status = 'replaced') <> (r.state = 'replaced')",
+    },
+    Rule {
+        name: "only_who_has_nothing_left_is_in_debt",
+        count: "SELECT COUNT(*) AS n FROM balances WHERE account LIKE 'debt:%'",
+        broken: "SELECT d.account AS what FROM balances d JOIN balances w ON w.account = 'wallet:' || SUBSTR(d.account, 6) AND w.asset = d.asset \
+                 WHERE d.account LIKE 'debt:%' AND d.total < 0 AND w.total > w.held",
+    },
+    Rule {
         name: "what_waits_for_the_node_has_an_effect",
         count: "SELECT COUNT(*) AS n FROM requests WHERE state IN ('paying', 'claiming')",
         broken: "SELECT r.id AS what FROM requests r WHERE r.state IN ('paying', 'claiming') AND NOT EXISTS \

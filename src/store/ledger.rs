@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::row::Columns;
 use super::{Conn, Engine, StoreError, Tx};
+use crate::ids::WalletId;
 use crate::ledger::model::{Balance, Refusal, check_form};
 use crate::ledger::{Account, HoldId, Kind, Posting};
-use crate::money::AssetId;
+use crate::money::{Amount, AssetId, Money};
 
 /// Posts in order, all or, by the error that undoes the transaction, none.
 pub(super) async fn post(tx: &mut Tx<'_>, postings: &[Posting]) -> Result<(), StoreError> {
@@ -14,7 +15,7 @@ pub(super) async fn post(tx: &mut Tx<'_>, postings: &[Posting]) -> Result<(), St
     for posting in postings {
         post_one(tx, posting).await?;
     }
-    Ok(())
+    collect_debts(tx, postings).await
 }
 
 /// Two transactions that write the same balances in another order would wait for each other. On SQLite there is one writer.
@@ -183,6 +184,70 @@ async fn try_shift(
     .await?
     .rows_affected();
     Ok(written == 1)
+}
+
+/// What a wallet has off-chain and nothing holds.
+///
+/// # Errors
+/// When the database can't answer, or the balance makes no sense.
+pub async fn available(conn: &mut Conn, wallet: &WalletId) -> Result<Amount, StoreError> {
+    let balance = balance(conn, &Account::Wallet(wallet.clone()), &AssetId::Btc).await?;
+    let free = balance.total.saturating_sub(balance.held);
+    Amount::from_bigint(free).map_err(|_| StoreError::Corrupt(format!("the balance of {wallet} is negative")))
+}
+
+/// What a wallet owes after a reorganisation took back money that was spent.
+///
+/// # Errors
+/// When the database can't answer, or the balance makes no sense.
+pub async fn debt(conn: &mut Conn, wallet: &WalletId) -> Result<Amount, StoreError> {
+    let owed = balance(conn, &Account::Debt(wallet.clone()), &AssetId::Btc).await?.total;
+    Amount::from_bigint(owed.saturating_neg())
+        .map_err(|_| StoreError::Corrupt(format!("the debt of {wallet} is overpaid")))
+}
+
+/// Pays the debts of wallets to which these postings have given something: a wallet that owes has nothing to spend.
+async fn collect_debts(tx: &mut Tx<'_>, postings: &[Posting]) -> Result<(), StoreError> {
+    for posting in postings {
+        let Some(wallet) = enriched(posting) else { continue };
+        let owed = debt(tx.conn(), wallet).await?;
+        if owed.is_zero() {
+            continue;
+        }
+        let paid = owed.min(available(tx.conn(), wallet).await?);
+        if paid.is_zero() {
+            continue;
+        }
+        let collected = Posting {
+            id: posting.id.and_debt(),
+            request: posting.request,
+            debit: Account::Wallet(wallet.clone()),
+            credit: Account::Debt(wallet.clone()),
+            money: Money::btc(paid),
+            kind: Kind::Post,
+        };
+        lock_in_one_order(tx, std::slice::from_ref(&collected)).await?;
+        post_one(tx, &collected).await?;
+    }
+    Ok(())
+}
+
+/// The wallet that has more to spend after this posting.
+fn enriched(posting: &Posting) -> Option<&WalletId> {
+    let gains = match posting.kind {
+        Kind::Post => &posting.credit,
+        // Whatever was not used of a hold is free again.
+        Kind::PostHold(_) => match &posting.credit {
+            Account::Wallet(_) => &posting.credit,
+            _ => &posting.debit,
+        },
+        Kind::VoidHold(_) => &posting.debit,
+        Kind::Hold => return None,
+    };
+    match gains {
+        Account::Wallet(wallet) if posting.money.asset == AssetId::Btc => Some(wallet),
+        _ => None,
+    }
 }
 
 /// The stored balance of an account. Zero when nothing was ever posted.

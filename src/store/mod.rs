@@ -7,6 +7,7 @@ pub mod apply;
 pub mod audit;
 pub mod authorizations;
 pub mod chain;
+pub mod credits;
 pub mod effects;
 mod engine;
 mod error;

@@ -7,6 +7,7 @@ use super::row::Columns;
 use super::{Conn, PAGE_MAX, StoreError};
 use crate::clock::Timestamp;
 use crate::domain::address::ReceiveAddress;
+use crate::domain::credit::Credit;
 use crate::domain::deposit::Deposit;
 use crate::domain::onchain_send::OnchainSend;
 use crate::domain::pay::Pay;
@@ -46,6 +47,7 @@ pub enum AnyRequest {
     Deposit(Request<Deposit>),
     Receive(Request<Receive>),
     Pay(Request<Pay>),
+    Credit(Request<Credit>),
 }
 
 pub(super) async fn insert<M: Machine>(conn: &mut Conn, request: &Request<M>) -> Result<(), StoreError> {
@@ -110,6 +112,7 @@ fn read_any(row: &AnyRow) -> Result<AnyRequest, StoreError> {
         Deposit::KIND => Ok(AnyRequest::Deposit(read(row)?)),
         Receive::KIND => Ok(AnyRequest::Receive(read(row)?)),
         Pay::KIND => Ok(AnyRequest::Pay(read(row)?)),
+        Credit::KIND => Ok(AnyRequest::Credit(read(row)?)),
         other => Err(StoreError::Corrupt(format!("a request has the unknown kind {other}"))),
     }
 }
@@ -210,13 +213,13 @@ pub async fn waiting_for_node(conn: &mut Conn) -> Result<Vec<AnyRequest>, StoreE
     rows.iter().map(read_any).collect()
 }
 
-/// Sends and deposits that are in a block and wait for it to be deep enough.
+/// Sends, deposits and credits that are in a block and wait for it to be deep enough.
 ///
 /// # Errors
 /// When the database can't answer or a row is corrupt.
 pub async fn not_yet_deep(conn: &mut Conn) -> Result<Vec<AnyRequest>, StoreError> {
     let rows = sqlx::query(
-        "SELECT * FROM requests WHERE (kind = 'deposit' AND state = 'mined') OR (kind = 'onchain_send' AND state = 'seen')",
+        "SELECT * FROM requests WHERE (kind IN ('deposit', 'settle_credit') AND state = 'mined') OR (kind = 'onchain_send' AND state = 'seen')",
     )
     .fetch_all(conn)
     .await?;

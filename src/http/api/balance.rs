@@ -20,6 +20,7 @@ use crate::http::problem::Problem;
         "colored": { "settled": 0, "future": 0, "spendable": 0 },
         "offchain_balance": {
             "total": 25_000, "details": [], "total_msat": 25_000_400, "held_msat": 5_050_000, "available_msat": 19_950_400,
+            "debt_msat": 0,
         },
         "scanning": false,
     },

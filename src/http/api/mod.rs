@@ -19,6 +19,7 @@ pub mod payments;
 pub mod problems;
 pub mod requests;
 pub mod send_view;
+pub mod settle;
 pub mod transactions;
 pub mod wallet;
 pub mod wire;
@@ -76,6 +77,10 @@ pub fn endpoints() -> OpenApiRouter<HttpState> {
         .routes(routes!(lightning_send::authorization))
         .routes(routes!(lightning_send::fee_estimate))
         .routes(routes!(payments::list))
+        .routes(routes!(settle::finish))
+        .routes(routes!(settle::begin))
+        .routes(routes!(settle::end))
+        .routes(routes!(settle::get))
         .routes(routes!(decode::decode))
         .routes(routes!(capabilities::get));
     not_yet::add_to(router)

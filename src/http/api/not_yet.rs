@@ -3,15 +3,14 @@
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::routing::{MethodFilter, on};
+use axum::routing::post as post_to;
 use serde_json::Value;
-use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType};
 use utoipa::openapi::{ContentBuilder, Required, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::examples;
 use crate::flows::Code;
 use crate::flows::keys::Scope;
 use crate::http::HttpState;
@@ -23,7 +22,6 @@ pub const TAG: &str = "not offered yet";
 
 /// An endpoint that answers 501.
 pub struct NotYet {
-    is_get: bool,
     path: &'static str,
     pub operation_id: &'static str,
     summary: &'static str,
@@ -42,21 +40,9 @@ const fn post(
     request: &'static str,
     response: &'static str,
 ) -> NotYet {
-    NotYet { is_get: false, path, operation_id, summary, scope: needs.0, code: needs.1, request, response }
+    NotYet { path, operation_id, summary, scope: needs.0, code: needs.1, request, response }
 }
 
-const fn get(
-    path: &'static str,
-    operation_id: &'static str,
-    summary: &'static str,
-    needs: (Scope, Code),
-    response: &'static str,
-) -> NotYet {
-    NotYet { is_get: true, path, operation_id, summary, scope: needs.0, code: needs.1, request: "", response }
-}
-
-const LN_READ: (Scope, Code) = (Scope::Read, Code::LightningUnavailable);
-const LN_RECEIVE: (Scope, Code) = (Scope::Receive, Code::LightningUnavailable);
 const LN_SEND: (Scope, Code) = (Scope::Send, Code::LightningUnavailable);
 const RGB_READ: (Scope, Code) = (Scope::Read, Code::AssetsUnavailable);
 const RGB_RECEIVE: (Scope, Code) = (Scope::Receive, Code::AssetsUnavailable);
@@ -69,7 +55,7 @@ const RGB_INVOICE: &str = r#"{"invoice":"rgb:~/~/bcrt:utxob:2fgs9...","recipient
 const RGB_RECEIVE_BODY: &str = r#"{"asset_id":null,"amount":10,"min_confirmations":1,"duration_seconds":3600}"#;
 
 /// Every one of them.
-pub const ALL: [NotYet; 18] = [
+pub const ALL: [NotYet; 14] = [
     post(
         "/lightning/pay-invoice",
         "payInvoice",
@@ -77,37 +63,6 @@ pub const ALL: [NotYet; 18] = [
         LN_SEND,
         r#"{"invoice":"lnbcrt50u1p...","max_fee_sats":50}"#,
         LN_SENT,
-    ),
-    post(
-        "/lightning/settle",
-        "settle",
-        "Finish what needs no signature",
-        LN_RECEIVE,
-        "",
-        r#"{"result":"success","results":[],"total_channels_opened":0}"#,
-    ),
-    post(
-        "/lightning/settle-begin",
-        "settleBegin",
-        "Begin to move coins off-chain",
-        LN_SEND,
-        r#"{"amount_sats":50000,"fee_rate":5,"asset":null}"#,
-        PSBT,
-    ),
-    post(
-        "/lightning/settle-end",
-        "settleEnd",
-        "End moving coins off-chain",
-        LN_SEND,
-        SIGNED,
-        r#"{"id":"0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47","status":"BROADCASTED","txid":null}"#,
-    ),
-    get(
-        "/lightning/settle/{id}",
-        "settleGet",
-        "One move of coins off-chain",
-        LN_READ,
-        r#"{"id":"0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47","status":"BROADCASTED","txid":null}"#,
     ),
     post(
         "/lightning/listtransfers",
@@ -212,18 +167,16 @@ pub const ALL: [NotYet; 18] = [
 #[must_use]
 pub fn add_to(mut router: OpenApiRouter<HttpState>) -> OpenApiRouter<HttpState> {
     for endpoint in ALL {
-        let NotYet { is_get, path, scope, code, .. } = endpoint;
-        let (filter, method) =
-            if is_get { (MethodFilter::GET, HttpMethod::Get) } else { (MethodFilter::POST, HttpMethod::Post) };
+        let NotYet { path, scope, code, .. } = endpoint;
         let operation = endpoint.operation();
-        router.get_openapi_mut().paths.add_path_operation(path, vec![method], operation);
+        router.get_openapi_mut().paths.add_path_operation(path, vec![HttpMethod::Post], operation);
         let handler = async move |State(state): State<HttpState>, headers: HeaderMap| -> Problem {
             match auth::admit(&state, &headers, scope).await {
                 Ok(_) => Problem::plain(code),
                 Err(problem) => problem,
             }
         };
-        router = router.route(path, on(filter, handler));
+        router = router.route(path, post_to(handler));
     }
     router
 }
@@ -243,7 +196,6 @@ impl NotYet {
             .summary(Some(self.summary))
             .description(Some(description))
             .tag(TAG)
-            .parameters(self.id_parameter().map(|id| [id]))
             .response("200", answer);
         if self.request.is_empty() {
             return builder.build();
@@ -252,20 +204,6 @@ impl NotYet {
         let request =
             RequestBodyBuilder::new().content("application/json", body).required(Some(Required::False)).build();
         builder.request_body(Some(request)).build()
-    }
-
-    fn id_parameter(&self) -> Option<Parameter> {
-        let name = self.path.split(['{', '}']).nth(1)?;
-        let text = ObjectBuilder::new().schema_type(Type::String).build();
-        let parameter = ParameterBuilder::new()
-            .name(name)
-            .parameter_in(ParameterIn::Path)
-            .required(Required::True)
-            .description(Some("The id that its begin will answer"))
-            .schema(Some(text))
-            .example(Some(Value::from(examples::ID)))
-            .build();
-        Some(parameter)
     }
 }
 

@@ -139,9 +139,15 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         "payEnd" => [END, PAY_END].concat(),
         "onchainSendBumpBegin" => BUMP.to_vec(),
         "onchainSendBumpEnd" => [END, &[Code::NotFound, Code::AlreadyConfirmed]].concat(),
+        "settle" => vec![Code::ChainUnavailable, Code::SyncTimeout],
+        "settleBegin" => {
+            [BEGIN, &[Code::AssetsUnavailable, Code::LightningUnavailable, Code::LightningNotReady]].concat()
+        }
+        "settleEnd" => END.to_vec(),
         "walletFeeEstimation" => vec![Code::ChainUnavailable],
         "walletRefresh" | "walletSync" => vec![Code::ChainUnavailable, Code::SyncTimeout],
         "onchainSendGet"
+        | "settleGet"
         | "lightningOnchainSendGet"
         | "requestGet"
         | "receiveRequest"

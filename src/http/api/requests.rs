@@ -12,9 +12,10 @@ use super::lightning_receive::LightningReceiveRequest;
 use super::lightning_send::LightningSendRequest;
 use super::onchain_receive::SingleUseDepositAddressResponse;
 use super::send_view::GetOnchainSendResponse;
+use super::settle::SettleCredit;
 use crate::clock::Timestamp;
 use crate::flows::values::{AnyRequest, Event, Machine, Request};
-use crate::flows::{Code, history};
+use crate::flows::{Code, history, settle};
 use crate::http::HttpState;
 use crate::http::auth::{ToRead, Wallet};
 use crate::http::extract::Id;
@@ -29,7 +30,7 @@ use crate::http::problem::Problem;
         "btc_address": examples::ADDRESS, "asset_invoice": "", "expires_at": examples::TIME, "request_id": examples::ID,
         "label": "customer 7", "reference": null,
     },
-    "send": null, "deposit": null, "lightning_receive": null, "lightning_send": null,
+    "send": null, "deposit": null, "lightning_receive": null, "lightning_send": null, "settle_credit": null,
     "timeline": [{
         "seq": 3, "kind": "onchain_receive.issued", "request_id": examples::ID, "created_at": examples::TIME,
         "data": { "address": examples::ADDRESS, "label": "customer 7", "reference": null },
@@ -37,7 +38,7 @@ use crate::http::problem::Problem;
 }))]
 pub struct RequestResponse {
     pub id: String,
-    /// onchain_receive, onchain_send, deposit, lightning_receive or lightning_pay.
+    /// onchain_receive, onchain_send, deposit, lightning_receive, lightning_pay or settle_credit.
     pub kind: &'static str,
     pub state: &'static str,
     pub label: Option<String>,
@@ -50,6 +51,8 @@ pub struct RequestResponse {
     pub deposit: Option<DepositView>,
     pub lightning_receive: Option<LightningReceiveRequest>,
     pub lightning_send: Option<LightningSendRequest>,
+    /// What came to an address of the node that is bound to this wallet.
+    pub settle_credit: Option<SettleCredit>,
     /// Oldest first.
     pub timeline: Vec<EventView>,
 }
@@ -70,6 +73,7 @@ impl RequestResponse {
             deposit: None,
             lightning_receive: None,
             lightning_send: None,
+            settle_credit: None,
             timeline: timeline.into_iter().map(Into::into).collect(),
         }
     }
@@ -105,6 +109,11 @@ pub async fn get(
         AnyRequest::Pay(request) => {
             let lightning_send = Some(LightningSendRequest::from(&request));
             RequestResponse { lightning_send, ..RequestResponse::of(&request, timeline) }
+        }
+        AnyRequest::Credit(request) => {
+            let view = settle::credit(&state.flows, id).await?.ok_or_else(unknown)?;
+            let settle_credit = Some(SettleCredit::from(&view));
+            RequestResponse { settle_credit, ..RequestResponse::of(&request, timeline) }
         }
         AnyRequest::Send(request) => {
             let send = history::send(&state.flows, &wallet.id, id).await?.ok_or_else(unknown)?;

@@ -37,6 +37,7 @@ impl From<balance::Balance> for Balance {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "total": 25_000, "details": [], "total_msat": 25_000_400, "held_msat": 5_050_000, "available_msat": 19_950_400,
+    "debt_msat": 0,
 }))]
 pub struct OffchainBalance {
     /// Satoshis, holds included, rounded down.
@@ -49,6 +50,8 @@ pub struct OffchainBalance {
     pub held_msat: u64,
     /// What a payment could use now, its fee included.
     pub available_msat: u64,
+    /// What the wallet owes since a reorganisation took back coins that it had spent. What comes in pays it first.
+    pub debt_msat: u64,
 }
 
 impl From<Offchain> for OffchainBalance {
@@ -59,6 +62,7 @@ impl From<Offchain> for OffchainBalance {
             total_msat: balance.total.base_units(),
             held_msat: balance.held.base_units(),
             available_msat: balance.available.base_units(),
+            debt_msat: balance.debt.base_units(),
         }
     }
 }

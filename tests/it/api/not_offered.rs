@@ -17,13 +17,7 @@ const UNKNOWN: &str = "0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47";
 
 /// The code of each endpoint that waits for its rail.
 fn codes() -> HashMap<&'static str, &'static str> {
-    let lightning = [
-        "/lightning/pay-invoice",
-        "/lightning/settle",
-        "/lightning/settle-begin",
-        "/lightning/settle-end",
-        "/lightning/settle/{id}",
-    ];
+    let lightning = ["/lightning/pay-invoice"];
     let assets = [
         "/lightning/listtransfers",
         "/wallet/createutxosbegin",

@@ -14,4 +14,5 @@ mod random_walks;
 mod reorgs;
 mod scanning;
 mod sending;
+mod settling;
 mod spending;
