@@ -46,6 +46,16 @@ pub const LIGHTNING_POINTS: &[&str] = &[
     "node.credited",
 ];
 
+/// The same for what moves money between the chain and the node's channels.
+pub const RAIL_POINTS: &[&str] = &[
+    "settle.bound",
+    "withdraw_begin.committed",
+    "withdraw_end.committed",
+    "withdraw.sent",
+    "withdraw.concluded",
+    "withdraw.cancelled",
+];
+
 /// Dies here, at once and without clean-up, when a test asked for it.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {

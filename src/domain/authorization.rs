@@ -26,12 +26,14 @@ const CHAIN_BYTES: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Pay,
+    OnchainSend,
 }
 
 impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Pay => "pay",
+            Self::OnchainSend => "onchain_send",
         }
     }
 }
@@ -44,7 +46,7 @@ pub struct Consent {
     pub wallet: WalletId,
     pub request: RequestId,
     pub kind: Kind,
-    /// A payment hash.
+    /// A payment hash, or an address.
     pub to: String,
     pub amount: Money,
     pub max_fee: Money,

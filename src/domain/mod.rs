@@ -20,6 +20,7 @@ pub mod request;
 mod states;
 pub mod transition;
 pub mod wallet;
+pub mod withdraw;
 
 pub use block::BlockRef;
 pub use request::{LineStatus, Machine, PaymentLine, Request};

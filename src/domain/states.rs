@@ -11,6 +11,7 @@ use super::lightning::{Destination, Paid, PayFailure, Preimage};
 use super::onchain_send::{self as send, Door, OnchainSend, Role, Terms};
 use super::pay::{self, Pay};
 use super::receive::{self, Rail, Receive};
+use super::withdraw::{self, Withdraw};
 use super::{Effect, Leases, Machine};
 use crate::clock::Timestamp;
 use crate::ids::{RequestId, WalletId};
@@ -301,6 +302,74 @@ fn pay_event(event: &pay::Event) -> &'static str {
     }
 }
 
+fn withdraw_in(state: withdraw::State) -> Withdraw {
+    let terms = withdraw::Terms {
+        to: "bcrt1".to_owned(),
+        amount_requested: Sat::literal(1_000),
+        amount_sent: Sat::literal(1_000),
+        fee_rate: FeeRate::from_sat_per_vb(1),
+        max_fee: Sat::literal(200),
+        deduct_fee: false,
+    };
+    Withdraw { request: request(), wallet: wallet(), terms, state }
+}
+
+const FEE: Sat = Sat::literal(100);
+
+fn withdraws() -> Vec<Withdraw> {
+    use withdraw::State::{AwaitingSignature, Broadcast, Cancelled, Confirmed, Expired, Queued, Requested, Seen};
+    let (txid, fee, height) = (ours(), FEE, HEIGHT);
+    let states = [
+        AwaitingSignature,
+        Requested { since: HEIGHT },
+        Queued { reason: "short".to_owned() },
+        Broadcast { txid, fee },
+        Seen { txid, fee, height },
+        Confirmed { txid, fee, height },
+        Cancelled,
+        Expired,
+    ];
+    states.map(withdraw_in).into()
+}
+
+fn withdraw_events() -> Vec<withdraw::Event> {
+    use withdraw::Event::{Cancelled, Deep, Mined, Retry, Sent, Short, Signed, TimedOut, Unmined};
+    let (txid, height) = (ours(), HEIGHT);
+    let sent = |fee| Sent { txid, fee };
+    let short = Short { reason: "short".to_owned() };
+    let mined = |height| Mined { height };
+    vec![
+        Signed { height },
+        TimedOut,
+        sent(FEE),
+        sent(Sat::literal(201)),
+        short,
+        Retry { height },
+        Cancelled,
+        mined(HEIGHT),
+        mined(HEIGHT + 1),
+        Deep,
+        Unmined,
+    ]
+}
+
+fn withdraw_event(event: &withdraw::Event) -> &'static str {
+    use withdraw::Event as E;
+    match event {
+        E::Signed { .. } => "`end` took the consent",
+        E::TimedOut => "the time for the consent is over",
+        E::Sent { fee, .. } if *fee == FEE => "the node has sent it",
+        E::Sent { .. } => "the node has sent it at a higher fee than it was allowed",
+        E::Short { .. } => "the node's coins do not reach",
+        E::Retry { .. } => "it is tried again",
+        E::Cancelled => "its owner takes it back",
+        E::Mined { height: HEIGHT } => "it is in a block",
+        E::Mined { .. } => "it is in another block",
+        E::Deep => "the block is deep enough",
+        E::Unmined => "the block is disconnected",
+    }
+}
+
 // --- the page ---
 
 fn cell<M: Machine>(before: &M, event: &M::Event) -> String {
@@ -315,6 +384,7 @@ fn cell<M: Machine>(before: &M, event: &M::Event) -> String {
             Effect::Broadcast(_) => ", offered",
             Effect::Pay(_) => ", the node pays",
             Effect::Claim(_) => ", the node claims",
+            Effect::Withdraw(_) => ", the node sends",
         });
     }
     for posting in &transition.postings {
@@ -373,7 +443,12 @@ fn page() -> String {
          ## {pay_kind}: a payment over Lightning\n\n\
          The amount and the ceiling are held from the begin on. Only a definite word of the node ends a payment that was consented to; not \
          knowing moves nothing. What a node pays beyond the ceiling, or after it called the payment failed, is posted to suspense and stops \
-         payouts.\n\n{pays}",
+         payouts.\n\n{pays}\n\
+         ## {withdraw_kind}: off-chain money that leaves on-chain\n\n\
+         The amount and the ceiling are held from the begin on; the wallet pays what it really cost. What the node has been given can't be \
+         taken back; what it has put off can.\n\n{withdraws}",
+        withdraw_kind = Withdraw::KIND,
+        withdraws = table(&withdraws(), &withdraw_events(), withdraw_event),
         receive_kind = Receive::KIND,
         pay_kind = Pay::KIND,
         receives = table(&receives(), &receive_events(), receive_event),
@@ -421,6 +496,7 @@ fn an_event_that_is_told_twice_changes_nothing_the_second_time() {
     repeats_change_nothing(&credits(), &credit_events());
     repeats_change_nothing(&more_sends(), &send_events());
     repeats_change_nothing(&pays(), &pay_events());
+    repeats_change_nothing(&withdraws(), &withdraw_events());
 }
 
 fn is_read_back<M: Machine + std::fmt::Debug>(states: &[M]) {
@@ -438,6 +514,7 @@ fn every_state_is_read_back_as_it_was_written() {
     is_read_back(&more_sends());
     is_read_back(&receives());
     is_read_back(&pays());
+    is_read_back(&withdraws());
 }
 
 #[test]

@@ -69,6 +69,8 @@ pub enum Effect {
     Pay(RequestId),
     /// Have the node claim what it holds, until it says that it has.
     Claim(PaymentHash),
+    /// Have the node send coins of its own, until it says that it has.
+    Withdraw(RequestId),
 }
 
 impl Effect {
@@ -78,6 +80,7 @@ impl Effect {
             Self::Broadcast(txid) => format!("broadcast:{txid}"),
             Self::Pay(request) => format!("pay:{request}"),
             Self::Claim(hash) => format!("claim:{hash}"),
+            Self::Withdraw(request) => format!("withdraw:{request}"),
         }
     }
 }

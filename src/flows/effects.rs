@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bitcoin::{Transaction, Txid};
 
 use super::ingest::{self, Watched};
-use super::{Code, Error, Flows, node};
+use super::{Code, Error, Flows, node, withdraw};
 use crate::crash;
 use crate::domain::Effect;
 use crate::domain::onchain_send::{Event, OnchainSend, State};
@@ -33,6 +33,7 @@ pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
                 None => flows.store().write(Finish(item.effect.clone())).await?,
             },
             Effect::Pay(request) => node::pay(flows, request).await.or_else(is_left_due)?,
+            Effect::Withdraw(request) => withdraw::push(flows, request).await.or_else(is_left_due)?,
             Effect::Claim(_) => node::claim_of(flows, item.request).await.or_else(is_left_due)?,
         }
     }
@@ -46,7 +47,9 @@ fn is_left_due(error: Error) -> Result<(), Error> {
             tracing::warn!(%why, "the node can't be asked now; it is asked again");
             Ok(())
         }
-        Error::Refused { code: Code::LightningNotReady | Code::LightningUnavailable, .. } => Ok(()),
+        Error::Refused { code: Code::LightningNotReady | Code::LightningUnavailable | Code::PayoutsHalted, .. } => {
+            Ok(())
+        }
         other => Err(other),
     }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{Error, Flows};
 use crate::crash;
-use crate::domain::{address, onchain_send, pay, receive};
+use crate::domain::{address, onchain_send, pay, receive, withdraw};
 use crate::store::requests::{self, AnyRequest};
 use crate::store::{StoreError, Tx, Write, apply};
 
@@ -50,6 +50,9 @@ impl Write for ExpireOverdue {
                 }
                 AnyRequest::Pay(request) => {
                     apply::advance::<pay::Pay>(tx, request.id, &pay::Event::TimedOut).await.map(drop)?;
+                }
+                AnyRequest::Withdraw(request) => {
+                    apply::advance::<withdraw::Withdraw>(tx, request.id, &withdraw::Event::TimedOut).await.map(drop)?;
                 }
                 // A deposit waits for nobody: it has no time limit.
                 AnyRequest::Deposit(_) | AnyRequest::Credit(_) => {}

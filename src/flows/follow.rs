@@ -12,13 +12,14 @@ use crate::domain::Effect;
 use crate::domain::credit::{self, Credit};
 use crate::domain::deposit::{self, Deposit};
 use crate::domain::onchain_send::{self, OnchainSend, State};
+use crate::domain::withdraw::{self, Withdraw};
 use crate::ids::RequestId;
 use crate::ports::PortError;
 use crate::ports::chain::{BlockRef, ChainInfo};
 use crate::store::chain::{self, Status, TxRow};
 use crate::store::owners::{self, Ownership};
 use crate::store::requests::{self, AnyRequest};
-use crate::store::{Conn, StoreError, Tx, Write, apply, credits, effects, halts, issued, ledger, wallets};
+use crate::store::{Conn, StoreError, Tx, Write, apply, credits, effects, halts, issued, ledger, wallets, withdrawals};
 
 /// Blocks that are remembered at least, to find where a reorganisation began.
 const REMEMBER_AT_LEAST: u32 = 1_000;
@@ -165,6 +166,7 @@ impl Write for Connect {
         // What is taken in may widen what is watched, and so make more of the same block ours.
         while self.take_in_relevant(tx, mined_at).await? == Watched::More {}
         self.displace_waiting(tx).await?;
+        self.note_withdrawals(tx).await?;
         confirm_deep(tx, self.to.height, &self.flows).await?;
         let now = tx.now();
         effects::wake_all(tx.conn(), now).await
@@ -181,6 +183,21 @@ impl Connect {
             watched = watched.or(ingest::take_in(tx, policy, network, transaction, sighting).await?);
         }
         Ok(watched)
+    }
+
+    /// What the node has sent for a wallet is in the block.
+    async fn note_withdrawals(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let waiting = withdrawals::unmined(tx.conn()).await?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        for transaction in &self.block.txdata {
+            if let Some(id) = waiting.get(&transaction.compute_txid()) {
+                withdrawals::set_height(tx.conn(), *id, Some(self.to.height)).await?;
+                apply::advance::<Withdraw>(tx, *id, &withdraw::Event::Mined { height: self.to.height }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// What waits and spends what the block spends, whoever owns that, can't be mined any more.
@@ -253,6 +270,11 @@ async fn confirm_deep(tx: &mut Tx<'_>, tip: u32, flows: &Flows) -> Result<(), St
                 let needed = flows.settle_confirmations(request.machine.amount);
                 if request.machine.height().is_some_and(|height| depth(height) >= needed) {
                     apply::advance::<Credit>(tx, request.id, &credit::Event::Deep).await?;
+                }
+            }
+            AnyRequest::Withdraw(request) => {
+                if request.machine.height().is_some_and(is_deep) {
+                    apply::advance::<Withdraw>(tx, request.id, &withdraw::Event::Deep).await?;
                 }
             }
             AnyRequest::Address(_) | AnyRequest::Receive(_) | AnyRequest::Pay(_) => {}
@@ -337,6 +359,10 @@ impl Write for Disconnect {
         chain::remove_block(tx.conn(), height).await?;
         for row in chain::mined_at(tx.conn(), height).await? {
             unmine(tx, &row).await?;
+        }
+        for id in withdrawals::mined_at(tx.conn(), height).await? {
+            withdrawals::set_height(tx.conn(), id, None).await?;
+            apply::advance::<Withdraw>(tx, id, &withdraw::Event::Unmined).await?;
         }
         Ok(())
     }

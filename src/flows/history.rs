@@ -64,6 +64,7 @@ pub async fn request(
         AnyRequest::Receive(request) => &request.wallet,
         AnyRequest::Pay(request) => &request.wallet,
         AnyRequest::Credit(request) => &request.wallet,
+        AnyRequest::Withdraw(request) => &request.wallet,
     };
     if owner != wallet {
         return Ok(None);

@@ -27,6 +27,7 @@ pub mod settle;
 mod spend;
 pub mod sync;
 pub mod values;
+pub mod withdraw;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -160,6 +160,8 @@ pub async fn look_at_everything(flows: &Flows) -> Result<usize, Error> {
         match request {
             AnyRequest::Receive(request) => note("a receive", claim(flows, &request).await),
             AnyRequest::Pay(request) => note("a payment", pay(flows, request.id).await),
+            // What waits to be sent on-chain has an effect, which is due at each start.
+            AnyRequest::Withdraw(_) => {}
             AnyRequest::Address(_) | AnyRequest::Send(_) | AnyRequest::Deposit(_) | AnyRequest::Credit(_) => {}
         }
     }

@@ -102,7 +102,7 @@ pub async fn begin(
         return Ok(begun);
     }
     let to = destination(flows, &wanted)?;
-    check_terms(flows, &wanted, &to)?;
+    check_terms(flows, &wanted)?;
     refuse_while_halted(flows).await?;
     let lock = flows.choosing(&keys.id());
     let _one_at_a_time = lock.lock().await;
@@ -142,7 +142,8 @@ pub(super) async fn answered_before(
     let id = RequestId::from_idempotency_key(wallet, &key.key);
     let Some(known) = idempotency::find(&mut conn, id).await? else { return Ok(None) };
     address::check_same_body(&known, key)?;
-    let txid = known.unsigned_txid.ok_or_else(|| StoreError::Corrupt(format!("{id} began nothing")))?;
+    // The same call may have begun a withdrawal of off-chain money.
+    let Some(txid) = known.unsigned_txid else { return Ok(None) };
     let issued = issued::by_txid(&mut conn, txid).await?;
     let issued = issued.ok_or_else(|| StoreError::Corrupt(format!("{txid} is named but was not issued")))?;
     let request = requests::load::<OnchainSend>(&mut conn, issued.request).await?;
@@ -175,8 +176,9 @@ pub fn read_address(flows: &Flows, field: &'static str, text: &str) -> Result<Ad
         .map_err(|_| bad(Code::WrongNetwork, format!("this address is not one of {}", flows.network())))
 }
 
-fn check_terms(flows: &Flows, wanted: &BeginSend, to: &ScriptBuf) -> Result<(), Error> {
-    let policy = flows.policy();
+/// What can be said of a send without a look at anybody's coins.
+pub(super) fn check_terms(flows: &Flows, wanted: &BeginSend) -> Result<(), Error> {
+    let (policy, to) = (flows.policy(), destination(flows, wanted)?);
     policy.fees.check_rate(FeeRate::from_sat_per_vb(wanted.fee_rate))?;
     policy.signature.choose(wanted.expires_in_seconds)?;
     let dust = to.minimal_non_dust();

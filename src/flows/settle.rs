@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::history::{self, Send};
 use super::send::{self, BeginSend, Begun};
 use super::{Code, Error, Flows, Idempotency, balance, sync};
+use crate::crash;
 use crate::domain::Request;
 use crate::domain::credit::{Credit, State};
 use crate::domain::onchain_send::Door;
@@ -106,6 +107,7 @@ async fn bound_address(flows: &Flows, wallet: &WalletId) -> Result<BoundAddress,
     let address = flows.node().node()?.onchain_address().await.map_err(Error::Node)?;
     let bound = BoundAddress { script: address.script_pubkey(), address: address.to_string(), wallet: wallet.clone() };
     flows.store().write(Bind(bound.clone())).await?;
+    crash::point("settle.bound");
     Ok(bound)
 }
 

@@ -8,6 +8,7 @@ pub use crate::domain::onchain_send::{Door, OnchainSend, Role, State as SendStat
 pub use crate::domain::pay::{Door as PayDoor, Pay, State as PayState, Terms as PayTerms};
 pub use crate::domain::receive::{Rail, Receive, State as ReceiveState};
 pub use crate::domain::wallet::{Account, BadKeys, WalletKeys};
+pub use crate::domain::withdraw::{State as WithdrawState, Withdraw};
 pub use crate::domain::{LineStatus, Machine, PaymentLine, Request};
 pub use crate::ports::chain::BlockRef;
 pub use crate::store::authorizations::Authorization;

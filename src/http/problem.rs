@@ -136,6 +136,10 @@ table! {
         "Look at your payments; ask the payee for another invoice to pay again.";
     PaymentInProgress => 409, "payment_in_progress", "The invoice is being paid", Again::After(10),
         "Wait until the payment that is under way has ended; if it fails, the invoice can be paid again.";
+    ReserveLow => 409, "reserve_low", "The operator's coins on-chain do not reach now", Again::After(60),
+        "Try again later, or withdraw less: the operator refills them.";
+    NotCancellable => 409, "not_cancellable", "It can't be cancelled now", Again::Never,
+        "Only what waits for the operator's coins can be cancelled; look at how it stands.";
     SelfPayment => 409, "self_payment", "The invoice is of this very wallet", Again::Never,
         "A wallet can't pay itself.";
     FeeLimitTooLow => 400, "fee_limit_too_low", "The fee ceiling is below the cheapest way", Again::Never,
@@ -150,8 +154,6 @@ table! {
         "Try again; what was begun keeps its state, and money that was promised is paid or given back.";
     AssetsUnavailable => 501, "assets_unavailable", "Assets are not offered here", Again::Never,
         "This gateway has no RGB engine.";
-    OffchainUnavailable => 501, "offchain_unavailable", "There is no off-chain balance here", Again::Never,
-        "Leave source out, or set it to onchain.";
     PayoutsHalted => 503, "payouts_halted", "Payouts are stopped", Again::After(60),
         "The operator has to decide first. Receiving and reading go on.";
     ChainUnavailable => 503, "chain_unavailable", "The Bitcoin node can't be used now", Again::After(5),

@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 
 use super::PortError;
 pub use crate::domain::lightning::{Destination, Paid, PayFailure, PaymentHash, PaymentId, Preimage};
+use crate::ids::RequestId;
 use crate::money::{Amount, FeeRate, Sat};
 
 /// What a backend can do. A call that it can't do answers `PortError::Misconfigured`.
@@ -207,6 +208,36 @@ pub struct Peer {
     pub connected: bool,
 }
 
+/// Coins of the node's own to be sent, wholly said. The same id is the same send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnchainOrder {
+    pub id: RequestId,
+    pub to: Address,
+    pub amount: Sat,
+    pub fee_rate: FeeRate,
+    /// The transaction never costs more than this.
+    pub max_fee: Sat,
+}
+
+/// A send that is signed, kept, and on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentOnchain {
+    pub txid: Txid,
+    pub fee: Sat,
+}
+
+/// What sending coins of the node's own would cost now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnchainQuote {
+    Fee(Sat),
+    /// They do not reach, beside the reserve.
+    Short {
+        reason: String,
+    },
+    /// It is an address of the node itself.
+    OwnAddress,
+}
+
 /// A hint that something can be looked up anew. It may be lost or come twice: whoever acts looks up first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeEvent {
@@ -278,6 +309,8 @@ pub trait LightningNode: Send + Sync {
     /// A new address of the node's own wallet.
     async fn onchain_address(&self) -> Result<Address, PortError>;
 
-    /// Sends from the node's own wallet, never touching the reserve.
-    async fn onchain_send(&self, to: &Address, amount: Sat, fee_rate: FeeRate) -> Result<Asked<Txid>, PortError>;
+    async fn onchain_quote(&self, to: &Address, amount: Sat, fee_rate: FeeRate) -> Result<OnchainQuote, PortError>;
+
+    /// Sends from the node's own wallet, once for an id, never touching the reserve. Asked again, it answers the same send.
+    async fn onchain_send(&self, order: &OnchainOrder) -> Result<Asked<SentOnchain>, PortError>;
 }

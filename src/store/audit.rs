@@ -98,9 +98,10 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "payments_have_an_authorization_that_was_signed_before_they_were_paid",
-        count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'lightning_pay'",
+        count: "SELECT COUNT(*) AS n FROM requests WHERE kind IN ('lightning_pay', 'withdraw')",
         broken: "SELECT r.id AS what FROM requests r LEFT JOIN authorizations a ON a.request_id = r.id AND a.wallet_id = r.wallet_id \
-                 WHERE r.kind = 'lightning_pay' AND (a.request_id IS NULL OR (a.signed_tx IS NULL AND r.state IN ('paying', 'succeeded')))",
+                 WHERE r.kind IN ('lightning_pay', 'withdraw') AND (a.request_id IS NULL OR (a.signed_tx IS NULL \
+                 AND r.state IN ('paying', 'succeeded', 'requested', 'queued', 'broadcast', 'seen', 'confirmed')))",
     },
     Rule {
         name: "what_is_settled_was_credited_and_nothing_else",
@@ -147,9 +148,27 @@ pub const RULES: &[Rule] = &[
                  WHERE d.account LIKE 'debt:%' AND d.total < 0 AND w.total > w.held",
     },
     Rule {
+        name: "a_withdrawal_holds_until_it_is_sent_and_is_debited_once",
+        count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'withdraw'",
+        broken: "SELECT r.id AS what FROM requests r WHERE r.kind = 'withdraw' AND ( \
+                 (SELECT COUNT(*) FROM holds h WHERE h.request_id = r.id) <> CASE WHEN r.state IN ('awaiting_signature', 'requested', 'queued') THEN 1 ELSE 0 END \
+                 OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'hold') <> 1 \
+                 OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'void_hold') <> CASE WHEN r.state IN ('cancelled', 'expired') THEN 1 ELSE 0 END \
+                 OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'post_hold' AND c.credit = 'node:onchain') <> \
+                 CASE WHEN r.state IN ('broadcast', 'seen', 'confirmed') THEN 1 ELSE 0 END)",
+    },
+    Rule {
+        name: "withdrawals_stand_as_their_blocks_do",
+        count: "SELECT COUNT(*) AS n FROM withdrawals",
+        broken: "SELECT w.txid AS what FROM withdrawals w LEFT JOIN requests r ON r.id = w.request_id AND r.wallet_id = w.wallet_id AND r.kind = 'withdraw' \
+                 WHERE r.id IS NULL OR (w.height IS NOT NULL) <> (r.state IN ('seen', 'confirmed')) \
+                 UNION ALL SELECT r.id FROM requests r WHERE r.kind = 'withdraw' AND r.state IN ('broadcast', 'seen', 'confirmed') \
+                 AND NOT EXISTS (SELECT 1 FROM withdrawals w WHERE w.request_id = r.id)",
+    },
+    Rule {
         name: "what_waits_for_the_node_has_an_effect",
-        count: "SELECT COUNT(*) AS n FROM requests WHERE state IN ('paying', 'claiming')",
-        broken: "SELECT r.id AS what FROM requests r WHERE r.state IN ('paying', 'claiming') AND NOT EXISTS \
+        count: "SELECT COUNT(*) AS n FROM requests WHERE state IN ('paying', 'claiming', 'requested', 'queued')",
+        broken: "SELECT r.id AS what FROM requests r WHERE r.state IN ('paying', 'claiming', 'requested', 'queued') AND NOT EXISTS \
                  (SELECT 1 FROM effects e WHERE e.request_id = r.id AND e.done_at IS NULL)",
     },
     Rule {

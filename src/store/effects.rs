@@ -72,6 +72,7 @@ fn parse_key(key: &str) -> Result<Effect, StoreError> {
     match key.split_once(':') {
         Some(("broadcast", txid)) => Ok(Effect::Broadcast(parse::<Txid>("effects.key", txid)?)),
         Some(("pay", request)) => Ok(Effect::Pay(parse::<RequestId>("effects.key", request)?)),
+        Some(("withdraw", request)) => Ok(Effect::Withdraw(parse::<RequestId>("effects.key", request)?)),
         Some(("claim", hash)) => Ok(Effect::Claim(parse::<PaymentHash>("effects.key", hash)?)),
         _ => Err(StoreError::Corrupt(format!("an effect has the unknown key {key}"))),
     }

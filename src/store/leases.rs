@@ -77,7 +77,7 @@ pub async fn holder(conn: &mut Conn, outpoint: &OutPoint) -> Result<Option<Reque
 /// When the database can't answer.
 pub async fn waiting_requests(conn: &mut Conn, wallet: &WalletId) -> Result<i64, StoreError> {
     let count = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM requests WHERE wallet_id = $1 AND kind IN ('onchain_send', 'lightning_pay') AND is_open = 1 AND state = 'awaiting_signature'",
+        "SELECT COUNT(*) FROM requests WHERE wallet_id = $1 AND kind IN ('onchain_send', 'lightning_pay', 'withdraw') AND is_open = 1 AND state = 'awaiting_signature'",
     )
     .bind(wallet.to_string())
     .fetch_one(conn)

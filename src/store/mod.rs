@@ -26,6 +26,7 @@ pub mod payments;
 pub mod requests;
 mod row;
 pub mod wallets;
+pub mod withdrawals;
 mod writer;
 
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bitcoin::Txid;
 use sqlx::any::AnyRow;
 
 use super::owners::{self, Ownership};
@@ -16,7 +17,8 @@ use super::row::Columns;
 use super::{Conn, StoreError, Tx, Write};
 use crate::clock::Timestamp;
 use crate::domain::lightning::{PaymentHash, PaymentId, Preimage};
-use crate::money::Amount;
+use crate::ids::RequestId;
+use crate::money::{Amount, Sat};
 
 /// One step of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub enum Step {
         number: i64,
         value: String,
     },
+    /// Coins that were sent for a request.
+    Sent(NewSend),
     Payment(NewPayment),
     PaymentQueued(PaymentId),
     PaymentPending(PaymentId),
@@ -99,6 +103,16 @@ pub struct NewPayment {
     pub destination: String,
     pub amount: Amount,
     pub max_fee: Amount,
+}
+
+/// Coins of the node's own that were sent for a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSend {
+    pub id: RequestId,
+    pub txid: Txid,
+    pub address: String,
+    pub amount: Sat,
+    pub fee: Sat,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +169,7 @@ async fn run_step(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
             run(tx, sqlx::query("DELETE FROM node_wallet WHERE number < $1").bind(*number)).await?;
             put_wallet(tx, *number, value).await
         }
+        Step::Sent(new) => insert_send(tx, new).await,
         Step::Payment(_)
         | Step::PaymentQueued(_)
         | Step::PaymentPending(_)
@@ -300,6 +315,31 @@ async fn insert_receipt(tx: &mut Tx<'_>, arrival: &Arrival) -> Result<(), StoreE
         .bind(arrival.preimage.map(|preimage| preimage.to_string()))
         .bind(arrival.offer.clone());
     run(tx, query.bind(now)).await
+}
+
+async fn insert_send(tx: &mut Tx<'_>, new: &NewSend) -> Result<(), StoreError> {
+    let now = tx.now().millis();
+    let sql = "INSERT INTO node_sends (id, txid, address, amount_sat, fee_sat, created_at) \
+               VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING";
+    let query = sqlx::query(sql)
+        .bind(new.id.to_string())
+        .bind(new.txid.to_string())
+        .bind(new.address.clone())
+        .bind(new.amount.as_bigint())
+        .bind(new.fee.as_bigint());
+    run(tx, query.bind(now)).await
+}
+
+/// The transaction that was sent for a request, and its fee.
+///
+/// # Errors
+/// When the database can't answer or the row is corrupt.
+pub async fn send(conn: &mut Conn, id: RequestId) -> Result<Option<(Txid, Sat)>, StoreError> {
+    let row = sqlx::query("SELECT txid, fee_sat FROM node_sends WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(conn)
+        .await?;
+    row.map(|row| Ok((row.parsed("txid")?, row.sat("fee_sat")?))).transpose()
 }
 
 /// A payment as it is stored.

@@ -12,6 +12,7 @@ use crate::domain::deposit::Deposit;
 use crate::domain::onchain_send::OnchainSend;
 use crate::domain::pay::Pay;
 use crate::domain::receive::Receive;
+use crate::domain::withdraw::Withdraw;
 use crate::domain::{Machine, Request};
 use crate::ids::{RequestId, WalletId};
 
@@ -48,6 +49,7 @@ pub enum AnyRequest {
     Receive(Request<Receive>),
     Pay(Request<Pay>),
     Credit(Request<Credit>),
+    Withdraw(Request<Withdraw>),
 }
 
 pub(super) async fn insert<M: Machine>(conn: &mut Conn, request: &Request<M>) -> Result<(), StoreError> {
@@ -113,6 +115,7 @@ fn read_any(row: &AnyRow) -> Result<AnyRequest, StoreError> {
         Receive::KIND => Ok(AnyRequest::Receive(read(row)?)),
         Pay::KIND => Ok(AnyRequest::Pay(read(row)?)),
         Credit::KIND => Ok(AnyRequest::Credit(read(row)?)),
+        Withdraw::KIND => Ok(AnyRequest::Withdraw(read(row)?)),
         other => Err(StoreError::Corrupt(format!("a request has the unknown kind {other}"))),
     }
 }
@@ -213,13 +216,13 @@ pub async fn waiting_for_node(conn: &mut Conn) -> Result<Vec<AnyRequest>, StoreE
     rows.iter().map(read_any).collect()
 }
 
-/// Sends, deposits and credits that are in a block and wait for it to be deep enough.
+/// Sends, withdrawals, deposits and credits that are in a block and wait for it to be deep enough.
 ///
 /// # Errors
 /// When the database can't answer or a row is corrupt.
 pub async fn not_yet_deep(conn: &mut Conn) -> Result<Vec<AnyRequest>, StoreError> {
     let rows = sqlx::query(
-        "SELECT * FROM requests WHERE (kind IN ('deposit', 'settle_credit') AND state = 'mined') OR (kind = 'onchain_send' AND state = 'seen')",
+        "SELECT * FROM requests WHERE (kind IN ('deposit', 'settle_credit') AND state = 'mined') OR (kind IN ('onchain_send', 'withdraw') AND state = 'seen')",
     )
     .fetch_all(conn)
     .await?;

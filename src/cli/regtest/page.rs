@@ -22,7 +22,7 @@ impl Facts<'_> {
         let (signer, wallet, headers) = (quoted(&from_here(signer)), quoted(wallet_file), quoted(headers_file));
         let file = |name: &str| quoted(&folder.join(name));
         let (begin, end, send) = (file("begin.json"), file("end.json"), file("send.json"));
-        let (sale, bill, pay) = (file("sale.json"), file("bill.json"), file("pay.json"));
+        let (sale, bill, pay, settle) = (file("sale.json"), file("bill.json"), file("pay.json"), file("settle.json"));
         let merchant = self.merchant;
         let (operator, pay_to, balance) = (self.operator, &self.pay_to, self.balance);
         let blocks = match self.block_seconds {
@@ -70,6 +70,19 @@ Try it: paste these into another terminal, in the folder where this one was star
 
   # How it went, and what it cost.
   curl -sS -K {headers} {gateway}/lightning/send-request/$(sed 's/.*"id":"\([^"]*\)".*/\1/' {pay}); echo
+
+  # Settle: 200,000 sat of the wallet's own coins become off-chain money. CREDITED after the next block.
+  curl -sS -K {headers} {gateway}/lightning/settle-begin {json} -d '{{"amount_sats":200000,"fee_rate":2}}' -o {begin}
+  {signer} sign --file {wallet} --json --max-amount 200000 < {begin} > {end}
+  curl -sS -K {headers} {gateway}/lightning/settle-end {json} -d @{end} | tee {settle}; echo
+  curl -sS -K {headers} {gateway}/lightning/settle/$(sed 's/^{{"id":"\([^"]*\)".*/\1/' {settle}); echo
+
+  # Withdraw: 100,000 sat of off-chain money leave on-chain. What you sign is a consent; the node sends.
+  curl -sS -K {headers} {gateway}/lightning/onchain-send-begin {json} \
+    -d '{{"address_or_rgbinvoice":"{pay_to}","amount_sats":100000,"fee_rate":2,"source":"offchain"}}' -o {begin}
+  {signer} sign --file {wallet} --json < {begin} > {end}
+  curl -sS -K {headers} {gateway}/lightning/onchain-send-end {json} -d @{end} | tee {send}; echo
+  curl -sS -K {headers} {gateway}/onchain-send/$(sed 's/.*"send_id":"\([^"]*\)".*/\1/' {send}); echo
 
   # What happened to the wallet, in order.
   curl -sS -K {headers} "{gateway}/events?limit=20"; echo

@@ -1,14 +1,17 @@
 //! Opening and closing channels, and the coins of a node's own wallet.
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Address, Network, ScriptBuf, Txid, WPubkeyHash};
+use bitcoin::{Address, Network, ScriptBuf, WPubkeyHash};
 
 use super::state::{ChannelState, Flight, Place, Stage, State};
 use super::{FORCE_CLOSE_BLOCKS, amount};
 use crate::money::{Amount, FeeRate, Sat};
-use crate::ports::lightning::{Asked, Channel, CloseHow, NewChannel, NodeBalance, NodeEvent, PayFailure};
+use crate::ports::lightning::{
+    Asked, Channel, CloseHow, NewChannel, NodeBalance, NodeEvent, OnchainOrder, OnchainQuote, PayFailure, SentOnchain,
+};
 
 const MSAT: u64 = 1_000;
+const SHORT: &str = "there is not that much beside the reserve";
 /// One input and two outputs.
 const SEND_VBYTES: u64 = 141;
 
@@ -121,17 +124,45 @@ impl State {
         wallet.addresses += 1;
         let name = format!("address {node} {}", wallet.addresses);
         let script = ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(name.as_bytes()));
+        wallet.scripts.insert(script.clone());
         // proof: a P2WPKH script has an address
         Address::from_script(&script, Network::Regtest).expect("an address")
     }
 
-    pub fn send_coins(&mut self, node: usize, sat: Sat, rate: FeeRate) -> Asked<Txid> {
-        let cost = rate.fee(SEND_VBYTES).and_then(|fee| fee.checked_add(sat));
-        let Some(left) = cost.and_then(|cost| self.spendable(node, cost)) else {
-            return refused("there is not that much beside the reserve");
+    pub fn quote_coins(&self, node: usize, to: &Address, sat: Sat, rate: FeeRate) -> OnchainQuote {
+        if self.nodes[node].wallet.scripts.contains(&to.script_pubkey()) {
+            return OnchainQuote::OwnAddress;
+        }
+        match self.cost_of(node, sat, rate) {
+            Some((fee, _)) => OnchainQuote::Fee(fee),
+            None => OnchainQuote::Short { reason: SHORT.to_owned() },
+        }
+    }
+
+    pub fn send_coins(&mut self, node: usize, order: &OnchainOrder) -> Asked<SentOnchain> {
+        if let Some(sent) = self.nodes[node].wallet.sent.get(&order.id) {
+            return Asked::Done(*sent);
+        }
+        let Some((fee, left)) = self.cost_of(node, order.amount, order.fee_rate) else { return refused(SHORT) };
+        if fee > order.max_fee {
+            return refused("it would cost more than it may");
+        }
+        let through = self.nodes[node].wallet.through.clone();
+        let txid = match through {
+            Some(chain) => chain(&order.to.script_pubkey(), order.amount),
+            None => self.fresh_txid(),
         };
-        self.nodes[node].wallet.confirmed = left;
-        Asked::Done(self.fresh_txid())
+        let sent = SentOnchain { txid, fee };
+        let wallet = &mut self.nodes[node].wallet;
+        wallet.confirmed = left;
+        wallet.sent.insert(order.id, sent);
+        Asked::Done(sent)
+    }
+
+    /// What sending so much costs, and what is left then; if the reserve allows it.
+    fn cost_of(&self, node: usize, sat: Sat, rate: FeeRate) -> Option<(Sat, Sat)> {
+        let fee = rate.fee(SEND_VBYTES)?;
+        Some((fee, self.spendable(node, fee.checked_add(sat)?)?))
     }
 
     /// What is left when this much is taken out, if the reserve allows it.

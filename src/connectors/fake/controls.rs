@@ -1,8 +1,10 @@
 //! What a test does to one node.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{ScriptBuf, Txid};
 use tokio::sync::broadcast;
 
 use super::state::{Receive, State};
@@ -114,6 +116,11 @@ impl FakeNode {
     pub fn fund(&self, sat: Sat) {
         let wallet = &mut self.lock().nodes[self.index].wallet;
         wallet.unconfirmed = wallet.unconfirmed.checked_add(sat).unwrap_or(Sat::MAX);
+    }
+
+    /// What it sends on-chain is paid by this from now on, so that whoever follows that chain sees it.
+    pub fn send_through(&self, pays: impl Fn(&ScriptBuf, Sat) -> Txid + Send + Sync + 'static) {
+        self.lock().nodes[self.index].wallet.through = Some(Arc::new(pays));
     }
 
     /// What its own wallet keeps for bumping.

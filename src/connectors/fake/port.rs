@@ -1,8 +1,8 @@
 //! The port itself: each call reaches the node, does its work on the state at once, and may lose its answer.
 
 use async_trait::async_trait;
+use bitcoin::Address;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Address, Txid};
 use tokio::sync::broadcast;
 
 use super::state::{NodeState, Receive, State};
@@ -11,8 +11,8 @@ use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::PortError;
 use crate::ports::lightning::{
     Asked, Capabilities, Channel, ClaimOutcome, CloseHow, Destination, Fetched, Incoming, LightningNode, NewChannel,
-    NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, Outgoing, PayOutcome, Payment, PaymentHash, PaymentId,
-    Peer, Preimage, Quote,
+    NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder, OnchainQuote, Outgoing, PayOutcome, Payment,
+    PaymentHash, PaymentId, Peer, Preimage, Quote, SentOnchain,
 };
 
 impl FakeNode {
@@ -207,10 +207,17 @@ impl LightningNode for FakeNode {
         Ok(state.fresh_address(self.index))
     }
 
-    async fn onchain_send(&self, _to: &Address, amount: Sat, fee_rate: FeeRate) -> Result<Asked<Txid>, PortError> {
+    async fn onchain_quote(&self, to: &Address, amount: Sat, fee_rate: FeeRate) -> Result<OnchainQuote, PortError> {
+        let state = self.reach().await?;
+        self.able(&state, |can| can.onchain)?;
+        let quoted = state.quote_coins(self.index, to, amount, fee_rate);
+        self.answer(&state, quoted)
+    }
+
+    async fn onchain_send(&self, order: &OnchainOrder) -> Result<Asked<SentOnchain>, PortError> {
         let mut state = self.reach().await?;
         self.able(&state, |can| can.onchain)?;
-        let asked = state.send_coins(self.index, amount, fee_rate);
+        let asked = state.send_coins(self.index, order);
         self.answer(&state, asked)
     }
 }

@@ -1,18 +1,20 @@
 //! What there is in the network, and what blocks do to it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{PublicKey, Secp256k1};
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Txid};
 use lightning::sign::KeysManager;
 use tokio::sync::broadcast;
 
 use super::{CHANNEL_CONFIRMATIONS, Fault};
 use crate::clock::Clock;
+use crate::ids::RequestId;
 use crate::money::Sat;
 use crate::ports::lightning::{
-    Capabilities, NodeEvent, PayFailure, PayOutcome, Payment, PaymentHash, PaymentId, Preimage,
+    Capabilities, NodeEvent, PayFailure, PayOutcome, Payment, PaymentHash, PaymentId, Preimage, SentOnchain,
 };
 
 const START_HEIGHT: u32 = 120;
@@ -20,6 +22,9 @@ const EVENTS: usize = 1_024;
 /// A forwarding node asks nothing unless a test says so.
 const NO_FEES: (u64, u64) = (0, 0);
 const EVERYTHING: Capabilities = Capabilities { quotes: true, bolt12: true, channels: true, onchain: true };
+
+/// Pays a script on some chain, and answers the transaction.
+pub(super) type Through = Arc<dyn Fn(&ScriptBuf, Sat) -> Txid + Send + Sync>;
 
 pub(super) struct State {
     pub clock: Clock,
@@ -61,6 +66,10 @@ pub(super) struct Wallet {
     /// Of closed channels, and when it is confirmed and unlocked.
     pub closing: Vec<(Sat, u32)>,
     pub addresses: u32,
+    pub scripts: HashSet<ScriptBuf>,
+    pub sent: HashMap<RequestId, SentOnchain>,
+    /// Where what it sends is seen, for those who follow a chain.
+    pub through: Option<Through>,
 }
 
 /// What a node knows of a hash that it made an invoice for.

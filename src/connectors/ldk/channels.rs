@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Address, ScriptBuf, Txid};
+use bitcoin::{Address, ScriptBuf};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::types::ChannelId;
 use lightning::types::features::ChannelTypeFeatures;
@@ -15,9 +15,13 @@ use super::events::{amount, user_id};
 use super::map;
 use super::node::{Node, refused};
 use super::policy;
+use crate::ids::RequestId;
 use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::PortError;
-use crate::ports::lightning::{Asked, Channel, CloseHow, NewChannel, NodeBalance};
+use crate::ports::lightning::{
+    Asked, Channel, CloseHow, NewChannel, NodeBalance, OnchainOrder, OnchainQuote, SentOnchain,
+};
+use crate::store::node::{self, NewSend, Step};
 
 /// The weight of a transaction with some inputs, two outputs, and a little to spare.
 const ROOMY_FUNDING_WEIGHT: u64 = 1_600;
@@ -77,7 +81,7 @@ impl Node {
     /// The peer has agreed to a channel, and waits for its funding.
     pub fn fund(&self, channel: ChannelId, peer: PublicKey, value: bitcoin::Amount, script: ScriptBuf) {
         let reserve = self.reserve();
-        let funded = self.wallet.pay(script, value, self.fees.funding(), reserve).and_then(|transaction| {
+        let funded = self.wallet.pay(script, value, self.fees.funding(), reserve).and_then(|(transaction, _)| {
             let given = self.manager.funding_transaction_generated(channel, peer, transaction.clone());
             given.map_err(|error| {
                 self.wallet.let_go(&transaction);
@@ -169,20 +173,47 @@ impl Node {
         Sat::new(total).unwrap_or(Sat::MAX)
     }
 
-    pub async fn send_onchain(&self, to: &Address, sat: Sat, rate: FeeRate) -> Result<Asked<Txid>, PortError> {
-        let per_kw =
-            u32::try_from(rate.milli_sat_per_vb().div_ceil(4)).map_err(|_| refused("that fee rate is absurd"))?;
-        let paid = self.wallet.pay(to.script_pubkey(), sat.to_bitcoin(), per_kw, self.reserve());
-        match paid {
-            Err(why) => Ok(no(why)),
-            Ok(transaction) => {
-                let txid = transaction.compute_txid();
-                self.broadcaster.hold(vec![transaction]);
-                self.committed().await?;
-                Ok(Asked::Done(txid))
-            }
+    pub fn quote_onchain(&self, to: &Address, sat: Sat, rate: FeeRate) -> Result<OnchainQuote, PortError> {
+        let script = to.script_pubkey();
+        if self.wallet.owns(&script) {
+            return Ok(OnchainQuote::OwnAddress);
         }
+        Ok(match self.wallet.quote(script, sat.to_bitcoin(), per_kw(rate)?, self.reserve()) {
+            Ok(fee) => OnchainQuote::Fee(fee),
+            Err(reason) => OnchainQuote::Short { reason },
+        })
     }
+
+    pub async fn send_onchain(&self, order: &OnchainOrder) -> Result<Asked<SentOnchain>, PortError> {
+        let _one_at_a_time = self.sending.lock().await;
+        if let Some(sent) = self.sent_before(order.id).await? {
+            return Ok(Asked::Done(sent));
+        }
+        let (script, amount) = (order.to.script_pubkey(), order.amount.to_bitcoin());
+        let (transaction, fee) = match self.wallet.pay(script, amount, per_kw(order.fee_rate)?, self.reserve()) {
+            Ok(paid) => paid,
+            Err(why) => return Ok(no(why)),
+        };
+        if fee > order.max_fee {
+            self.wallet.let_go(&transaction);
+            return Ok(no(format!("it would cost {fee} sat, and may cost {} sat", order.max_fee)));
+        }
+        let txid = transaction.compute_txid();
+        let (id, address, amount) = (order.id, order.to.to_string(), order.amount);
+        self.stage.push(Step::Sent(NewSend { id, txid, address, amount, fee }));
+        self.broadcaster.hold(vec![transaction]);
+        self.committed().await?;
+        Ok(Asked::Done(SentOnchain { txid, fee }))
+    }
+
+    async fn sent_before(&self, id: RequestId) -> Result<Option<SentOnchain>, PortError> {
+        let mut conn = self.store.read().await?;
+        Ok(node::send(&mut conn, id).await?.map(|(txid, fee)| SentOnchain { txid, fee }))
+    }
+}
+
+fn per_kw(rate: FeeRate) -> Result<u32, PortError> {
+    u32::try_from(rate.milli_sat_per_vb().div_ceil(4)).map_err(|_| refused("that fee rate is absurd"))
 }
 
 /// Two anchors of 330 sat, which LDK leaves out of what the opener of a channel has.

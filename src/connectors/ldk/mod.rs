@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Address, Network, Txid};
+use bitcoin::{Address, Network};
 use tokio::net::TcpListener;
 
 pub use config::{ChannelConfig, Config, RoutingConfig, Rpc};
@@ -49,7 +49,8 @@ use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
 use crate::ports::lightning::{
     Asked, Capabilities, Channel, ClaimOutcome, CloseHow, Destination, Fetched, Incoming, LightningNode, NewChannel,
-    NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, Outgoing, PayOutcome, Payment, Peer, Quote,
+    NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder, OnchainQuote, Outgoing, PayOutcome, Payment,
+    Peer, Quote, SentOnchain,
 };
 use crate::store::Store;
 use crate::store::owners::Ownership;
@@ -237,7 +238,12 @@ impl LightningNode for LdkNode {
         Ok(address)
     }
 
-    async fn onchain_send(&self, to: &Address, amount: Sat, fee_rate: FeeRate) -> Result<Asked<Txid>, PortError> {
-        self.node.send_onchain(to, amount, fee_rate).await
+    async fn onchain_quote(&self, to: &Address, amount: Sat, fee_rate: FeeRate) -> Result<OnchainQuote, PortError> {
+        self.node.quote_onchain(to, amount, fee_rate)
+    }
+
+    async fn onchain_send(&self, order: &OnchainOrder) -> Result<Asked<SentOnchain>, PortError> {
+        let (node, order) = (Arc::clone(&self.node), order.clone());
+        self.finish(async move { node.send_onchain(&order).await }).await
     }
 }

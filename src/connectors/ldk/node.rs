@@ -65,6 +65,8 @@ pub struct Node {
     pub addresses: Mutex<HashMap<PublicKey, String>>,
     pub phase: watch::Sender<Phase>,
     pub tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// One send of coins at a time: whoever asks for the same one again finds its row.
+    pub sending: tokio::sync::Mutex<()>,
 }
 
 /// Where the node is in its life.

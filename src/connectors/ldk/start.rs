@@ -400,6 +400,7 @@ impl Assembled {
             addresses: Mutex::new(addresses),
             phase: watch::channel(Phase::Running).0,
             tasks: Mutex::default(),
+            sending: tokio::sync::Mutex::default(),
         }))
     }
 }

@@ -134,7 +134,35 @@ impl NodeWallet {
         Coins { confirmed: sat(balance.confirmed), unconfirmed: sat(unconfirmed) }
     }
 
-    /// A signed transaction that pays this, from confirmed coins, and leaves the reserve. Its coins are set aside.
+    /// Whether an output to this script would be ours.
+    pub fn owns(&self, script: &ScriptBuf) -> bool {
+        lock(&self.inner).wallet.is_mine(script.clone())
+    }
+
+    /// What paying this would cost, from confirmed coins, leaving the reserve.
+    ///
+    /// # Errors
+    /// Why it can't be paid.
+    pub fn quote(
+        &self,
+        script: ScriptBuf,
+        amount: bitcoin::Amount,
+        sat_per_kw: u32,
+        reserve: Sat,
+    ) -> Result<Sat, String> {
+        self.change(|wallet| {
+            let (psbt, fee) = plan(wallet, script, amount, sat_per_kw, reserve)?;
+            for output in &psbt.unsigned_tx.output {
+                // The index of its change is free for the next one.
+                if let Some((keychain, index)) = wallet.derivation_of_spk(output.script_pubkey.clone()) {
+                    wallet.unmark_used(keychain, index);
+                }
+            }
+            Ok(fee)
+        })
+    }
+
+    /// A signed transaction that pays this, from confirmed coins, and leaves the reserve, and what it costs. Its coins are set aside.
     ///
     /// # Errors
     /// Why there is none.
@@ -144,24 +172,16 @@ impl NodeWallet {
         amount: bitcoin::Amount,
         sat_per_kw: u32,
         reserve: Sat,
-    ) -> Result<Transaction, String> {
+    ) -> Result<(Transaction, Sat), String> {
         self.change(|wallet| {
-            let fee_rate = FeeRate::from_sat_per_kwu(u64::from(sat_per_kw));
-            let mut builder = wallet.build_tx();
-            builder.add_recipient(script, amount).fee_rate(fee_rate).exclude_unconfirmed();
-            let mut psbt = builder.finish().map_err(|error| error.to_string())?;
-            let left = remaining(wallet, &psbt);
-            if left < reserve.to_bitcoin() {
-                let short = reserve.to_bitcoin() - left;
-                return Err(format!("the wallet is {short} short of that and of what closing the channels may cost"));
-            }
+            let (mut psbt, fee) = plan(wallet, script, amount, sat_per_kw, reserve)?;
             let done = wallet.sign(&mut psbt, SignOptions::default()).map_err(|error| error.to_string())?;
             if !done {
                 return Err("the wallet could not sign all of it".to_owned());
             }
             let transaction = psbt.extract_tx().map_err(|error| error.to_string())?;
             transaction.input.iter().for_each(|input| wallet.lock_outpoint(input.previous_output));
-            Ok(transaction)
+            Ok((transaction, fee))
         })
     }
 
@@ -225,6 +245,27 @@ fn begin(key: Xpriv, network: Network, tip: BlockId) -> Result<Wallet, LdkError>
     let chain = Some(wallet.latest_checkpoint().insert(tip));
     wallet.apply_update(Update { chain, ..Update::default() }).map_err(corrupt)?;
     Ok(wallet)
+}
+
+/// A transaction that leaves the reserve, and what it costs.
+fn plan(
+    wallet: &mut Wallet,
+    script: ScriptBuf,
+    amount: bitcoin::Amount,
+    sat_per_kw: u32,
+    reserve: Sat,
+) -> Result<(Psbt, Sat), String> {
+    let fee_rate = FeeRate::from_sat_per_kwu(u64::from(sat_per_kw));
+    let mut builder = wallet.build_tx();
+    builder.add_recipient(script, amount).fee_rate(fee_rate).exclude_unconfirmed();
+    let psbt = builder.finish().map_err(|error| error.to_string())?;
+    let left = remaining(wallet, &psbt);
+    if left < reserve.to_bitcoin() {
+        let short = reserve.to_bitcoin() - left;
+        return Err(format!("the wallet is {short} short of that and of what closing the channels may cost"));
+    }
+    let fee = psbt.fee().map_err(|error| error.to_string())?;
+    Ok((psbt, sat(fee)))
 }
 
 /// What is left of our confirmed coins, and of this transaction's change.

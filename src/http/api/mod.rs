@@ -59,6 +59,7 @@ pub fn endpoints() -> OpenApiRouter<HttpState> {
         .routes(routes!(onchain_send::get))
         .routes(routes!(onchain_send::get_alias))
         .routes(routes!(onchain_send::list))
+        .routes(routes!(onchain_send::cancel))
         .routes(routes!(onchain_send::bump_begin))
         .routes(routes!(onchain_send::bump_end))
         .routes(routes!(balance::balance))

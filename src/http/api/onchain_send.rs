@@ -7,14 +7,15 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::send_view::{GetOnchainSendResponse, SEND_STATES, Status};
+use super::send_view::{AnySend, GetOnchainSendResponse, SEND_STATES, Status};
 use super::wire::{LightningAsset, ListParams, SendAssetEndRequestModel};
 use super::{List, begun, examples};
 use crate::flows::Code;
 use crate::flows::bump::{self, BeginBump};
 use crate::flows::history::{self, Send};
 use crate::flows::send::{self, BeginSend};
-use crate::flows::values::Door;
+use crate::flows::values::{Door, Request, Withdraw};
+use crate::flows::withdraw;
 use crate::http::HttpState;
 use crate::http::auth::{ToRead, ToSend, Wallet};
 use crate::http::extract::{Id, Params, Posted};
@@ -28,7 +29,7 @@ use crate::money::Sat;
 pub enum Source {
     /// The client's own coins.
     Onchain,
-    /// What the operator owes the client. This gateway has no such balance.
+    /// What the operator owes the client.
     Offchain,
 }
 
@@ -50,6 +51,7 @@ pub struct OnchainSendRequestModel {
     pub asset: Option<LightningAsset>,
     /// The recipient gets the amount less the fee; with the whole spendable balance as the amount this empties the wallet.
     pub deduct_fee_from_amount: Option<bool>,
+    /// Unless given, off-chain money is taken only when everything the wallet has on-chain could not cover it.
     pub source: Option<Source>,
     /// How long the signature is waited for, 60 s to 7 days; 600 unless given.
     #[schema(minimum = 60, maximum = 604_800)]
@@ -61,8 +63,8 @@ pub struct OnchainSendRequestModel {
 
 /// Begin a send
 ///
-/// Chooses coins of the wallet, sets them aside, and hands out the transaction as a PSBT for the wallet's keys to sign.
-/// With `Accept: application/json; profile=object` the answer is an object instead of a bare string.
+/// Chooses coins of the wallet, sets them aside, and hands out the transaction as a PSBT for the wallet's keys to sign. For off-chain
+/// money it holds the amount and a fee ceiling, and hands out an authorisation; the header `Sluice-Source` says which it is. With `Accept: application/json; profile=object` the answer is an object instead of a bare string.
 #[utoipa::path(post, path = "/lightning/onchain-send-begin", operation_id = "onchainSendBegin", tag = "send",
     request_body = OnchainSendRequestModel,
     responses((status = 200, description = "The PSBT to sign", body = String, example = json!(examples::PSBT))))]
@@ -73,18 +75,18 @@ pub async fn begin(
     body: Posted<OnchainSendRequestModel>,
 ) -> Result<Response, Problem> {
     state.limits.begin(&wallet.id)?;
+    let source = body.value.source.map(|source| match source {
+        Source::Onchain => send::Source::Onchain,
+        Source::Offchain => send::Source::Offchain,
+    });
     let wanted = terms(body.value)?;
-    let begun = send::begin(&state.flows, &wallet.keys, wanted, body.idempotency).await?;
+    let begun = withdraw::begin_either(&state.flows, &wallet.keys, source, wanted, body.idempotency).await?;
     Ok(begun::answer(begun, &asked))
 }
 
 fn terms(asked: OnchainSendRequestModel) -> Result<BeginSend, Problem> {
     if super::starts_with_ignoring_case(&asked.address_or_rgbinvoice, "rgb:") || asked.asset.is_some() {
         return Err(Problem::plain(Code::AssetsUnavailable));
-    }
-    match asked.source {
-        Some(Source::Offchain) => return Err(Problem::plain(Code::OffchainUnavailable)),
-        Some(Source::Onchain) | None => {}
     }
     let amount = asked
         .amount_sats
@@ -116,6 +118,18 @@ pub struct OnchainSendResponse {
     pub txid: Option<String>,
 }
 
+impl From<&Request<Withdraw>> for OnchainSendResponse {
+    fn from(request: &Request<Withdraw>) -> Self {
+        let id = request.id.to_string();
+        Self {
+            send_id: id.clone(),
+            withdrawal_id: id,
+            status: Status::of_withdraw(&request.machine.state),
+            txid: request.machine.txid().map(|txid| txid.to_string()),
+        }
+    }
+}
+
 impl From<&Send> for OnchainSendResponse {
     fn from(send: &Send) -> Self {
         let id = send.request.id.to_string();
@@ -130,8 +144,8 @@ impl From<&Send> for OnchainSendResponse {
 
 /// End a send
 ///
-/// Takes the signed PSBT, checks that it is the one that was handed out and that every signature is valid, and broadcasts it.
-/// The same PSBT again answers the state of the same send.
+/// Takes the signed PSBT, checks that it is the one that was handed out and that every signature is valid, and broadcasts it, or has
+/// the operator's node send. The same PSBT again answers the state of the same send.
 #[utoipa::path(post, path = "/lightning/onchain-send-end", operation_id = "onchainSendEnd", tag = "send",
     request_body = SendAssetEndRequestModel,
     responses((status = 200, description = "The send", body = OnchainSendResponse)))]
@@ -140,8 +154,16 @@ pub async fn end(
     wallet: Wallet<ToSend>,
     body: Posted<SendAssetEndRequestModel>,
 ) -> Result<Json<OnchainSendResponse>, Problem> {
-    let sent = send::end(&state.flows, &wallet.id, Door::OnchainSend, &body.value.signed_psbt).await?;
-    Ok(Json(OnchainSendResponse::from(&sent)))
+    let signed = &body.value.signed_psbt;
+    match send::end(&state.flows, &wallet.id, Door::OnchainSend, signed).await {
+        Ok(sent) => Ok(Json(OnchainSendResponse::from(&sent))),
+        // It may be the authorisation of a withdrawal.
+        Err(error) if error.code() == Code::PsbtUnknown => {
+            let sent = withdraw::end(&state.flows, &wallet.keys, signed).await?.ok_or(error)?;
+            Ok(Json(OnchainSendResponse::from(&sent)))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// One send
@@ -155,9 +177,40 @@ pub async fn get(
     wallet: Wallet<ToRead>,
     Id(id): Id,
 ) -> Result<Json<GetOnchainSendResponse>, Problem> {
-    let found = history::send(&state.flows, &wallet.id, id).await?;
-    let send = found.ok_or_else(|| Problem::new(Code::NotFound, "this wallet has no send with this id"))?;
-    Ok(Json(GetOnchainSendResponse::from(&send)))
+    if let Some(send) = history::send(&state.flows, &wallet.id, id).await? {
+        return Ok(Json(GetOnchainSendResponse::from(&send)));
+    }
+    let found = withdraw::find(&state.flows, &wallet.id, id).await?;
+    let request = found.ok_or_else(unknown)?;
+    Ok(Json(GetOnchainSendResponse::from(&request)))
+}
+
+fn unknown() -> Problem {
+    Problem::new(Code::NotFound, "this wallet has no send with this id")
+}
+
+/// Cancel a withdrawal
+///
+/// Takes back a send of off-chain money that waits for its signature or for the operator's coins, and frees what it held. Once the
+/// node has been given it, it can't be cancelled. A send of the wallet's own coins is cancelled with bump-begin.
+#[utoipa::path(post, path = "/onchain-send/{send_id}/cancel", operation_id = "onchainSendCancel", tag = "send",
+    params(("send_id" = String, Path, description = "The send", example = json!(examples::ID))),
+    responses((status = 200, description = "The send", body = GetOnchainSendResponse)))]
+pub async fn cancel(
+    State(state): State<HttpState>,
+    wallet: Wallet<ToSend>,
+    Id(id): Id,
+) -> Result<Json<GetOnchainSendResponse>, Problem> {
+    if let Some(request) = withdraw::cancel(&state.flows, &wallet.id, id).await? {
+        return Ok(Json(GetOnchainSendResponse::from(&request)));
+    }
+    match history::send(&state.flows, &wallet.id, id).await? {
+        Some(_) => Err(Problem::new(
+            Code::NotCancellable,
+            "it sends the wallet's own coins: let it expire, or cancel it with bump-begin once it is out",
+        )),
+        None => Err(unknown()),
+    }
 }
 
 /// One send, by its other path
@@ -185,8 +238,8 @@ pub struct OnchainSendsResponse {
 
 /// The sends
 ///
-/// The sends of this wallet, newest first. `state` is one of awaiting_signature, broadcast, seen, confirmed, cancelled,
-/// conflicted, expired.
+/// The sends of this wallet, newest first. `state` is one of awaiting_signature, requested, queued, broadcast, seen, confirmed,
+/// cancelled, conflicted, expired.
 #[utoipa::path(get, path = "/onchain-send", operation_id = "onchainSendList", tag = "send",
     params(ListParams),
     responses((status = 200, description = "The sends", body = OnchainSendsResponse)))]
@@ -196,8 +249,13 @@ pub async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<OnchainSendsResponse>, Problem> {
     let list = List::read(params, &SEND_STATES)?;
-    let rows = history::sends(&state.flows, &wallet.id, &list.filter, list.after, list.limit).await?;
-    let next_cursor = super::next_cursor(&rows, list.limit, |send| super::place(&send.request));
+    let coins = history::sends(&state.flows, &wallet.id, &list.filter, list.after, list.limit).await?;
+    let offchain = withdraw::page(&state.flows, &wallet.id, &list.filter, list.after, list.limit).await?;
+    let mut rows: Vec<AnySend> = coins.into_iter().map(AnySend::Coins).collect();
+    rows.extend(offchain.into_iter().map(AnySend::Offchain));
+    rows.sort_by_key(|row| std::cmp::Reverse(row.place()));
+    rows.truncate(list.limit as usize);
+    let next_cursor = super::next_cursor(&rows, list.limit, AnySend::place);
     Ok(Json(OnchainSendsResponse { sends: rows.iter().map(Into::into).collect(), next_cursor }))
 }
 
@@ -269,10 +327,6 @@ mod tests {
         assert_eq!(
             code(r#"{"address_or_rgbinvoice":"x","fee_rate":1,"asset":{"asset_id":"rgb:a","amount":1}}"#),
             Code::AssetsUnavailable
-        );
-        assert_eq!(
-            code(r#"{"address_or_rgbinvoice":"x","amount_sats":1,"fee_rate":1,"source":"offchain"}"#),
-            Code::OffchainUnavailable
         );
     }
 

@@ -80,6 +80,9 @@ const PAY: &[Code] = &[
     Code::LightningNotReady,
 ];
 
+/// What sending off-chain money on-chain may answer besides, when it begins.
+const WITHDRAW: &[Code] = &[Code::ReserveLow, Code::LightningUnavailable, Code::LightningNotReady];
+
 const PAY_END: &[Code] = &[
     Code::InvalidPsbt,
     Code::PsbtNotSigned,
@@ -133,9 +136,11 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         "onchainReceiveNew" => vec![Code::IdempotencyMismatch],
         "receive" => vec![Code::IdempotencyMismatch, Code::AssetsUnavailable],
         "walletSendBtcBegin" => BEGIN.to_vec(),
-        "onchainSendBegin" => [BEGIN, &[Code::AssetsUnavailable, Code::OffchainUnavailable]].concat(),
+        "onchainSendBegin" => [BEGIN, WITHDRAW, &[Code::AssetsUnavailable]].concat(),
         "payBegin" => [BEGIN, PAY, &[Code::AssetsUnavailable, Code::AssetLightningUnavailable]].concat(),
-        "walletSendBtcEnd" | "onchainSendEnd" => END.to_vec(),
+        "onchainSendCancel" => vec![Code::NotFound, Code::NotCancellable],
+        "walletSendBtcEnd" => END.to_vec(),
+        "onchainSendEnd" => [END, &[Code::LightningUnavailable, Code::LightningNotReady]].concat(),
         "payEnd" => [END, PAY_END].concat(),
         "onchainSendBumpBegin" => BUMP.to_vec(),
         "onchainSendBumpEnd" => [END, &[Code::NotFound, Code::AlreadyConfirmed]].concat(),

@@ -38,7 +38,7 @@ use crate::http::problem::Problem;
 }))]
 pub struct RequestResponse {
     pub id: String,
-    /// onchain_receive, onchain_send, deposit, lightning_receive, lightning_pay or settle_credit.
+    /// onchain_receive, onchain_send, deposit, lightning_receive, lightning_pay, settle_credit or withdraw.
     pub kind: &'static str,
     pub state: &'static str,
     pub label: Option<String>,
@@ -109,6 +109,10 @@ pub async fn get(
         AnyRequest::Pay(request) => {
             let lightning_send = Some(LightningSendRequest::from(&request));
             RequestResponse { lightning_send, ..RequestResponse::of(&request, timeline) }
+        }
+        AnyRequest::Withdraw(request) => {
+            let send = Some(GetOnchainSendResponse::from(&request));
+            RequestResponse { send, ..RequestResponse::of(&request, timeline) }
         }
         AnyRequest::Credit(request) => {
             let view = settle::credit(&state.flows, id).await?.ok_or_else(unknown)?;

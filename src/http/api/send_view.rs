@@ -9,19 +9,28 @@ use super::examples;
 use super::wire::LightningAsset;
 use crate::clock::Timestamp;
 use crate::flows::history::Send;
-use crate::flows::values::{IssuedTx, Machine, Role, SendState};
+use crate::flows::values::{IssuedTx, Machine, Request, Role, SendState, Withdraw, WithdrawState};
 use crate::money::Sat;
 
 /// The states of the machine that a list can be narrowed to.
-pub const SEND_STATES: [&str; 7] =
-    ["awaiting_signature", "broadcast", "seen", "confirmed", "cancelled", "conflicted", "expired"];
+pub const SEND_STATES: [&str; 9] = [
+    "awaiting_signature",
+    "requested",
+    "queued",
+    "broadcast",
+    "seen",
+    "confirmed",
+    "cancelled",
+    "conflicted",
+    "expired",
+];
 
 /// How far a send is. Those in the middle belong to off-chain money, and are said only when true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[schema(example = json!("BROADCASTED"))]
 pub enum Status {
-    /// It waits for the client's signature.
+    /// It waits for the client's signature, or the operator's node has it to send and has not sent it yet.
     Requested,
     ClosingChannels,
     WaitingCloseConfirmations,
@@ -43,6 +52,24 @@ impl Status {
             SendState::Broadcast { .. } | SendState::Seen { .. } => Self::Broadcasted,
             SendState::Confirmed { .. } => Self::Confirmed,
             SendState::Cancelled { .. } | SendState::Conflicted { .. } | SendState::Expired => Self::Failed,
+        }
+    }
+}
+
+/// A send of either kind: of the wallet's own coins, or of its off-chain money.
+#[derive(Debug)]
+pub enum AnySend {
+    Coins(Send),
+    Offchain(Request<Withdraw>),
+}
+
+impl AnySend {
+    /// Where it stands in a list.
+    #[must_use]
+    pub fn place(&self) -> (Timestamp, String) {
+        match self {
+            Self::Coins(send) => (send.request.created_at, send.request.id.to_string()),
+            Self::Offchain(request) => (request.created_at, request.id.to_string()),
         }
     }
 }
@@ -78,12 +105,12 @@ pub struct GetOnchainSendResponse {
     pub close_txids: Vec<String>,
     /// The transaction that swept closed channels for it. None for on-chain coins.
     pub sweep_txid: Option<String>,
-    /// The fee of the current version.
+    /// The fee of the current version. For off-chain money what it really cost, once it is sent.
     #[schema(value_type = Option<u64>)]
     pub fee_sats: Option<Sat>,
     /// Unix seconds: created, created_at, updated_at, and completed once it is.
     pub timestamps: BTreeMap<&'static str, i64>,
-    /// Why it failed: cancelled, inputs_spent or request_expired.
+    /// Why it failed: cancelled, inputs_spent or request_expired. Or why it waits: reserve_low.
     pub error_code: Option<&'static str>,
     /// The same for a person.
     pub error_message: Option<String>,
@@ -91,7 +118,7 @@ pub struct GetOnchainSendResponse {
     pub retryable: bool,
     /// The state in the words of the gateway, which say more than `status`.
     pub state: &'static str,
-    /// Whose money it moves.
+    /// Whose money it moves: onchain is the wallet's own coins, offchain what the operator owes it.
     pub source: &'static str,
     /// The version that stands for the send now.
     pub txid: Option<String>,
@@ -225,6 +252,84 @@ impl From<&Send> for GetOnchainSendResponse {
             reference: send.request.reference.clone(),
             expires_at: send.request.expires_at.map(Timestamp::rfc3339),
             versions: send.versions.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&AnySend> for GetOnchainSendResponse {
+    fn from(send: &AnySend) -> Self {
+        match send {
+            AnySend::Coins(send) => Self::from(send),
+            AnySend::Offchain(request) => Self::from(request),
+        }
+    }
+}
+
+impl Status {
+    #[must_use]
+    pub const fn of_withdraw(state: &WithdrawState) -> Self {
+        match state {
+            WithdrawState::AwaitingSignature | WithdrawState::Requested { .. } | WithdrawState::Queued { .. } => {
+                Self::Requested
+            }
+            WithdrawState::Broadcast { .. } | WithdrawState::Seen { .. } => Self::Broadcasted,
+            WithdrawState::Confirmed { .. } => Self::Confirmed,
+            WithdrawState::Cancelled | WithdrawState::Expired => Self::Failed,
+        }
+    }
+}
+
+/// Why a withdrawal failed or waits.
+fn withdraw_failure(state: &WithdrawState) -> Option<Failure> {
+    let (code, message) = match state {
+        WithdrawState::Queued { reason } => {
+            ("reserve_low", format!("the operator's coins on-chain do not reach now: {reason}; it is tried again"))
+        }
+        WithdrawState::Cancelled => ("cancelled", "it was cancelled before anything was sent".to_owned()),
+        WithdrawState::Expired => ("request_expired", "no signature arrived in time".to_owned()),
+        WithdrawState::AwaitingSignature
+        | WithdrawState::Requested { .. }
+        | WithdrawState::Broadcast { .. }
+        | WithdrawState::Seen { .. }
+        | WithdrawState::Confirmed { .. } => return None,
+    };
+    Some(Failure { code, message })
+}
+
+impl From<&Request<Withdraw>> for GetOnchainSendResponse {
+    fn from(request: &Request<Withdraw>) -> Self {
+        let (machine, terms) = (&request.machine, &request.machine.terms);
+        let id = request.id.to_string();
+        let failure = withdraw_failure(&machine.state);
+        let created = request.created_at.unix_seconds();
+        let updated = request.updated_at.unix_seconds();
+        let mut timestamps = BTreeMap::from([("created", created), ("created_at", created), ("updated_at", updated)]);
+        if !machine.is_open() {
+            timestamps.insert("completed", updated);
+        }
+        Self {
+            send_id: id.clone(),
+            withdrawal_id: id,
+            status: Status::of_withdraw(&machine.state),
+            address_or_rgbinvoice: terms.to.clone(),
+            amount_sats_requested: Some(terms.amount_requested),
+            amount_sats_sent: machine.txid().map(|_| terms.amount_sent),
+            asset: None,
+            close_txids: Vec::new(),
+            sweep_txid: None,
+            fee_sats: machine.fee(),
+            timestamps,
+            error_code: failure.as_ref().map(|failure| failure.code),
+            error_message: failure.map(|failure| failure.message),
+            retryable: matches!(machine.state, WithdrawState::Queued { .. }),
+            state: machine.state(),
+            source: "offchain",
+            txid: machine.txid().map(|txid| txid.to_string()),
+            height: machine.height(),
+            last_error: None,
+            reference: request.reference.clone(),
+            expires_at: request.expires_at.map(Timestamp::rfc3339),
+            versions: Vec::new(),
         }
     }
 }

@@ -47,6 +47,8 @@ stories!(
     a_race_to_end_pays_once,
     payments_are_listed_page_by_page,
     one_text_with_two_ways_takes_the_one_that_is_there,
+    money_crosses_between_the_rails,
+    what_crosses_is_checked_field_by_field,
 );
 
 async fn tell(database: Database, story: impl AsyncFnOnce(&Market)) {
@@ -130,7 +132,7 @@ async fn an_invoice_is_paid_from_outside(market: &Market) {
     let balance = offchain(&owner).await;
     assert_eq!(
         balance,
-        json!({ "total": 5_000, "details": [], "total_msat": 5_000_700, "held_msat": 0, "available_msat": 5_000_700 })
+        json!({ "total": 5_000, "details": [], "total_msat": 5_000_700, "held_msat": 0, "debt_msat": 0, "available_msat": 5_000_700 })
     );
     let request = owner.get(format!("/requests/{}", text(&made, "id"))).await.ok();
     let kinds: Vec<&Value> = request["timeline"].as_array().expect("a timeline").iter().map(|e| &e["kind"]).collect();
@@ -311,4 +313,78 @@ async fn one_text_with_two_ways_takes_the_one_that_is_there(market: &Market) {
     assert_eq!(rails.status(), 200, "a node that is not here is no reason to send calls elsewhere");
     let told = market.gateway.health_until(|rails| !rails.lightning.ready).await;
     assert!(told.lightning.configured && told.lightning.reason.is_some(), "{told:?}");
+}
+
+async fn money_crosses_between_the_rails(market: &Market) {
+    let owner = market.gateway.registered(1).await;
+    let owner = funded_on_fake(&market.gateway, &market.chain, owner, &[100_000]).await;
+    let chain = Arc::clone(&market.chain);
+    market.lightning.node.send_through(move |script, amount| chain.pay(script, amount).expect("the fake pays"));
+    market.lightning.node.fund(sluice::money::Sat::literal(500_000));
+    market.lightning.network.mine(1);
+    // Its own coins become off-chain money.
+    let named = owner.post("/lightning/settle", json!({})).await.ok();
+    assert_eq!(
+        (named["results"][0]["result"].as_str(), named["total_channels_opened"].as_u64()),
+        (Some("needs_signature"), Some(0))
+    );
+    let begun = owner.post("/lightning/settle-begin", json!({ "amount_sats": 80_000, "fee_rate": 2 })).await.ok();
+    let ended = owner.post("/lightning/settle-end", signed(&owner, &begun)).await.ok();
+    assert_eq!((ended["status"].as_str(), ended["amount_sats"].as_u64()), (Some("BROADCASTED"), Some(80_000)));
+    market.chain.mine(1);
+    let path = format!("/lightning/settle/{}", text(&ended, "id"));
+    let credited = owner.until(&path, |settle| settle["status"] == "CREDITED").await;
+    assert_eq!((credited["credited_sats"].as_u64(), credited["confirmations_left"].as_u64()), (Some(80_000), Some(0)));
+    let credit = owner.get(&format!("/requests/{}", text(&credited["credits"][0], "id"))).await.ok();
+    assert_eq!((credit["kind"].as_str(), credit["state"].as_str()), (Some("settle_credit"), Some("credited")));
+    assert_eq!(available(&owner).await, 80_000_000);
+    // And leaves again: what is on-chain does not cover it, so nobody has to say whose money it is.
+    let wanted = json!({ "address_or_rgbinvoice": stranger().to_string(), "amount_sats": 50_000, "fee_rate": 2 });
+    let begun = owner.post("/lightning/onchain-send-begin", wanted).await;
+    assert_eq!(begun.header("sluice-source"), Some("offchain"));
+    let ended = owner.post("/lightning/onchain-send-end", signed(&owner, &begun.ok())).await.ok();
+    let id = text(&ended, "send_id");
+    assert_eq!(ended["status"], "BROADCASTED");
+    market.chain.mine(1);
+    let done = owner.until(&format!("/onchain-send/{id}"), |send| send["status"] == "CONFIRMED").await;
+    let fee = done["fee_sats"].as_u64().expect("a fee");
+    assert_eq!((done["source"].as_str(), done["amount_sats_sent"].as_u64()), (Some("offchain"), Some(50_000)));
+    assert_eq!(available(&owner).await, (30_000 - fee) * 1_000);
+    let listed = owner.get("/onchain-send?limit=10").await.ok();
+    let kinds: Vec<_> = listed["sends"].as_array().expect("a list").iter().map(|send| text(send, "source")).collect();
+    assert_eq!(kinds, ["offchain", "onchain"], "newest first, whatever they move");
+    let late = owner.post(&format!("/onchain-send/{id}/cancel"), json!({})).await;
+    late.refused(409, "not_cancellable");
+}
+
+async fn what_crosses_is_checked_field_by_field(market: &Market) {
+    let owner = market.funded(1, 50_000).await;
+    let begin = "/lightning/onchain-send-begin";
+    let wanted = |sats: u64| json!({ "address_or_rgbinvoice": stranger().to_string(), "amount_sats": sats, "fee_rate": 2, "source": "offchain" });
+    owner.post(begin, wanted(10_000)).await.refused(409, "reserve_low");
+    market.lightning.node.fund(sluice::money::Sat::literal(500_000));
+    market.lightning.network.mine(1);
+    owner.post(begin, wanted(60_000)).await.refused(409, "insufficient_funds");
+    owner.post(begin, wanted(100)).await.refused(400, "amount_below_dust");
+    let settle = "/lightning/settle-begin";
+    for (body, code) in [
+        (json!({ "amount_sats": 0, "fee_rate": 2 }), "invalid_request"),
+        (json!({ "amount_sats": -1, "fee_rate": 2 }), "invalid_request"),
+        (json!({ "amount_sats": 1.5, "fee_rate": 2 }), "invalid_request"),
+        (json!({ "amount_sats": "5", "fee_rate": 2 }), "invalid_request"),
+        (json!({ "amount_sats": 5_000 }), "invalid_request"),
+        (json!({ "amount_sats": 5_000, "fee_rate": 0 }), "fee_rate_out_of_range"),
+        (json!({ "amount_sats": 5, "fee_rate": 2 }), "amount_below_dust"),
+    ] {
+        owner.post(settle, body).await.refused(400, code);
+    }
+    owner.post(settle, json!({ "fee_rate": 2 })).await.refused(409, "insufficient_funds");
+    let begun = owner.post(begin, wanted(10_000)).await.ok();
+    let altered = owner.post("/lightning/onchain-send-end", json!({ "signed_psbt": begun })).await;
+    altered.refused(400, "psbt_not_signed");
+    owner.post("/lightning/settle-end", signed(&owner, &begun)).await.refused(404, "psbt_unknown");
+    assert_eq!(available(&owner).await / 1_000_000, 39, "what was begun is held");
+    let unknown = "0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47";
+    owner.get(&format!("/lightning/settle/{unknown}")).await.refused(404, "not_found");
+    owner.post(&format!("/onchain-send/{unknown}/cancel"), json!({})).await.refused(404, "not_found");
 }

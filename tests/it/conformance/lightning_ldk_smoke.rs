@@ -10,10 +10,11 @@ use sluice::chain::bitcoind;
 use sluice::clock::{Clock, Timestamp};
 use sluice::connectors::ldk::{ChannelConfig, Config, LdkError, LdkNode, Rpc};
 use sluice::domain::lightning::{PaymentHash, PaymentId, Preimage};
+use sluice::ids::RequestId;
 use sluice::money::{Amount, FeeRate, Sat};
 use sluice::ports::lightning::{
     Asked, ClaimOutcome, CloseHow, Description, Destination, Fetched, LightningNode, NewChannel, NewInvoice, NewOffer,
-    NodeEvent, Outgoing, Paid, PayFailure, PayOutcome, Payment, Quote,
+    NodeEvent, OnchainOrder, Outgoing, Paid, PayFailure, PayOutcome, Payment, Quote,
 };
 use sluice::secret::Secret;
 use sluice::store::node::{self, Arrival, Commit, NewPayment, Step};
@@ -333,13 +334,16 @@ async fn lightning_ldk_goes_on_after_a_restart() {
         bob.node.balance().await.expect("a balance").onchain_confirmed > Sat::literal(400_000)
     })
     .await;
-    let sent =
-        alice.node.onchain_send(&bitcoind.new_address().await, Sat::literal(50_000), FeeRate::from_sat_per_vb(2)).await;
+    let order = |to, sats| OnchainOrder {
+        id: RequestId::fresh(),
+        to,
+        amount: Sat::literal(sats),
+        fee_rate: FeeRate::from_sat_per_vb(2),
+        max_fee: Sat::literal(10_000),
+    };
+    let sent = alice.node.onchain_send(&order(bitcoind.new_address().await, 50_000)).await;
     assert!(matches!(sent, Ok(Asked::Done(_))), "{sent:?}");
-    let too_much = alice
-        .node
-        .onchain_send(&bitcoind.new_address().await, Sat::literal(50_000_000), FeeRate::from_sat_per_vb(2))
-        .await;
+    let too_much = alice.node.onchain_send(&order(bitcoind.new_address().await, 50_000_000)).await;
     assert!(matches!(too_much, Ok(Asked::Refused { .. })), "{too_much:?}");
     alice.stop().await;
     bob.stop().await;

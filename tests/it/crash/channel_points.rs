@@ -25,7 +25,7 @@ fn visits(point: &str) -> &'static [u32] {
 async fn a_gateway_that_dies_at_any_point_of_a_payment_comes_to_the_same_end() {
     let begun = Instant::now();
     let Some(pair) = Pair::prepare().await else { return };
-    let story = Story { pair, deaths: AtomicUsize::new(0), numbers: AtomicU64::new(0) };
+    let story = Story::of(pair);
     let mut told = 0;
     for point in LIGHTNING_POINTS {
         for visit in visits(point) {
@@ -38,22 +38,30 @@ async fn a_gateway_that_dies_at_any_point_of_a_payment_comes_to_the_same_end() {
 }
 
 /// The first side dies; the second one is who it pays and is paid by.
-struct Story {
-    pair: Pair,
+pub(super) struct Story {
+    pub(super) pair: Pair,
     deaths: AtomicUsize,
     numbers: AtomicU64,
 }
 
 impl Story {
+    pub(super) fn of(pair: Pair) -> Self {
+        Self { pair, deaths: AtomicUsize::new(0), numbers: AtomicU64::new(0) }
+    }
+
+    pub(super) fn deaths(&self) -> usize {
+        self.deaths.load(Ordering::SeqCst)
+    }
+
     async fn tell(&self, point: &str, told: u64) {
         let [dies, other] = &self.pair.sides;
         dies.gateway.kill();
         dies.gateway.restart(Some(point)).await;
-        let before = self.deaths.load(Ordering::SeqCst);
+        let before = self.deaths();
         self.pay(point, other, dies, RECEIVED).await;
         self.pay(point, dies, other, PAID).await;
         self.persist(point, dies, &Call::get("/lightning/balance", &dies.client)).await;
-        assert_eq!(self.deaths.load(Ordering::SeqCst), before + 1, "it does not die at {point}");
+        assert_eq!(self.deaths(), before + 1, "it does not die at {point}");
         let moved = told * (RECEIVED - PAID);
         for (side, purse) in [(dies, PURSE + moved), (other, PURSE - moved)] {
             let read = Call::get("/lightning/balance", &side.client);
@@ -86,12 +94,12 @@ impl Story {
         self.until(point, payee, &read, |answer| answer.body["status"] == "SETTLED").await;
     }
 
-    async fn persist(&self, point: &str, side: &Side, call: &Call) -> Answer {
+    pub(super) async fn persist(&self, point: &str, side: &Side, call: &Call) -> Answer {
         self.until(point, side, call, Answer::is_ok).await
     }
 
     /// Asks until the answer is what is waited for. A gateway that has died at its point is audited and started again.
-    async fn until(&self, point: &str, side: &Side, call: &Call, holds: impl Fn(&Answer) -> bool) -> Answer {
+    pub(super) async fn until(&self, point: &str, side: &Side, call: &Call, holds: impl Fn(&Answer) -> bool) -> Answer {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let last = side.gateway.call(call).await;

@@ -5,6 +5,7 @@ mod channel_points;
 mod owners;
 mod pair;
 mod points;
+mod rail_points;
 mod random;
 mod stop;
 mod takeover;

@@ -16,3 +16,4 @@ mod scanning;
 mod sending;
 mod settling;
 mod spending;
+mod withdrawing;

@@ -3,8 +3,9 @@
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Address, Network, ScriptBuf, WPubkeyHash};
+use sluice::ids::RequestId;
 use sluice::money::{Amount, FeeRate, Sat};
-use sluice::ports::lightning::{Asked, Channel, CloseHow, NewChannel};
+use sluice::ports::lightning::{Asked, Channel, CloseHow, NewChannel, OnchainOrder, OnchainQuote};
 
 use super::{World, minus, plus};
 use crate::harness::peer::{eventually, eventually_shown};
@@ -161,18 +162,42 @@ pub async fn coins_are_sent_and_the_reserve_is_kept(w: &World) {
     let balance = node.balance().await.unwrap();
     let rate = FeeRate::from_sat_per_vb(2);
     let free = balance.onchain_confirmed.checked_sub(balance.reserve).unwrap();
-    let refused = node.onchain_send(&elsewhere, free, rate).await.unwrap();
+    let order = |to: &Address, amount| OnchainOrder {
+        id: RequestId::fresh(),
+        to: to.clone(),
+        amount,
+        fee_rate: rate,
+        max_fee: Sat::literal(10_000),
+    };
+    let refused = node.onchain_send(&order(&elsewhere, free)).await.unwrap();
     assert!(matches!(refused, Asked::Refused { .. }), "there is no fee left: {refused:?}");
+    let short = node.onchain_quote(&elsewhere, free, rate).await.unwrap();
+    assert!(matches!(short, OnchainQuote::Short { .. }), "there is no fee left: {short:?}");
+    assert_eq!(node.onchain_quote(&one, Sat::literal(1_000), rate).await.unwrap(), OnchainQuote::OwnAddress);
+    let OnchainQuote::Fee(fee) = node.onchain_quote(&elsewhere, Sat::literal(100_000), rate).await.unwrap() else {
+        panic!("there is enough for that");
+    };
+    let costly =
+        OnchainOrder { max_fee: fee.checked_sub(Sat::literal(1)).unwrap(), ..order(&elsewhere, Sat::literal(100_000)) };
+    let refused = node.onchain_send(&costly).await.unwrap();
+    assert!(matches!(refused, Asked::Refused { .. }), "it costs more than it may: {refused:?}");
 
     let before = onchain(w).await;
-    let sent = node.onchain_send(&elsewhere, Sat::literal(100_000), rate).await.unwrap();
-    assert!(matches!(sent, Asked::Done(_)), "{sent:?}");
+    let wanted = OnchainOrder { max_fee: fee, ..costly };
+    let Asked::Done(sent) = node.onchain_send(&wanted).await.unwrap() else { panic!("there is enough for that") };
+    assert_eq!(sent.fee, fee, "it costs what was said");
+    // However often, and whatever comes in between: one send.
+    let again = futures::future::join_all((0..4).map(|_| node.onchain_send(&wanted))).await;
+    assert!(again.into_iter().all(|again| again.unwrap() == Asked::Done(sent)));
+    w.rig.restart().await;
+    let node = w.node();
+    assert_eq!(node.onchain_send(&wanted).await.unwrap(), Asked::Done(sent));
     w.rig.something_waits().await;
     w.rig.mine(1).await;
-    let left = before.checked_sub(Sat::literal(100_000)).unwrap();
+    let left = before.checked_sub(Sat::literal(100_000)).and_then(|left| left.checked_sub(fee)).unwrap();
     eventually("the coins are gone", async || {
         let now = onchain(w).await;
-        (now < left && about(left, now)).then_some(())
+        (now == left).then_some(())
     })
     .await;
 }

@@ -1,0 +1,389 @@
+//! Off-chain money that leaves on-chain: the client consents, the node sends its own coins, the wallet pays what that really cost.
+
+use bitcoin::Txid;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Effect, Illegal, Machine, Transition};
+use crate::clock::Timestamp;
+use crate::ids::{RequestId, WalletId};
+use crate::ledger::{Account, Kind, Posting, PostingId};
+use crate::money::{Amount, FeeRate, Money, Sat};
+
+/// What was asked for. Fixed at begin, and what the client consents to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    pub to: String,
+    /// The amount as the caller wrote it.
+    pub amount_requested: Sat,
+    /// What the recipient gets: less than requested when the fee is deducted.
+    pub amount_sent: Sat,
+    pub fee_rate: FeeRate,
+    /// What the transaction may cost at most.
+    pub max_fee: Sat,
+    pub deduct_fee: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    /// The amount and the ceiling are held.
+    AwaitingSignature,
+    /// Consented to, and given to the node. Only the node's definite word moves it. Its transaction is in no block up to this height.
+    Requested {
+        since: u32,
+    },
+    /// The node's coins do not reach now, and nothing was sent. It is tried again, and may be cancelled.
+    Queued {
+        reason: String,
+    },
+    /// The node has signed and sent it.
+    Broadcast {
+        txid: Txid,
+        fee: Sat,
+    },
+    /// In a block that is not yet deep enough.
+    Seen {
+        txid: Txid,
+        fee: Sat,
+        height: u32,
+    },
+    Confirmed {
+        txid: Txid,
+        fee: Sat,
+        height: u32,
+    },
+    /// Its owner took it back before anything was sent.
+    Cancelled,
+    /// No consent came in time.
+    Expired,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdraw {
+    pub request: RequestId,
+    pub wallet: WalletId,
+    pub terms: Terms,
+    #[serde(flatten)]
+    pub state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The client consented, and the node is to send. The chain is so high.
+    Signed {
+        height: u32,
+    },
+    TimedOut,
+    /// The node has sent it.
+    Sent {
+        txid: Txid,
+        fee: Sat,
+    },
+    /// The node says that it can't now, and that nothing was sent.
+    Short {
+        reason: String,
+    },
+    /// The node is asked once more. The chain is so high.
+    Retry {
+        height: u32,
+    },
+    Cancelled,
+    Mined {
+        height: u32,
+    },
+    /// The block it is in is deep enough.
+    Deep,
+    Unmined,
+}
+
+impl Event {
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Signed { .. } => "signed",
+            Self::TimedOut => "timed_out",
+            Self::Sent { .. } => "sent",
+            Self::Short { .. } => "short",
+            Self::Retry { .. } => "retry",
+            Self::Cancelled => "cancelled",
+            Self::Mined { .. } => "mined",
+            Self::Deep => "deep",
+            Self::Unmined => "unmined",
+        }
+    }
+}
+
+impl Machine for Withdraw {
+    type Event = Event;
+    const KIND: &'static str = "withdraw";
+
+    fn state(&self) -> &'static str {
+        match self.state {
+            State::AwaitingSignature => "awaiting_signature",
+            State::Requested { .. } => "requested",
+            State::Queued { .. } => "queued",
+            State::Broadcast { .. } => "broadcast",
+            State::Seen { .. } => "seen",
+            State::Confirmed { .. } => "confirmed",
+            State::Cancelled => "cancelled",
+            State::Expired => "expired",
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        match self.state {
+            State::AwaitingSignature
+            | State::Requested { .. }
+            | State::Queued { .. }
+            | State::Broadcast { .. }
+            | State::Seen { .. } => true,
+            State::Confirmed { .. } | State::Cancelled | State::Expired => false,
+        }
+    }
+
+    fn apply(&self, event: &Event, _now: Timestamp) -> Result<Transition<Self>, Illegal> {
+        match event {
+            Event::Signed { height } => self.signed(*height),
+            Event::TimedOut => Ok(self.timed_out()),
+            Event::Sent { txid, fee } => self.sent(*txid, *fee),
+            Event::Short { reason } => self.short(reason),
+            Event::Retry { height } => self.retry(*height),
+            Event::Cancelled => self.cancelled(),
+            Event::Mined { height } => self.mined(*height),
+            Event::Deep => self.deep(),
+            Event::Unmined => Ok(self.unmined()),
+        }
+    }
+}
+
+impl Withdraw {
+    /// What is set aside: the amount and the ceiling. `None` when the sum is more than there can be.
+    #[must_use]
+    pub fn held(&self) -> Option<Amount> {
+        self.terms.amount_sent.checked_add(self.terms.max_fee).map(Amount::from_sat)
+    }
+
+    /// The withdrawal as it is first written: the hold, and the event that announces it. `None` when the sum is more than there can be.
+    #[must_use]
+    pub fn begin(&self) -> Option<Transition<Self>> {
+        let data = json!({
+            "to": self.terms.to, "amount_sats": self.terms.amount_sent, "max_fee_sats": self.terms.max_fee,
+        });
+        let hold = self.posting(self.hold(), self.held()?, Kind::Hold);
+        Some(Transition::to(self.clone()).posting(hold).event("withdraw.begun", data))
+    }
+
+    /// The transaction that stands for it.
+    #[must_use]
+    pub const fn txid(&self) -> Option<Txid> {
+        match self.state {
+            State::Broadcast { txid, .. } | State::Seen { txid, .. } | State::Confirmed { txid, .. } => Some(txid),
+            State::AwaitingSignature
+            | State::Requested { .. }
+            | State::Queued { .. }
+            | State::Cancelled
+            | State::Expired => None,
+        }
+    }
+
+    /// What it really cost.
+    #[must_use]
+    pub const fn fee(&self) -> Option<Sat> {
+        match self.state {
+            State::Broadcast { fee, .. } | State::Seen { fee, .. } | State::Confirmed { fee, .. } => Some(fee),
+            State::AwaitingSignature
+            | State::Requested { .. }
+            | State::Queued { .. }
+            | State::Cancelled
+            | State::Expired => None,
+        }
+    }
+
+    /// The block that it is in.
+    #[must_use]
+    pub const fn height(&self) -> Option<u32> {
+        match self.state {
+            State::Seen { height, .. } | State::Confirmed { height, .. } => Some(height),
+            State::AwaitingSignature
+            | State::Requested { .. }
+            | State::Queued { .. }
+            | State::Broadcast { .. }
+            | State::Cancelled
+            | State::Expired => None,
+        }
+    }
+
+    fn hold(&self) -> PostingId {
+        PostingId::of(self.request, "hold")
+    }
+
+    fn posting(&self, id: PostingId, amount: Amount, kind: Kind) -> Posting {
+        let (debit, credit) = (Account::Wallet(self.wallet.clone()), Account::Onchain);
+        Posting { id, request: self.request, debit, credit, money: Money::btc(amount), kind }
+    }
+
+    fn unchanged(&self) -> Transition<Self> {
+        Transition::to(self.clone())
+    }
+
+    fn to(&self, state: State) -> Transition<Self> {
+        Transition::to(Self { state, ..self.clone() })
+    }
+
+    fn illegal(&self, event: &Event) -> Illegal {
+        Illegal { state: self.state(), event: event.name() }
+    }
+
+    fn signed(&self, height: u32) -> Result<Transition<Self>, Illegal> {
+        match self.state {
+            State::AwaitingSignature => Ok(self
+                .to(State::Requested { since: height })
+                .event("withdraw.requested", json!({}))
+                .effect(Effect::Withdraw(self.request))),
+            State::Requested { .. }
+            | State::Queued { .. }
+            | State::Broadcast { .. }
+            | State::Seen { .. }
+            | State::Confirmed { .. } => Ok(self.unchanged()),
+            State::Cancelled | State::Expired => Err(self.illegal(&Event::Signed { height })),
+        }
+    }
+
+    fn timed_out(&self) -> Transition<Self> {
+        match self.state {
+            State::AwaitingSignature => self.released(State::Expired).event("withdraw.expired", json!({})),
+            State::Requested { .. }
+            | State::Queued { .. }
+            | State::Broadcast { .. }
+            | State::Seen { .. }
+            | State::Confirmed { .. }
+            | State::Cancelled
+            | State::Expired => self.unchanged(),
+        }
+    }
+
+    /// The wallet pays what it really cost, and never more than it agreed to.
+    fn sent(&self, txid: Txid, fee: Sat) -> Result<Transition<Self>, Illegal> {
+        match self.state {
+            State::Requested { .. } | State::Queued { .. } => {
+                let event = Event::Sent { txid, fee };
+                let charged = fee.min(self.terms.max_fee);
+                let sum = self.terms.amount_sent.checked_add(charged).ok_or_else(|| self.illegal(&event))?;
+                let paid = PostingId::of(self.request, "withdraw");
+                let mut next = self
+                    .to(State::Broadcast { txid, fee })
+                    .event("withdraw.broadcast", json!({ "txid": txid, "fee_sats": fee }))
+                    .posting(self.posting(paid, Amount::from_sat(sum), Kind::PostHold(self.hold())));
+                if let Some(over) = fee.checked_sub(charged).filter(|over| *over > Sat::ZERO) {
+                    let step = PostingId::of(self.request, "overspend");
+                    let loss = self.posting(step, Amount::from_sat(over), Kind::Post);
+                    next = next.posting(Posting { debit: Account::Suspense, ..loss });
+                }
+                Ok(next)
+            }
+            State::Broadcast { .. } | State::Seen { .. } | State::Confirmed { .. } => Ok(self.unchanged()),
+            State::AwaitingSignature | State::Cancelled | State::Expired => {
+                Err(self.illegal(&Event::Sent { txid, fee }))
+            }
+        }
+    }
+
+    fn short(&self, reason: &str) -> Result<Transition<Self>, Illegal> {
+        match &self.state {
+            State::Requested { .. } => Ok(self
+                .to(State::Queued { reason: reason.to_owned() })
+                .event("withdraw.queued", json!({ "reason": reason }))),
+            State::Queued { .. } | State::Broadcast { .. } | State::Seen { .. } | State::Confirmed { .. } => {
+                Ok(self.unchanged())
+            }
+            State::AwaitingSignature | State::Cancelled | State::Expired => {
+                Err(self.illegal(&Event::Short { reason: reason.to_owned() }))
+            }
+        }
+    }
+
+    fn retry(&self, height: u32) -> Result<Transition<Self>, Illegal> {
+        match self.state {
+            State::Queued { .. } => Ok(self.to(State::Requested { since: height })),
+            State::Requested { .. }
+            | State::Broadcast { .. }
+            | State::Seen { .. }
+            | State::Confirmed { .. }
+            | State::Cancelled
+            | State::Expired => Ok(self.unchanged()),
+            State::AwaitingSignature => Err(self.illegal(&Event::Retry { height })),
+        }
+    }
+
+    /// While the node is being asked, nobody knows whether it sends: only what it has put off can be taken back.
+    fn cancelled(&self) -> Result<Transition<Self>, Illegal> {
+        match self.state {
+            State::AwaitingSignature | State::Queued { .. } => {
+                Ok(self.released(State::Cancelled).event("withdraw.cancelled", json!({})))
+            }
+            State::Cancelled => Ok(self.unchanged()),
+            State::Requested { .. }
+            | State::Broadcast { .. }
+            | State::Seen { .. }
+            | State::Confirmed { .. }
+            | State::Expired => Err(self.illegal(&Event::Cancelled)),
+        }
+    }
+
+    fn mined(&self, height: u32) -> Result<Transition<Self>, Illegal> {
+        match self.state {
+            State::Seen { height: h, .. } | State::Confirmed { height: h, .. } if h == height => Ok(self.unchanged()),
+            State::Broadcast { txid, fee } | State::Seen { txid, fee, .. } | State::Confirmed { txid, fee, .. } => {
+                Ok(self
+                    .to(State::Seen { txid, fee, height })
+                    .event("withdraw.seen", json!({ "txid": txid, "height": height })))
+            }
+            State::AwaitingSignature
+            | State::Requested { .. }
+            | State::Queued { .. }
+            | State::Cancelled
+            | State::Expired => Err(self.illegal(&Event::Mined { height })),
+        }
+    }
+
+    fn deep(&self) -> Result<Transition<Self>, Illegal> {
+        match self.state {
+            State::Seen { txid, fee, height } => Ok(self
+                .to(State::Confirmed { txid, fee, height })
+                .event("withdraw.confirmed", json!({ "txid": txid, "height": height }))),
+            State::Confirmed { .. } => Ok(self.unchanged()),
+            State::AwaitingSignature
+            | State::Requested { .. }
+            | State::Queued { .. }
+            | State::Broadcast { .. }
+            | State::Cancelled
+            | State::Expired => Err(self.illegal(&Event::Deep)),
+        }
+    }
+
+    fn unmined(&self) -> Transition<Self> {
+        match self.state {
+            State::Seen { txid, fee, .. } | State::Confirmed { txid, fee, .. } => {
+                self.to(State::Broadcast { txid, fee }).event("withdraw.reorged", json!({ "txid": txid }))
+            }
+            State::AwaitingSignature
+            | State::Requested { .. }
+            | State::Queued { .. }
+            | State::Broadcast { .. }
+            | State::Cancelled
+            | State::Expired => self.unchanged(),
+        }
+    }
+
+    fn released(&self, state: State) -> Transition<Self> {
+        let next = self.to(state);
+        match self.held() {
+            Some(held) => {
+                let step = PostingId::of(self.request, "release");
+                next.posting(self.posting(step, held, Kind::VoidHold(self.hold())))
+            }
+            None => next,
+        }
+    }
+}
