@@ -7,3 +7,4 @@ mod flows;
 mod harness;
 mod openapi;
 mod outage;
+mod stories;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bitcoin::Address;
 use bitcoin::secp256k1::PublicKey;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::{Value, json};
 use sluice::money::{Amount, Sat};
 use sluice::ports::lightning::{LightningNode, PaymentHash, Preimage};
@@ -165,6 +166,24 @@ impl LdkPeer {
         }
     }
 
+    /// Stops it from running at all: its connections stay, and nobody answers.
+    pub fn freeze(&self) {
+        let pid = self.signal(Signal::STOP);
+        let waited = waitpid(Some(pid), WaitOptions::UNTRACED).expect("the peer is our child");
+        assert!(waited.is_some_and(|(_, status)| status.stopped()), "the peer does not stand still");
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) -> Pid {
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = Pid::from_child(process.as_ref().expect("a running peer"));
+        kill_process(pid, signal).expect("the signal was sent");
+        pid
+    }
+
     pub fn id(&self) -> PublicKey {
         self.identity.get().expect("it has been started").0
     }
@@ -278,8 +297,13 @@ impl LdkPeer {
 
     /// Opens a channel from here, and mines until both ends use it. The peer needs coins for it: see [`Self::fund`].
     pub async fn open_channel(&self, bitcoind: &Bitcoind, other: &dyn End, address: &str, opening: Opening) {
+        self.fund_channel(other.id().await, address, opening).await;
+        mine_until_usable(bitcoind, &[self, other]).await;
+    }
+
+    /// Opens a channel from here, as far as it goes without a block.
+    pub async fn fund_channel(&self, node: PublicKey, address: &str, opening: Opening) {
         let Opening { amount, push, announced } = opening;
-        let node = other.id().await;
         let asked = json!({
             "node": node.to_string(),
             "address": address,
@@ -294,7 +318,6 @@ impl LdkPeer {
             (channels.len() > before && channels.iter().all(|channel| channel.funding.is_some())).then_some(())
         })
         .await;
-        mine_until_usable(bitcoind, &[self, other]).await;
     }
 
     /// An invoice that it claims by itself. No amount: the payer says how much.

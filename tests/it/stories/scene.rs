@@ -1,0 +1,238 @@
+//! What every story needs: a gateway, who it has channels with, and a wallet with money off-chain.
+
+use std::future::Future;
+
+use bitcoin::secp256k1::PublicKey;
+use serde_json::{Value, json};
+use sluice::app::LoneNode;
+use sluice::config::Config;
+use sluice::domain::lightning::{PaymentHash, Preimage};
+use sluice::money::{Amount, Sat};
+use sluice::ports::lightning::{Asked, LightningNode};
+use sluice::secret::Secret;
+
+use crate::harness::bitcoind::Bitcoind;
+use crate::harness::lightning::sat;
+use crate::harness::peer::{LdkPeer, Opening, PeerPayment, Ported, eventually, eventually_shown};
+use crate::harness::process::{Answer, Call, Gateway, Site};
+use crate::harness::rig::{Client, Database};
+
+/// What a channel holds, and what of it its other end begins with.
+pub const CAPACITY: u64 = 2_000_000;
+pub const PUSHED: u64 = 1_000_000;
+/// What the wallet has off-chain to begin with.
+pub const PURSE: u64 = 500_000;
+/// What the gateway's node has on-chain: enough to bump a closing.
+pub const RESERVE: u64 = 200_000;
+/// What the peer has on-chain before it opens a channel.
+pub const PEER_COINS: u64 = 6_000_000;
+
+pub const CHANNEL: Opening =
+    Opening { amount: Sat::literal(CAPACITY), push: Amount::from_sat(Sat::literal(PUSHED)), announced: false };
+
+/// Who is there when the story begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// The peer, which has a channel with the gateway's node. There is money on both sides of it.
+    Pair,
+}
+
+pub struct Scene {
+    pub chain: Bitcoind,
+    pub peer: LdkPeer,
+    pub gateway: Gateway,
+    pub client: Client,
+    /// The gateway's node, and where it listens.
+    pub node: PublicKey,
+    pub listens: String,
+}
+
+/// A payment that the wallet has consented to, and that its payee holds.
+pub struct Paying {
+    pub id: String,
+    pub signed: String,
+    pub preimage: Preimage,
+    pub hash: PaymentHash,
+}
+
+/// Tells one story on one database; skips it loudly where something is missing.
+pub async fn tell<F: Future<Output = ()>>(database: Database, set: Set, story: impl FnOnce(Scene) -> F) {
+    if let Some(scene) = Scene::prepare(database, set).await {
+        story(scene).await;
+    }
+}
+
+impl Scene {
+    async fn prepare(database: Database, set: Set) -> Option<Self> {
+        let chain = Bitcoind::start().await?;
+        let peer = LdkPeer::start(&chain, "peer").await?;
+        let site = site(database, set, &chain).await?;
+        let config = config(&site, &chain);
+        let listens = site.setting("ldk.listen").expect("it was set").to_owned();
+        let lone = LoneNode::start(&config).await.expect("the node starts");
+        let node = lone.node.id();
+        // Whoever has connected remembers where: else, after a restart, the node waits for the peer to come to it.
+        assert_eq!(lone.node.connect(peer.id(), peer.listens()).await, Ok(Asked::Done(())));
+        chain.pay(&lone.node.onchain_address().await.expect("an address"), Sat::literal(RESERVE)).await;
+        peer.fund(&chain, Sat::literal(PEER_COINS)).await;
+        if set == Set::Pair {
+            peer.open_channel(&chain, &Ported(lone.node.as_ref()), &listens, CHANNEL).await;
+        }
+        lone.stop().await;
+        let scene =
+            Self { chain, peer, gateway: Gateway::start(&site).await, client: Client::number(1), node, listens };
+        scene.gateway.until("it registers", &Call::post("/wallet/register", &scene.client), Answer::is_ok).await;
+        scene.wait_for_node().await;
+        if set == Set::Pair {
+            scene.usable().await;
+            scene.is_paid(PURSE).await;
+        }
+        Some(scene)
+    }
+
+    /// Waits until the gateway is where the chain is, and pays.
+    pub async fn wait_for_node(&self) {
+        self.gateway.wait_health("it runs its node", |answer| answer.body["rails"]["lightning"]["ready"] == true).await;
+        self.gateway.wait_synced(&self.chain).await;
+    }
+
+    /// Waits until the peer uses its only channel with the gateway's node, which it reaches for.
+    pub async fn usable(&self) {
+        eventually_shown("the channel is in use", async || {
+            self.peer.sync().await;
+            let channels = self.peer.channels_with(self.node).await;
+            if let [channel] = &channels[..]
+                && channel.usable
+            {
+                return Ok(());
+            }
+            // It tries again by itself, but takes its time.
+            drop(self.peer.try_call("connect", self.whereabouts()).await);
+            Err(channels)
+        })
+        .await;
+    }
+
+    fn whereabouts(&self) -> Value {
+        json!({ "node": self.node.to_string(), "address": self.listens })
+    }
+
+    /// The gateway dies as in a power cut, and comes back.
+    pub async fn die_and_return(&self) {
+        self.gateway.kill();
+        self.gateway.restart(None).await;
+        self.wait_for_node().await;
+    }
+
+    /// The peer pays an invoice of the wallet, which is credited.
+    pub async fn is_paid(&self, sats: u64) {
+        let before = self.offchain().await.0;
+        let order = Call::post("/lightning/create-invoice", &self.client).json(json!({ "amount_sats": sats }));
+        let invoice = self.gateway.until("it makes an invoice", &order, Answer::is_ok).await;
+        let text = invoice.text("invoice");
+        let sent = eventually("the peer can send", async || self.peer.pay(text, None).await.ok()).await;
+        eventually("the payment arrives", async || match self.peer.payment(&sent).await {
+            Some(PeerPayment::Succeeded { .. }) => Some(()),
+            Some(PeerPayment::Failed { reason }) => panic!("the payment failed: {reason}\n{}", self.gateway.log()),
+            Some(PeerPayment::Pending) | None => None,
+        })
+        .await;
+        self.has(before + sats * 1_000, 0).await;
+    }
+
+    /// What the wallet has off-chain, and what of it is held, in millisatoshi.
+    pub async fn offchain(&self) -> (u64, u64) {
+        let answer = self.gateway.answer(&Call::get("/lightning/balance", &self.client)).await;
+        purse(&answer)
+    }
+
+    /// The wallet has so much, and so much of it is held: at once, or soon.
+    pub async fn has(&self, total: u64, held: u64) {
+        let read = Call::get("/lightning/balance", &self.client);
+        let what = format!("the wallet has {total} and holds {held}");
+        self.gateway.until(&what, &read, |answer| answer.is_ok() && purse(answer) == (total, held)).await;
+    }
+
+    /// The authorisation of a payment, signed.
+    pub async fn consent(&self, invoice: &str, max_fee_sats: u64) -> String {
+        let wanted = json!({ "invoice": invoice, "max_fee_sats": max_fee_sats });
+        let begin = Call::post("/lightning/pay-invoice-begin", &self.client).json(wanted);
+        let begun = self.gateway.answer(&begin).await.ok();
+        self.client.sign(begun.as_str().expect("a PSBT"))
+    }
+
+    pub async fn end(&self, signed: &str) -> Value {
+        let end = Call::post("/lightning/pay-invoice-end", &self.client).json(json!({ "signed_psbt": signed }));
+        self.gateway.answer(&end).await.ok()
+    }
+
+    /// Pays the peer, which keeps it waiting.
+    pub async fn pays_and_waits(&self, sats: u64, max_fee_sats: u64) -> Paying {
+        let preimage = Preimage::fresh();
+        let hash = preimage.hash();
+        let invoice = self.peer.hold_invoice(Some(sat(sats)), hash).await;
+        let signed = self.consent(&invoice, max_fee_sats).await;
+        let ended = self.end(&signed).await;
+        let id = ended["id"].as_str().expect("an id").to_owned();
+        eventually("the peer holds it", async || self.peer.claimable(hash).await).await;
+        Paying { id, signed, preimage, hash }
+    }
+
+    /// What the gateway says of a payment.
+    pub async fn status(&self, id: &str) -> Value {
+        let read = Call::get(format!("/lightning/send-request/{id}"), &self.client);
+        self.gateway.answer(&read).await.ok()
+    }
+
+    /// How a payment ends.
+    pub async fn outcome(&self, id: &str) -> Value {
+        let read = Call::get(format!("/lightning/send-request/{id}"), &self.client);
+        self.gateway
+            .until("the payment ends", &read, |answer| answer.is_ok() && answer.body["status"] != "PENDING")
+            .await
+            .ok()
+    }
+
+    /// The end of every story.
+    pub async fn audit(&self) {
+        if self.gateway.exit_status().is_none() {
+            self.gateway.terminate().await;
+        }
+        assert_eq!(self.gateway.site.audit().await, 0, "the audit could not check everything");
+    }
+}
+
+fn purse(answer: &Answer) -> (u64, u64) {
+    let balance = &answer.body["balance"]["offchain_balance"];
+    let msat = |field: &str| balance[field].as_u64().unwrap_or_else(|| panic!("{field} is no number in {answer:?}"));
+    (msat("total_msat"), msat("held_msat"))
+}
+
+async fn site(database: Database, set: Set, chain: &Bitcoind) -> Option<Site> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listens = listener.local_addr().expect("an address").to_string();
+    let site = Site::new(database, chain).await?;
+    let seed = site.folder().join("node.seed").display().to_string();
+    let site = site
+        .with("ldk.enabled", "true")
+        .with("ldk.seed_file", seed)
+        .with("ldk.listen", listens)
+        // As long as a test may take: a payment that waits for a peer does not give up.
+        .with("ldk.wait_for_peers_seconds", "600")
+        .with("ldk.poll_ms", "100");
+    match set {
+        Set::Pair => Some(site),
+    }
+}
+
+/// The same as the site's settings, for a node in this process.
+fn config(site: &Site, chain: &Bitcoind) -> Config {
+    let mut config = Config::default();
+    config.store.url = Secret::new(site.store_url().to_owned());
+    config.chain.bitcoind = chain.config();
+    config.ldk.enabled = true;
+    config.ldk.seed_file = site.folder().join("node.seed");
+    config.ldk.listen = site.setting("ldk.listen").and_then(|text| text.parse().ok());
+    config.ldk.poll_ms = 100;
+    config
+}
