@@ -6,6 +6,7 @@ use bitcoin::secp256k1::PublicKey;
 use serde_json::{Value, json};
 use sluice::app::LoneNode;
 use sluice::config::Config;
+use sluice::connectors::ldk::LdkNode;
 use sluice::domain::lightning::{PaymentHash, Preimage};
 use sluice::money::{Amount, Sat};
 use sluice::ports::lightning::{Asked, LightningNode};
@@ -45,6 +46,7 @@ pub struct Scene {
     /// The gateway's node, and where it listens.
     pub node: PublicKey,
     pub listens: String,
+    config: Config,
 }
 
 /// A payment that the wallet has consented to, and that its payee holds.
@@ -79,8 +81,15 @@ impl Scene {
             peer.open_channel(&chain, &Ported(lone.node.as_ref()), &listens, CHANNEL).await;
         }
         lone.stop().await;
-        let scene =
-            Self { chain, peer, gateway: Gateway::start(&site).await, client: Client::number(1), node, listens };
+        let scene = Self {
+            chain,
+            peer,
+            gateway: Gateway::start(&site).await,
+            client: Client::number(1),
+            node,
+            listens,
+            config,
+        };
         scene.gateway.until("it registers", &Call::post("/wallet/register", &scene.client), Answer::is_ok).await;
         scene.wait_for_node().await;
         if set == Set::Pair {
@@ -191,6 +200,15 @@ impl Scene {
             .until("the payment ends", &read, |answer| answer.is_ok() && answer.body["status"] != "PENDING")
             .await
             .ok()
+    }
+
+    /// Looks at the node itself, while no gateway runs it.
+    pub async fn at_the_node<T>(&self, look: impl AsyncFnOnce(&LdkNode) -> T) -> T {
+        self.gateway.terminate().await;
+        let lone = LoneNode::start(&self.config).await.expect("the node starts");
+        let seen = look(lone.node.as_ref()).await;
+        lone.stop().await;
+        seen
     }
 
     /// The end of every story.
