@@ -52,17 +52,23 @@ fn parents_first(mut package: Package) -> Package {
 /// Offers packages to the network. What is refused or not answered is sent again by LDK or the wallet.
 pub async fn send(chain: Arc<dyn ChainBackend>, packages: Vec<Package>) {
     for package in packages {
-        let txids: Vec<String> = package.iter().map(|tx| tx.compute_txid().to_string()).collect();
-        let outcome = match package.as_slice() {
-            [transaction] => chain.broadcast(transaction).await,
-            transactions => chain.broadcast_package(transactions).await,
-        };
-        match outcome {
-            Ok(BroadcastOutcome::Refused { reason }) => tracing::debug!(?txids, reason, "a transaction was refused"),
-            Ok(outcome) => tracing::debug!(?txids, ?outcome, "sent a transaction"),
-            Err(error) => tracing::warn!(?txids, %error, "could not send a transaction; it is sent again later"),
-        }
+        offer(&*chain, &package).await;
     }
+}
+
+/// Offers one package. What came of it; nothing when there was no answer.
+pub async fn offer(chain: &dyn ChainBackend, package: &[Transaction]) -> Option<BroadcastOutcome> {
+    let txids: Vec<String> = package.iter().map(|tx| tx.compute_txid().to_string()).collect();
+    let outcome = match package {
+        [transaction] => chain.broadcast(transaction).await,
+        transactions => chain.broadcast_package(transactions).await,
+    };
+    match &outcome {
+        Ok(BroadcastOutcome::Refused { reason }) => tracing::debug!(?txids, reason, "a transaction was refused"),
+        Ok(outcome) => tracing::debug!(?txids, ?outcome, "sent a transaction"),
+        Err(error) => tracing::warn!(?txids, %error, "could not send a transaction; it is sent again later"),
+    }
+    outcome.ok()
 }
 
 #[cfg(test)]

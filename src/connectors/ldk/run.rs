@@ -137,8 +137,11 @@ async fn keep_fees(node: Arc<Node>) {
 
 /// Offers what of ours waits for a block.
 async fn offer_again(node: &Arc<Node>) {
-    let waiting = node.wallet.unconfirmed().into_iter().map(|tx| vec![tx]).collect();
-    broadcast::send(Arc::clone(&node.chain), waiting).await;
+    for transaction in node.wallet.unconfirmed() {
+        if let Some(outcome) = broadcast::offer(&*node.chain, std::slice::from_ref(&transaction)).await {
+            node.wallet.offered(&transaction, &outcome);
+        }
+    }
 }
 
 async fn turn(node: Arc<Node>) {

@@ -3,6 +3,7 @@
 //! Its keys are derived from the node's seed (BIP 84). Its state is a list of changes in the database; it learns of
 //! blocks like the channels do, and of its own transactions when they are sent. Somebody else's payment to it is seen when it is in a block.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use bdk_wallet::chain::{BlockId, Merge as _};
@@ -21,6 +22,7 @@ use super::stage::Stage;
 use super::types::lock;
 use crate::clock::Clock;
 use crate::money::Sat;
+use crate::ports::chain::BroadcastOutcome;
 use crate::store::node::Step;
 
 /// Changes beyond which they are written as one, at a start.
@@ -35,6 +37,8 @@ pub struct NodeWallet {
 struct Inner {
     wallet: Wallet,
     next: i64,
+    /// Refused when they were last offered.
+    refused: HashSet<Txid>,
 }
 
 /// What the wallet has.
@@ -70,7 +74,7 @@ impl NodeWallet {
                 load.load_wallet_no_persist(changes).map_err(corrupt)?.ok_or_else(|| corrupt("the wallet is empty"))?
             }
         };
-        let opened = Self { inner: Mutex::new(Inner { wallet, next }), stage, clock };
+        let opened = Self { inner: Mutex::new(Inner { wallet, next, refused: HashSet::new() }), stage, clock };
         opened.compact(changes)?;
         opened.change(|_| ());
         Ok(opened)
@@ -212,6 +216,32 @@ impl NodeWallet {
         ours.filter(|tx| inner.wallet.sent_and_received(tx).0 > bitcoin::Amount::ZERO).collect()
     }
 
+    /// Takes note of what became of one of those. What bumps a closing spends a coin of ours beside an output of the channel; when the
+    /// peer's closing is mined instead, nothing here tells that it can never confirm. Refused twice in a row it is taken for gone, and
+    /// the coin is free. Should LDK send it again, it is known again.
+    pub fn offered(&self, transaction: &Transaction, outcome: &BroadcastOutcome) {
+        let txid = transaction.compute_txid();
+        let is_gone = {
+            let mut inner = lock(&self.inner);
+            match outcome {
+                BroadcastOutcome::InMempool | BroadcastOutcome::InChain => {
+                    inner.refused.remove(&txid);
+                    false
+                }
+                // What spends our coins alone is good for ever.
+                BroadcastOutcome::Refused { .. } => {
+                    spends_of_others(&inner.wallet, transaction) && !inner.refused.insert(txid)
+                }
+            }
+        };
+        if is_gone {
+            tracing::info!(%txid, "a transaction of the node's wallet is taken for gone: it is refused, and others have outputs in it");
+            let now = u64::try_from(self.clock.now().unix_seconds()).unwrap_or_default();
+            self.change(|wallet| wallet.apply_evicted_txs([(txid, now)]));
+            lock(&self.inner).refused.remove(&txid);
+        }
+    }
+
     pub fn knows(&self, txid: Txid) -> bool {
         lock(&self.inner).wallet.get_tx(txid).is_some()
     }
@@ -266,6 +296,10 @@ fn plan(
     }
     let fee = psbt.fee().map_err(|error| error.to_string())?;
     Ok((psbt, sat(fee)))
+}
+
+fn spends_of_others(wallet: &Wallet, transaction: &Transaction) -> bool {
+    transaction.input.iter().any(|input| wallet.get_tx(input.previous_output.txid).is_none())
 }
 
 /// What is left of our confirmed coins, and of this transaction's change.

@@ -1,7 +1,7 @@
 //! A channel that the peer closes by force, with payments in it: each of them ends on the chain, the node's coins come back to its
 //! wallet, and nobody's balance changes by it.
 
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{OutPoint, Transaction};
 use serde_json::json;
 use sluice::money::Sat;
 use sluice::ports::lightning::{LightningNode, NodeBalance};
@@ -18,10 +18,10 @@ const LOST: u64 = 60_000;
 /// What sweeping and claiming may cost, all together.
 const ONCHAIN_FEES: u64 = 20_000;
 /// Blocks that are mined at once while a lock runs out.
-const STRIDE: u32 = 12;
+pub const STRIDE: u32 = 12;
 
 /// The transaction that spends a channel's funding, once it is in the mempool.
-async fn closing(chain: &Bitcoind, funding: OutPoint) -> Transaction {
+pub async fn closing(chain: &Bitcoind, funding: OutPoint) -> Transaction {
     eventually("the channel's closing is in the mempool", async || {
         let waiting = chain.rpc("getrawmempool", json!([])).await;
         for txid in waiting.as_array().expect("a list") {
@@ -37,13 +37,6 @@ async fn closing(chain: &Bitcoind, funding: OutPoint) -> Transaction {
     .await
 }
 
-/// Mines, and lets both sides take it in.
-async fn mine(scene: &Scene, blocks: u32) {
-    scene.chain.mine_to(blocks, &stranger()).await;
-    scene.gateway.wait_synced(&scene.chain).await;
-    scene.peer.sync().await;
-}
-
 /// Mines until a payment has ended.
 async fn mine_until_over(scene: &Scene, id: &str, stride: u32) -> serde_json::Value {
     eventually_shown("the payment ends", async || {
@@ -51,15 +44,10 @@ async fn mine_until_over(scene: &Scene, id: &str, stride: u32) -> serde_json::Va
         if status["status"] != "PENDING" {
             return Ok(status);
         }
-        mine(scene, stride).await;
+        scene.mine(stride).await;
         Err(status)
     })
     .await
-}
-
-async fn is_unspent(chain: &Bitcoind, txid: Txid, vout: usize) -> bool {
-    // In blocks alone: what spends it has to be mined.
-    !chain.rpc("gettxout", json!([txid, vout, false])).await.is_null()
 }
 
 on_both!(a_peer_that_closes_by_force_costs_no_wallet_anything, Set::Pair, async |scene: Scene| {
@@ -94,21 +82,28 @@ on_both!(a_peer_that_closes_by_force_costs_no_wallet_anything, Set::Pair, async 
     scene.has(left, 0).await;
 
     let ours = PUSHED + PURSE - CLAIMED - LOST;
-    let is_ours = |output: &bitcoin::TxOut| output.value.to_sat() == ours;
-    let vout = closing.output.iter().position(is_ours).expect("our side of the channel");
-    eventually("the node's coins are swept", async || {
-        mine(&scene, 1).await;
-        (!is_unspent(&scene.chain, closing.compute_txid(), vout).await).then_some(())
-    })
-    .await;
+    until_swept(&scene, &closing, ours, 1).await;
     scene.has(left, 0).await;
     let whole = RESERVE + ours + LOST;
     scene.at_the_node(async |node| all_is_back(&scene, node, whole).await).await;
     scene.audit().await;
 });
 
+/// Mines until the node's side of a closed channel is spent.
+pub async fn until_swept(scene: &Scene, closing: &Transaction, ours: u64, stride: u32) {
+    let is_ours = |output: &bitcoin::TxOut| output.value.to_sat() == ours;
+    let vout = closing.output.iter().position(is_ours).expect("our side of the channel");
+    let txid = closing.compute_txid();
+    eventually("the node's coins are swept", async || {
+        scene.mine(stride).await;
+        // In blocks alone: what spends it has to be mined.
+        scene.chain.rpc("gettxout", json!([txid, vout, false])).await.is_null().then_some(())
+    })
+    .await;
+}
+
 /// There is no channel, nothing is on its way, and the coins are in the node's wallet.
-async fn all_is_back(scene: &Scene, node: &dyn LightningNode, whole: u64) {
+pub async fn all_is_back(scene: &Scene, node: &dyn LightningNode, whole: u64) {
     eventually_shown(&format!("about {whole} sat are in the node's wallet"), async || {
         let balance = node.balance().await.expect("a balance");
         let NodeBalance { channels, in_flight, closing, onchain_confirmed, .. } = balance;

@@ -2,6 +2,7 @@
 //! make; a real bitcoind. Each is told on both databases, and ends in the auditor.
 
 mod closing;
+mod funding;
 mod scene;
 mod stuck;
 

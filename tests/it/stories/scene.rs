@@ -7,26 +7,32 @@ use serde_json::{Value, json};
 use sluice::app::LoneNode;
 use sluice::config::Config;
 use sluice::connectors::ldk::LdkNode;
-use sluice::domain::lightning::{PaymentHash, Preimage};
+use sluice::domain::lightning::{Destination, PaymentHash, Preimage};
 use sluice::money::{Amount, Sat};
-use sluice::ports::lightning::{Asked, LightningNode};
+use sluice::ports::lightning::{Asked, LightningNode, Quote};
 use sluice::secret::Secret;
 
 use crate::harness::bitcoind::Bitcoind;
 use crate::harness::lightning::sat;
 use crate::harness::peer::{LdkPeer, Opening, PeerPayment, Ported, eventually, eventually_shown};
 use crate::harness::process::{Answer, Call, Gateway, Site};
-use crate::harness::rig::{Client, Database};
+use crate::harness::rig::{Client, Database, stranger};
 
 /// What a channel holds, and what of it its other end begins with.
 pub const CAPACITY: u64 = 2_000_000;
 pub const PUSHED: u64 = 1_000_000;
 /// What the wallet has off-chain to begin with.
 pub const PURSE: u64 = 500_000;
-/// What the gateway's node has on-chain: enough to bump a closing.
-pub const RESERVE: u64 = 200_000;
+/// What the gateway's node has on-chain: enough to bump a closing, and to open a channel.
+pub const RESERVE: u64 = 2_000_000;
 /// What the peer has on-chain before it opens a channel.
 pub const PEER_COINS: u64 = 6_000_000;
+
+/// What the peer takes for passing a payment on: base in millisatoshi, and millionths.
+const FEES: &str = "1000:500";
+
+/// So often it is asked whether word has come around, before it is taken for lost.
+pub const PATIENCE: u32 = 40;
 
 pub const CHANNEL: Opening =
     Opening { amount: Sat::literal(CAPACITY), push: Amount::from_sat(Sat::literal(PUSHED)), announced: false };
@@ -36,11 +42,16 @@ pub const CHANNEL: Opening =
 pub enum Set {
     /// The peer, which has a channel with the gateway's node. There is money on both sides of it.
     Pair,
+    /// The same, and a far node behind the peer, which takes a fee for it.
+    Line,
+    /// The peer, connected, without a channel. The gateway's node waits for three blocks before it uses one.
+    Strangers,
 }
 
 pub struct Scene {
     pub chain: Bitcoind,
     pub peer: LdkPeer,
+    pub far: Option<LdkPeer>,
     pub gateway: Gateway,
     pub client: Client,
     /// The gateway's node, and where it listens.
@@ -67,7 +78,8 @@ pub async fn tell<F: Future<Output = ()>>(database: Database, set: Set, story: i
 impl Scene {
     async fn prepare(database: Database, set: Set) -> Option<Self> {
         let chain = Bitcoind::start().await?;
-        let peer = LdkPeer::start(&chain, "peer").await?;
+        let peer = LdkPeer::start_with(&chain, &["--alias", "peer", "--sloppy-fees", FEES]).await?;
+        let far = if set == Set::Line { Some(LdkPeer::start(&chain, "far").await?) } else { None };
         let site = site(database, set, &chain).await?;
         let config = config(&site, &chain);
         let listens = site.setting("ldk.listen").expect("it was set").to_owned();
@@ -77,13 +89,20 @@ impl Scene {
         assert_eq!(lone.node.connect(peer.id(), peer.listens()).await, Ok(Asked::Done(())));
         chain.pay(&lone.node.onchain_address().await.expect("an address"), Sat::literal(RESERVE)).await;
         peer.fund(&chain, Sat::literal(PEER_COINS)).await;
-        if set == Set::Pair {
-            peer.open_channel(&chain, &Ported(lone.node.as_ref()), &listens, CHANNEL).await;
+        let opening = Opening { announced: far.is_some(), ..CHANNEL };
+        if set != Set::Strangers {
+            peer.open_channel(&chain, &Ported(lone.node.as_ref()), &listens, opening).await;
+        }
+        if let Some(far) = &far {
+            peer.open_channel(&chain, far, far.listens(), opening).await;
+            hear_of(&lone, &listens, &peer, far).await;
+            grow_up(&chain, far).await;
         }
         lone.stop().await;
         let scene = Self {
             chain,
             peer,
+            far,
             gateway: Gateway::start(&site).await,
             client: Client::number(1),
             node,
@@ -92,7 +111,7 @@ impl Scene {
         };
         scene.gateway.until("it registers", &Call::post("/wallet/register", &scene.client), Answer::is_ok).await;
         scene.wait_for_node().await;
-        if set == Set::Pair {
+        if set != Set::Strangers {
             scene.usable().await;
             scene.is_paid(PURSE).await;
         }
@@ -122,7 +141,7 @@ impl Scene {
         .await;
     }
 
-    fn whereabouts(&self) -> Value {
+    pub fn whereabouts(&self) -> Value {
         json!({ "node": self.node.to_string(), "address": self.listens })
     }
 
@@ -162,17 +181,26 @@ impl Scene {
         self.gateway.until(&what, &read, |answer| answer.is_ok() && purse(answer) == (total, held)).await;
     }
 
+    pub async fn begin(&self, invoice: &str, max_fee_sats: u64) -> Answer {
+        let wanted = json!({ "invoice": invoice, "max_fee_sats": max_fee_sats });
+        self.gateway.answer(&Call::post("/lightning/pay-invoice-begin", &self.client).json(wanted)).await
+    }
+
     /// The authorisation of a payment, signed.
     pub async fn consent(&self, invoice: &str, max_fee_sats: u64) -> String {
-        let wanted = json!({ "invoice": invoice, "max_fee_sats": max_fee_sats });
-        let begin = Call::post("/lightning/pay-invoice-begin", &self.client).json(wanted);
-        let begun = self.gateway.answer(&begin).await.ok();
+        let begun = self.begin(invoice, max_fee_sats).await.ok();
         self.client.sign(begun.as_str().expect("a PSBT"))
     }
 
     pub async fn end(&self, signed: &str) -> Value {
         let end = Call::post("/lightning/pay-invoice-end", &self.client).json(json!({ "signed_psbt": signed }));
         self.gateway.answer(&end).await.ok()
+    }
+
+    /// Pays, and answers how it ended.
+    pub async fn pay(&self, invoice: &str, max_fee_sats: u64) -> Value {
+        let ended = self.end(&self.consent(invoice, max_fee_sats).await).await;
+        self.outcome(ended["id"].as_str().expect("an id")).await
     }
 
     /// Pays the peer, which keeps it waiting.
@@ -185,6 +213,12 @@ impl Scene {
         let id = ended["id"].as_str().expect("an id").to_owned();
         eventually("the peer holds it", async || self.peer.claimable(hash).await).await;
         Paying { id, signed, preimage, hash }
+    }
+
+    /// What a payment is said to cost in routing.
+    pub async fn estimate(&self, invoice: &str) -> Answer {
+        let asked = json!({ "invoice": invoice });
+        self.gateway.answer(&Call::post("/lightning/fee-estimate", &self.client).json(asked)).await
     }
 
     /// What the gateway says of a payment.
@@ -200,6 +234,13 @@ impl Scene {
             .until("the payment ends", &read, |answer| answer.is_ok() && answer.body["status"] != "PENDING")
             .await
             .ok()
+    }
+
+    /// Mines, and lets both sides take it in.
+    pub async fn mine(&self, blocks: u32) {
+        self.chain.mine_to(blocks, &stranger()).await;
+        self.gateway.wait_synced(&self.chain).await;
+        self.peer.sync().await;
     }
 
     /// Looks at the node itself, while no gateway runs it.
@@ -220,6 +261,37 @@ impl Scene {
     }
 }
 
+/// Waits until the node knows the way to the far one. A word that overtakes the one it is about is dropped, and nobody says it again for
+/// an hour: then they meet again.
+async fn hear_of(lone: &LoneNode, listens: &str, peer: &LdkPeer, far: &LdkPeer) {
+    // No invoice: a young channel's is in it as a hint, and would be found whether anybody has heard of it or not.
+    let way = Destination::Keysend { to: far.id(), preimage: Preimage::fresh() };
+    let mut asked = 0;
+    eventually_shown("there is a way to the far node", async || {
+        let quote = lone.node.quote(&way, sat(1_000)).await.expect("an answer");
+        if matches!(quote, Quote::Fee(_)) {
+            return Ok(());
+        }
+        asked += 1;
+        if asked % PATIENCE == 0 {
+            peer.meet_again(far.id(), far.listens()).await;
+            peer.meet_again(lone.node.id(), listens).await;
+        }
+        Err(quote)
+    })
+    .await;
+}
+
+/// A public channel that is younger than seven blocks is in invoices as a hint, with terms that may be old.
+async fn grow_up(chain: &Bitcoind, far: &LdkPeer) {
+    chain.mine_to(1, &stranger()).await;
+    eventually("the channel needs no hint", async || {
+        far.sync().await;
+        far.channels().await.iter().all(|channel| channel.confirmations > 6).then_some(())
+    })
+    .await;
+}
+
 fn purse(answer: &Answer) -> (u64, u64) {
     let balance = &answer.body["balance"]["offchain_balance"];
     let msat = |field: &str| balance[field].as_u64().unwrap_or_else(|| panic!("{field} is no number in {answer:?}"));
@@ -238,9 +310,10 @@ async fn site(database: Database, set: Set, chain: &Bitcoind) -> Option<Site> {
         // As long as a test may take: a payment that waits for a peer does not give up.
         .with("ldk.wait_for_peers_seconds", "600")
         .with("ldk.poll_ms", "100");
-    match set {
-        Set::Pair => Some(site),
-    }
+    Some(match set {
+        Set::Pair | Set::Line => site,
+        Set::Strangers => site.with("ldk.channels.minimum_depth", "3"),
+    })
 }
 
 /// The same as the site's settings, for a node in this process.
