@@ -3,6 +3,6 @@
 mod bitcoind_answers;
 mod chain;
 mod ldk_peer;
-mod lightning;
+pub mod lightning;
 mod lightning_ldk_smoke;
 mod store;

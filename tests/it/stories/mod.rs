@@ -3,6 +3,7 @@
 
 mod closing;
 mod funding;
+mod line;
 mod scene;
 mod stuck;
 
