@@ -11,6 +11,7 @@ use bitcoin::psbt::{Psbt, raw};
 use bitcoin::{Address, Amount, Network, Script};
 
 use crate::error::Error;
+use crate::grant::{self, Grant};
 use crate::keys::network_name;
 
 /// The first line of every message.
@@ -81,10 +82,7 @@ impl Authorization {
         {
             require_hex(key, value, digits)?;
         }
-        let expected = chain_id(network);
-        if chain != expected {
-            return Err(Error::WrongChain { found: chain.to_owned(), expected, network });
-        }
+        require_chain(chain, network)?;
         let kind = match kind {
             "pay" => SpendKind::Pay,
             "onchain_send" => SpendKind::OnchainSend,
@@ -115,6 +113,11 @@ impl Authorization {
     }
 }
 
+pub(crate) fn require_chain(chain: &str, network: Network) -> Result<(), Error> {
+    let expected = chain_id(network);
+    if chain == expected { Ok(()) } else { Err(Error::WrongChain { found: chain.to_owned(), expected, network }) }
+}
+
 /// How messages name a chain: the first 8 bytes of the genesis block's hash, in the order that people write it.
 pub fn chain_id(network: Network) -> String {
     let hash = ChainHash::using_genesis_block_const(network).to_bytes();
@@ -127,8 +130,14 @@ pub(crate) fn message_of(psbt: &Psbt) -> Option<&[u8]> {
     psbt.unknown.get(&key).map(Vec::as_slice)
 }
 
-/// Reads an authorisation that the key behind `script` is to sign, and proves that the message is what is signed.
-pub(crate) fn verify(psbt: &Psbt, message: &[u8], script: &Script, network: Network) -> Result<Authorization, Error> {
+/// What was understood of a message that a wallet's first key is to sign.
+pub(crate) enum Read {
+    Authorization(Authorization),
+    Grant(Grant),
+}
+
+/// Reads an authorisation or a grant that the key behind `script` is to sign, and proves that the message is what is signed.
+pub(crate) fn verify(psbt: &Psbt, message: &[u8], script: &Script, network: Network) -> Result<Read, Error> {
     let to_sign = expected_to_sign(message, script, network)?;
     let mut same_shape = to_sign.clone();
     // Two errors for two mistakes: a transaction that is no to_sign at all, and one for another message.
@@ -142,7 +151,10 @@ pub(crate) fn verify(psbt: &Psbt, message: &[u8], script: &Script, network: Netw
         return Err(Error::MessageMismatch);
     }
     let message = std::str::from_utf8(message).map_err(|_| unclear("it is not ASCII text"))?;
-    Authorization::parse(message, network)
+    if message.split('\n').next() == Some(grant::TITLE) {
+        return Grant::parse(message, network).map(Read::Grant);
+    }
+    Authorization::parse(message, network).map(Read::Authorization)
 }
 
 fn expected_to_sign(message: &[u8], script: &Script, network: Network) -> Result<bitcoin::Transaction, Error> {
@@ -153,17 +165,23 @@ fn expected_to_sign(message: &[u8], script: &Script, network: Network) -> Result
     Ok(to_sign.unsigned_tx)
 }
 
-fn split_lines(message: &str) -> Result<[&str; KEYS.len()], Error> {
-    if message.len() > MAX_MESSAGE_LEN {
-        return Err(unclear(format!("it has {} characters, at most {MAX_MESSAGE_LEN} are allowed", message.len())));
+/// The lines after the title of a message that is plain text and not too long.
+pub(crate) fn split_text<'a>(message: &'a str, title: &str, most: usize) -> Result<std::str::Split<'a, char>, Error> {
+    if message.len() > most {
+        return Err(unclear(format!("it has {} characters, at most {most} are allowed", message.len())));
     }
     if !message.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)) {
         return Err(unclear("it holds other characters than printable ASCII"));
     }
     let mut lines = message.split('\n');
-    if lines.next() != Some(TITLE) {
-        return Err(unclear(format!("its first line is not {TITLE:?}")));
+    if lines.next() != Some(title) {
+        return Err(unclear(format!("its first line is not {title:?}")));
     }
+    Ok(lines)
+}
+
+fn split_lines(message: &str) -> Result<[&str; KEYS.len()], Error> {
+    let mut lines = split_text(message, TITLE, MAX_MESSAGE_LEN)?;
     let mut values = [""; KEYS.len()];
     for (key, value) in KEYS.into_iter().zip(&mut values) {
         let line = lines.next().ok_or_else(|| unclear(format!("the line `{key}: ...` is missing")))?;
@@ -178,7 +196,7 @@ fn split_lines(message: &str) -> Result<[&str; KEYS.len()], Error> {
     }
 }
 
-fn require_hex(key: &str, value: &str, digits: usize) -> Result<(), Error> {
+pub(crate) fn require_hex(key: &str, value: &str, digits: usize) -> Result<(), Error> {
     let hex = value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if hex && value.len() == digits {
         return Ok(());
@@ -191,7 +209,7 @@ pub(crate) fn parse_address(text: &str, network: Network) -> Result<Address, Str
     address.require_network(network).map_err(|_| format!("the address {text} is not one of {}", network_name(network)))
 }
 
-fn parse_amount(text: &str) -> Result<Quantity, Error> {
+pub(crate) fn parse_amount(text: &str) -> Result<Quantity, Error> {
     let amount = match text.split_once(' ') {
         Some((number, "msat")) => parse_number(number).map(Quantity::Msat),
         Some((number, asset)) if is_asset_id(asset) => {
@@ -230,7 +248,7 @@ pub(crate) fn msat(amount: Amount) -> u64 {
 }
 
 /// `YYYY-MM-DDTHH:MM:SSZ` as unix seconds.
-fn parse_time(text: &str) -> Option<u64> {
+pub(crate) fn parse_time(text: &str) -> Option<u64> {
     let bytes = text.as_bytes();
     let punctuation = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'Z')];
     if bytes.len() != 20 || punctuation.iter().any(|&(at, byte)| bytes[at] != byte) {
@@ -265,7 +283,7 @@ fn days_in_month(year: u64, month: u64) -> u64 {
     }
 }
 
-fn unclear(reason: impl Into<String>) -> Error {
+pub(crate) fn unclear(reason: impl Into<String>) -> Error {
     Error::Message(reason.into())
 }
 

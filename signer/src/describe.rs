@@ -8,8 +8,9 @@ use std::fmt;
 use bitcoin::psbt::{Input as PsbtInput, Psbt};
 use bitcoin::{Address, Amount, Network, OutPoint, ScriptBuf, TapSighashType, TxOut, Txid};
 
-use crate::authorization::{self, Authorization};
+use crate::authorization::{self, Authorization, Read};
 use crate::error::{Claim, Error, Place};
+use crate::grant::Grant;
 use crate::keys::{Account, KeyPath, Signer, network_name};
 use crate::limits::exceeds_percent;
 
@@ -47,6 +48,8 @@ pub enum Kind {
     Transaction,
     /// The message was proven to be what the signature covers.
     Authorization(Box<Authorization>),
+    /// A grant to a key that may spend; its message was proven as well.
+    Grant(Box<Grant>),
     /// It carries a message, and `refusals` says what is wrong with it.
     UnreadableAuthorization,
 }
@@ -233,7 +236,8 @@ fn examine_authorization(summary: &mut Summary, psbt: &Psbt, message: &[u8]) {
         summary.refusals.push(Error::AuthorizationKey(key.to_string()));
     }
     match authorization::verify(psbt, message, &coin.script_pubkey, summary.network) {
-        Ok(authorization) => summary.kind = Kind::Authorization(Box::new(authorization)),
+        Ok(Read::Authorization(authorization)) => summary.kind = Kind::Authorization(Box::new(authorization)),
+        Ok(Read::Grant(grant)) => summary.kind = Kind::Grant(Box::new(grant)),
         Err(error) => summary.refusals.push(error),
     }
 }
@@ -319,7 +323,22 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Transaction => self.write_transaction(f)?,
-            Kind::Authorization(authorization) => write_authorization(f, authorization, self.network)?,
+            Kind::Authorization(authorization) => {
+                writeln!(
+                    f,
+                    "Authorisation of an off-chain spend ({}); it can't be broadcast. Its message:",
+                    network_name(self.network)
+                )?;
+                write_message(f, &authorization.message)?;
+            }
+            Kind::Grant(grant) => {
+                writeln!(
+                    f,
+                    "Spending grant ({}): a key of the gateway may spend up to these limits without asking you. Its message:",
+                    network_name(self.network)
+                )?;
+                write_message(f, &grant.message)?;
+            }
             Kind::UnreadableAuthorization => {
                 writeln!(
                     f,
@@ -362,13 +381,8 @@ impl Summary {
     }
 }
 
-fn write_authorization(f: &mut fmt::Formatter<'_>, authorization: &Authorization, network: Network) -> fmt::Result {
-    writeln!(
-        f,
-        "Authorisation of an off-chain spend ({}); it can't be broadcast. Its message:",
-        network_name(network)
-    )?;
-    for line in authorization.message.lines() {
+fn write_message(f: &mut fmt::Formatter<'_>, message: &str) -> fmt::Result {
+    for line in message.lines() {
         writeln!(f, "  {line}")?;
     }
     Ok(())

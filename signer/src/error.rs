@@ -78,6 +78,14 @@ pub enum Error {
     MessageMismatch,
     #[error("the authorisation must be signed by the key vanilla /0/0 of this wallet, but asks for {0}")]
     AuthorizationKey(String),
+    #[error(
+        "this is a spending grant: it lets a key spend without asking again. If that is what you want, sign it with the command grant"
+    )]
+    IsAGrant,
+    #[error("this is no spending grant; sign it with the command sign")]
+    IsNoGrant,
+    #[error("the grant is for the key {found}, you expected {expected}")]
+    UnexpectedKey { found: String, expected: String },
     #[error("the BIP-322 transactions can't be built: {0}")]
     Bip322(String),
 

@@ -102,6 +102,15 @@ pub fn message() -> String {
     .join("\n")
 }
 
+pub fn grant_message() -> String {
+    format!(
+        "Sluice spending grant v1\ngateway: 00112233445566aa\nchain: 0f9188f13cb7b2c7\nwallet: 1122334455667788\n\
+         key: 0123456789ab\nkey_hash: {}\nlimit: 1000000000 msat per day\nlimit: 5000000000 msat per month\n\
+         per_payment: 50000000 msat\nexpires: 2026-01-31T12:00:00Z",
+        "cd".repeat(16)
+    )
+}
+
 pub fn authorization(message: &str) -> Psbt {
     authorization_by(&signer(), KeyPath::AUTHORIZATION, message)
 }

@@ -59,6 +59,7 @@ impl Limits {
         match &summary.kind {
             Kind::Authorization(authorization) => self.check_authorization(authorization, summary.network),
             Kind::Transaction => self.check_transaction(summary),
+            Kind::Grant(_) => Err(Error::IsAGrant),
             // Refused already, for the reason that is in the summary.
             Kind::UnreadableAuthorization => Ok(()),
         }

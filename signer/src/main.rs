@@ -4,10 +4,13 @@ use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bitcoin::{Amount, Network};
+use bitcoin::{Amount, Network, Psbt};
 use clap::{Args, Parser, Subcommand};
+use sluice_signer::grant::parse_at_most;
 use sluice_signer::keys::{network_from_name, network_name};
-use sluice_signer::{Kind, Limits, MaxAmount, Signer, Summary, WalletFile, describe, parse_psbt};
+use sluice_signer::{
+    Error, Expected, Kind, Limits, MaxAmount, Signed, Signer, Summary, WalletFile, describe, parse_psbt,
+};
 
 const PASSPHRASE_VARIABLE: &str = "SLUICE_SIGNER_PASSPHRASE";
 /// Far more than the largest PSBT a gateway makes; a pipe from the wrong place ends here.
@@ -66,6 +69,23 @@ enum Command {
         #[command(flatten)]
         limits: LimitArgs,
     },
+    /// Sign the spending grant on standard input: a key of a gateway may then spend without asking again
+    Grant {
+        #[arg(long)]
+        file: PathBuf,
+        /// Answer {"signed_psbt":"..."}
+        #[arg(long)]
+        json: bool,
+        /// Sign only if it is for the gateway with this id
+        #[arg(long, value_name = "ID")]
+        expect_gateway: Option<String>,
+        /// Sign only if it is for the key with this id
+        #[arg(long, value_name = "ID")]
+        expect_key: Option<String>,
+        /// Sign only if it has a limit of at most so many satoshis in this period, for instance 1000000/day
+        #[arg(long, value_name = "SAT/PERIOD", value_parser = parse_at_most)]
+        max_limit: Option<(u64, &'static str)>,
+    },
 }
 
 #[derive(Args)]
@@ -110,7 +130,13 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Init { file, network, mnemonic_stdin } => init(file, network, mnemonic_stdin)?,
         Command::Xpubs { file, json, headers } => print_xpubs(&open(file)?, json, headers),
         Command::Show { file, network } => return show(file, network),
-        Command::Sign { file, json, limits } => sign(file, json, &limits.into())?,
+        Command::Sign { file, json, limits } => {
+            sign(file, json, |signer, psbt| signer.sign_within(psbt, &limits.into()))?
+        }
+        Command::Grant { file, json, expect_gateway, expect_key, max_limit } => {
+            let expected = Expected { gateway: expect_gateway, key: expect_key, at_most: max_limit };
+            sign(file, json, |signer, psbt| signer.grant(psbt, &expected))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -153,13 +179,17 @@ fn show(file: Option<PathBuf>, network: Network) -> Result<ExitCode, Failure> {
     Ok(if summary.refusals.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn sign(file: PathBuf, json: bool, limits: &Limits) -> Result<(), Failure> {
+fn sign(
+    file: PathBuf,
+    json: bool,
+    sign_it: impl FnOnce(&Signer, &mut Psbt) -> Result<Signed, Error>,
+) -> Result<(), Failure> {
     let signer = open(file)?;
     let mut psbt = parse_psbt(&read_input()?)?;
     let summary = signer.describe(&psbt);
     eprint!("{summary}");
     warn_if_expired(&summary);
-    let signed = signer.sign_within(&mut psbt, limits).map_err(|error| format!("not signed: {error}"))?;
+    let signed = sign_it(&signer, &mut psbt).map_err(|error| format!("not signed: {error}"))?;
     eprintln!("signed inputs: {}", signed.inputs_signed);
     if json {
         println!("{{\"signed_psbt\":\"{psbt}\"}}");
@@ -172,11 +202,13 @@ fn sign(file: PathBuf, json: bool, limits: &Limits) -> Result<(), Failure> {
 /// Only a warning: this machine's clock may be wrong, and the gateway refuses what has expired.
 #[expect(clippy::disallowed_types, reason = "a program that ends at once has no Clock to be handed")]
 fn warn_if_expired(summary: &Summary) {
-    let Kind::Authorization(authorization) = &summary.kind else {
-        return;
+    let expires = match &summary.kind {
+        Kind::Authorization(authorization) => authorization.expires_unix,
+        Kind::Grant(grant) => grant.expires_unix,
+        Kind::Transaction | Kind::UnreadableAuthorization => return,
     };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    if authorization.expires_unix <= now {
+    if expires <= now {
         eprintln!("warning: it has expired; the gateway will refuse it");
     }
 }

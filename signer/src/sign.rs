@@ -6,8 +6,9 @@ use bitcoin::secp256k1::Message;
 use bitcoin::sighash::{Prevouts, SighashCache};
 use bitcoin::{TapSighashType, TxOut, Witness, taproot};
 
-use crate::describe::{Owner, Summary};
+use crate::describe::{Kind, Owner, Summary};
 use crate::error::Error;
+use crate::grant::Expected;
 use crate::keys::{KeyPath, Signer};
 use crate::limits::Limits;
 
@@ -31,7 +32,22 @@ impl Signer {
             return Err(summary.refusals.swap_remove(0));
         }
         limits.check(&summary)?;
-        let witnesses = self.witnesses(psbt, &summary)?;
+        self.sign_described(psbt, &summary)
+    }
+
+    /// Signs a spending grant, and nothing else. On an error the PSBT is untouched.
+    pub fn grant(&self, psbt: &mut Psbt, expected: &Expected) -> Result<Signed, Error> {
+        let mut summary = self.describe(psbt);
+        if !summary.refusals.is_empty() {
+            return Err(summary.refusals.swap_remove(0));
+        }
+        let Kind::Grant(grant) = &summary.kind else { return Err(Error::IsNoGrant) };
+        expected.check(grant)?;
+        self.sign_described(psbt, &summary)
+    }
+
+    fn sign_described(&self, psbt: &mut Psbt, summary: &Summary) -> Result<Signed, Error> {
+        let witnesses = self.witnesses(psbt, summary)?;
         let inputs_signed = witnesses.len();
         for (index, witness) in witnesses {
             finalize(&mut psbt.inputs[index], witness);
