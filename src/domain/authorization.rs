@@ -57,12 +57,9 @@ impl Consent {
     /// The text that is signed: one spelling, one order. The signer reads the same grammar and refuses any other.
     #[must_use]
     pub fn message(&self) -> String {
-        let mut chain = genesis_block(self.network).block_hash().to_byte_array();
-        chain.reverse();
-        let chain = chain.into_iter().take(CHAIN_BYTES).collect::<Vec<u8>>().to_lower_hex_string();
         let lines = [
             ("gateway", self.gateway.0.clone()),
-            ("chain", chain),
+            ("chain", chain_name(self.network)),
             ("wallet", self.wallet.to_string()),
             ("request", self.request.to_string().replace('-', "")),
             ("kind", self.kind.as_str().to_owned()),
@@ -80,7 +77,14 @@ impl Consent {
     }
 }
 
-fn spelled(money: &Money) -> String {
+/// How messages name a chain: the first bytes of its genesis block's hash, in the order that people write it.
+pub(super) fn chain_name(network: Network) -> String {
+    let mut chain = genesis_block(network).block_hash().to_byte_array();
+    chain.reverse();
+    chain.into_iter().take(CHAIN_BYTES).collect::<Vec<u8>>().to_lower_hex_string()
+}
+
+pub(super) fn spelled(money: &Money) -> String {
     match &money.asset {
         AssetId::Btc => format!("{} msat", money.amount),
         AssetId::Rgb(contract) => format!("{} {contract}", money.amount),
@@ -130,6 +134,13 @@ pub fn to_sign(keys: &WalletKeys, message: &str) -> Result<Psbt, Unmakable> {
         message.as_bytes().to_vec(),
     );
     Ok(psbt)
+}
+
+/// The message that a PSBT says it is signed for. It is shown, never believed.
+#[must_use]
+pub fn claimed_message(psbt: &Psbt) -> Option<&[u8]> {
+    let key = raw::Key { type_value: PSBT_GLOBAL_GENERIC_SIGNED_MESSAGE, key: Vec::new() };
+    psbt.unknown.get(&key).map(Vec::as_slice)
 }
 
 /// Checks a signed authorisation against the message that is stored, and answers it as a proof for anybody with a BIP-322 verifier.

@@ -7,6 +7,7 @@ pub mod authorization;
 mod block;
 pub mod credit;
 pub mod deposit;
+pub mod grant;
 pub mod invoice;
 pub mod lightning;
 pub mod offer;

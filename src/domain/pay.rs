@@ -7,7 +7,7 @@ use super::lightning::{Destination, Paid, PayFailure, PaymentHash, Preimage};
 use super::receive::Rail;
 use super::{Effect, Illegal, LineStatus, Machine, PaymentLine, Transition};
 use crate::clock::Timestamp;
-use crate::ids::{RequestId, WalletId};
+use crate::ids::{KeyId, RequestId, WalletId};
 use crate::ledger::{Account, Kind, Posting, PostingId};
 use crate::money::{Amount, Money};
 
@@ -27,6 +27,9 @@ pub struct Terms {
     pub book: Option<Book>,
     /// Which pair of endpoints began it; the same pair must end it.
     pub door: Door,
+    /// The key that consents in the place of the wallet's owner, within what was granted to it. Empty where the owner signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +75,7 @@ pub struct Pay {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The client consented, and the node is to pay.
+    /// The client consented, itself or by the grant of a key, and the node is to pay.
     Signed,
     /// The client consented, and the books have paid.
     Booked {
@@ -134,6 +137,10 @@ impl Machine for Pay {
             State::Expired => LineStatus::Void,
         };
         Some(PaymentLine { hash: self.terms.hash, inbound: false, status, amount: Some(self.terms.amount) })
+    }
+
+    fn spending_key(&self) -> Option<&KeyId> {
+        self.terms.key.as_ref()
     }
 }
 

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use super::lightning::PaymentHash;
 use super::{Illegal, Transition};
 use crate::clock::Timestamp;
-use crate::ids::{RequestId, WalletId};
+use crate::ids::{KeyId, RequestId, WalletId};
 use crate::money::Amount;
 
 /// A kind of request: its states, its events, and the one pure function that moves between them.
@@ -26,6 +26,11 @@ pub trait Machine: Clone + PartialEq + Serialize + DeserializeOwned + Send + Syn
 
     /// Its line in the list of Lightning payments, if it is one.
     fn payment_line(&self) -> Option<PaymentLine> {
+        None
+    }
+
+    /// The key whose limits count what it holds and pays, if it is paid for by one.
+    fn spending_key(&self) -> Option<&KeyId> {
         None
     }
 }

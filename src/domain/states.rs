@@ -273,6 +273,7 @@ fn pay_in(state: pay::State) -> Pay {
         payee: None,
         book: None,
         door: pay::Door::PayInvoice,
+        key: None,
     };
     Pay { request: request(), wallet: wallet(), terms, state }
 }

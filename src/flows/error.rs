@@ -49,6 +49,9 @@ pub enum Code {
     AlreadyPaid,
     PaymentInProgress,
     SelfPayment,
+    SpendingNotGranted,
+    PaymentAboveLimit,
+    SpendingLimitExceeded,
     FeeLimitTooLow,
     NoLiquidity,
     ReserveLow,
@@ -74,6 +77,9 @@ pub enum Error {
     /// What was asked for can't be done as things stand.
     #[error("{detail}")]
     Refused { code: Code, detail: String },
+    /// What was asked for can't be done now, and in so many seconds it can.
+    #[error("{detail}")]
+    Later { code: Code, detail: String, seconds: u32 },
     #[error(transparent)]
     Psbt(#[from] PsbtProblem),
     #[error(transparent)]
@@ -109,7 +115,7 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Field { code, .. } | Self::Refused { code, .. } => *code,
+            Self::Field { code, .. } | Self::Refused { code, .. } | Self::Later { code, .. } => *code,
             Self::Psbt(problem) => psbt_code(problem),
             Self::Fee(FeeRefusal::RateTooLow | FeeRefusal::RateTooHigh(_)) => Code::FeeRateOutOfRange,
             Self::Fee(FeeRefusal::FeeTooHigh { .. } | FeeRefusal::ShareTooHigh { .. }) => Code::FeeTooHigh,
@@ -130,7 +136,7 @@ impl Error {
             Self::Fee(_) => Some("fee_rate"),
             Self::SignatureTime(_) => Some("expires_in_seconds"),
             Self::Keys(keys) => Some(keys.header()),
-            Self::Refused { .. } | Self::Chain(_) | Self::Node(_) | Self::Store(_) => None,
+            Self::Refused { .. } | Self::Later { .. } | Self::Chain(_) | Self::Node(_) | Self::Store(_) => None,
         }
     }
 }
@@ -166,6 +172,7 @@ impl Retryable for Error {
             Self::Store(error) => error.is_retryable(),
             Self::Field { .. }
             | Self::Refused { .. }
+            | Self::Later { .. }
             | Self::Psbt(_)
             | Self::Fee(_)
             | Self::SignatureTime(_)

@@ -5,14 +5,16 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 use bitcoin::hashes::{Hash, sha256};
+use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use super::{Error, Flows};
 use crate::clock::Timestamp;
+use crate::domain::EventNote;
 use crate::ids::{KeyId, WalletId};
 use crate::secret::Secret;
 use crate::store::keys::{self, KeyRow};
-use crate::store::{StoreError, Tx, Write};
+use crate::store::{StoreError, Tx, Write, events, grants};
 
 /// What a key may do. One says nothing about another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,19 +87,27 @@ const PREFIX: &str = "sluice";
 /// # Errors
 /// When a wallet is not registered or the store can't be used.
 pub async fn create(flows: &Flows, wanted: NewKey) -> Result<(KeyId, Secret), Error> {
+    let wallets = wanted.wallets.clone();
+    let (row, secret) = draw(flows, wanted);
+    let id = row.id.clone();
+    flows.store().write(Create { row, wallets }).await?;
+    Ok((id, secret))
+}
+
+/// A key that nobody has seen yet, and its row.
+pub(super) fn draw(flows: &Flows, wanted: NewKey) -> (KeyRow, Secret) {
     let id = KeyId(format!("{:012x}", rand::random::<u64>() >> 16));
     let secret = format!("{PREFIX}_{id}_{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
     let row = KeyRow {
-        id: id.clone(),
+        id,
         hash: hash(&secret),
-        name: wanted.name.clone(),
+        name: wanted.name,
         scopes: wanted.scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         created_at: flows.now(),
         expires_at: wanted.expires_at,
         revoked_at: None,
     };
-    flows.store().write(Create { row, wallets: wanted.wallets }).await?;
-    Ok((id, Secret::new(secret)))
+    (row, Secret::new(secret))
 }
 
 /// # Errors
@@ -112,7 +122,7 @@ pub async fn list(flows: &Flows) -> Result<Vec<(KeyRow, Vec<WalletId>)>, Error> 
     Ok(all)
 }
 
-/// Answers whether there was such a key in force.
+/// Ends a key, or takes back what was asked for one. Answers whether there was such a key.
 ///
 /// # Errors
 /// When the store can't be used.
@@ -181,6 +191,13 @@ impl Write for Revoke {
     type Error = StoreError;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-        keys::revoke(tx, &self.0).await
+        if !keys::revoke(tx, &self.0).await? {
+            return grants::withdraw(tx, &self.0).await;
+        }
+        let Some(grant) = grants::of_key(tx.conn(), &self.0).await? else { return Ok(true) };
+        let note =
+            EventNote { kind: "spending_grant.revoked", data: json!({ "key_id": grant.key, "name": grant.name }) };
+        events::append(tx, Some(&grant.wallet), None, &note).await?;
+        Ok(true)
     }
 }

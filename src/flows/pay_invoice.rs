@@ -17,7 +17,7 @@ use crate::money::{Amount, Money, Sat};
 use crate::ports::lightning::{Fetched, Quote};
 use crate::store::authorizations::{self, Authorization};
 use crate::store::idempotency::{self, Remembered};
-use crate::store::{StoreError, Tx, Write, apply, ledger, payments, requests};
+use crate::store::{StoreError, Tx, Write, apply, grants, ledger, payments, requests};
 
 /// What routing may cost where the caller names no ceiling, as far as the balance reaches.
 pub const USUAL_MAX_FEE: Amount = Amount::from_sat(Sat::literal(3_000));
@@ -115,15 +115,15 @@ fn expired_error() -> Error {
 }
 
 /// Who is paid, as the invoice says.
-struct Payee {
+pub(super) struct Payee {
     destination: Destination,
-    hash: PaymentHash,
-    amount: Option<Amount>,
+    pub(super) hash: PaymentHash,
+    pub(super) amount: Option<Amount>,
     node: Option<String>,
     expires_at: Timestamp,
 }
 
-async fn payee(flows: &Flows, wanted: &BeginPay) -> Result<Payee, Error> {
+pub(super) async fn payee(flows: &Flows, wanted: &BeginPay) -> Result<Payee, Error> {
     let to = wanted.to.trim();
     if is_offer(to) {
         return fetch(flows, wanted, to).await;
@@ -174,7 +174,7 @@ async fn fetch(flows: &Flows, wanted: &BeginPay, offer: &str) -> Result<Payee, E
     }
 }
 
-async fn terms(flows: &Flows, wallet: &WalletId, wanted: &BeginPay, payee: &Payee) -> Result<Terms, Error> {
+pub(super) async fn terms(flows: &Flows, wallet: &WalletId, wanted: &BeginPay, payee: &Payee) -> Result<Terms, Error> {
     let amount = agreed(wanted.amount, payee.amount)?;
     let mut conn = flows.store().read().await?;
     refuse_second(&mut conn, wallet, payee.hash).await?;
@@ -193,10 +193,20 @@ async fn terms(flows: &Flows, wallet: &WalletId, wanted: &BeginPay, payee: &Paye
         Some(_) => Some(Amount::ZERO),
         None => check_ceiling(flows, &destination, amount, max_fee).await?,
     };
-    Ok(Terms { destination, hash, amount, max_fee, estimate, payee: payee.node.clone(), book, door: wanted.door })
+    Ok(Terms {
+        destination,
+        hash,
+        amount,
+        max_fee,
+        estimate,
+        payee: payee.node.clone(),
+        book,
+        door: wanted.door,
+        key: None,
+    })
 }
 
-fn agreed(asked: Option<Amount>, in_invoice: Option<Amount>) -> Result<Amount, Error> {
+pub(super) fn agreed(asked: Option<Amount>, in_invoice: Option<Amount>) -> Result<Amount, Error> {
     match (asked, in_invoice) {
         (Some(asked), Some(in_invoice)) if asked != in_invoice => Err(Error::field(
             "amount_sats",
@@ -209,7 +219,11 @@ fn agreed(asked: Option<Amount>, in_invoice: Option<Amount>) -> Result<Amount, E
 }
 
 /// Over all wallets, a hash is paid by one request at a time, and never again once it was paid.
-async fn refuse_second(conn: &mut crate::store::Conn, wallet: &WalletId, hash: PaymentHash) -> Result<(), Error> {
+pub(super) async fn refuse_second(
+    conn: &mut crate::store::Conn,
+    wallet: &WalletId,
+    hash: PaymentHash,
+) -> Result<(), Error> {
     let Some(other) = payments::live_pay_of(conn, hash).await? else { return Ok(()) };
     let whose =
         if other.wallet == *wallet { format!("request {}", other.request) } else { "another wallet".to_owned() };
@@ -240,7 +254,7 @@ async fn book(
 }
 
 /// Only an open invoice is paid in the books. One that is being claimed has a payer already, who may yet give up.
-fn takes_money(request: &Request<Receive>, now: Timestamp) -> Result<(), Error> {
+pub(super) fn takes_money(request: &Request<Receive>, now: Timestamp) -> Result<(), Error> {
     let is_late = request.expires_at.is_some_and(|at| at <= now);
     match request.machine.state {
         receive::State::Open if !is_late => Ok(()),
@@ -419,7 +433,7 @@ pub async fn end(flows: &Flows, keys: &WalletKeys, door: Door, signed_psbt: &str
 }
 
 /// The consent is written down: a node that can't be asked now is asked by the effect.
-fn later(error: Error) -> Result<(), Error> {
+pub(super) fn later(error: Error) -> Result<(), Error> {
     match error.code() {
         Code::LightningNotReady | Code::LightningUnavailable | Code::ChainUnavailable => {
             tracing::warn!(%error, "a payment waits for the node");
@@ -502,13 +516,23 @@ impl End {
             return Ok(Ended::Refused(error));
         }
         authorizations::keep_signed(tx.conn(), before.id, &self.proof, now).await?;
-        let (amount, preimage) = (before.machine.terms.amount, theirs.machine.preimage);
-        let credited = theirs.machine.apply(&receive::Event::BookPaid { amount }, now).map_err(StoreError::from)?;
-        let debited = before.machine.apply(&Event::Booked { preimage }, now).map_err(StoreError::from)?;
-        let paid = apply::apply(tx, before, debited).await?;
-        apply::apply(tx, theirs, credited).await?;
-        Ok(Ended::As(Box::new(paid)))
+        Ok(Ended::As(Box::new(transfer(tx, before, theirs).await?)))
     }
+}
+
+/// Settles the payer's request and the payee's.
+pub(super) async fn transfer(
+    tx: &mut Tx<'_>,
+    before: Request<Pay>,
+    theirs: Request<Receive>,
+) -> Result<Request<Pay>, StoreError> {
+    let now = tx.now();
+    let (amount, preimage) = (before.machine.terms.amount, theirs.machine.preimage);
+    let credited = theirs.machine.apply(&receive::Event::BookPaid { amount }, now)?;
+    let debited = before.machine.apply(&Event::Booked { preimage }, now)?;
+    let paid = apply::apply(tx, before, debited).await?;
+    apply::apply(tx, theirs, credited).await?;
+    Ok(paid)
 }
 
 // ---- reading back ----
@@ -531,12 +555,16 @@ pub fn consenting_address(keys: &WalletKeys) -> Result<bitcoin::Address, Error> 
     authorization::address(keys).map_err(|error| StoreError::Corrupt(error.to_string()).into())
 }
 
-/// What a payment's owner was asked to consent to, and the signature, once it was given.
+/// What a payment's owner was asked to consent to, and the signature, once it was given. Of a payment by a key: the grant of the key.
 ///
 /// # Errors
 /// When the store can't be used.
 pub async fn consent(flows: &Flows, wallet: &WalletId, id: RequestId) -> Result<Option<Authorization>, Error> {
     let mut conn = flows.store().read().await?;
-    let asked = authorizations::of_request(&mut conn, id).await?;
-    Ok(asked.filter(|asked| asked.wallet == *wallet))
+    if let Some(asked) = authorizations::of_request(&mut conn, id).await? {
+        return Ok(Some(asked).filter(|asked| asked.wallet == *wallet));
+    }
+    let paid = requests::load::<Pay>(&mut conn, id).await?.filter(|request| request.wallet == *wallet);
+    let Some(key) = paid.and_then(|request| request.machine.terms.key) else { return Ok(None) };
+    Ok(grants::of_key(&mut conn, &key).await?.map(|grant| grant.proof_of(id)))
 }

@@ -3,6 +3,7 @@
 pub use crate::domain::address::{ReceiveAddress, State as AddressState};
 pub use crate::domain::credit::{Credit, State as CreditState};
 pub use crate::domain::deposit::{Deposit, State as DepositState};
+pub use crate::domain::grant::{BadLimit, Limit, read_sum};
 pub use crate::domain::lightning::{PayFailure, PaymentHash, Preimage};
 pub use crate::domain::onchain_send::{Door, OnchainSend, Role, State as SendState, Terms};
 pub use crate::domain::pay::{Door as PayDoor, Pay, State as PayState, Terms as PayTerms};
@@ -14,6 +15,8 @@ pub use crate::ports::chain::BlockRef;
 pub use crate::store::authorizations::Authorization;
 pub use crate::store::chain::{Coin, WalletTx};
 pub use crate::store::events::Event;
+pub use crate::store::grants::GrantRow;
 pub use crate::store::issued::IssuedTx;
 pub use crate::store::payments::{Listed, PaymentFilter};
 pub use crate::store::requests::{AnyRequest, Filter, PageAfter};
+pub use crate::store::spending::Budget;

@@ -62,14 +62,49 @@ impl<S: Needs> FromRequestParts<HttpState> for Wallet<S> {
     }
 }
 
+/// Somebody who would consent by a key, and the registered wallet that the call is for. Whether the key may spend is for the flow to say.
+pub struct Spender {
+    pub keys: Arc<WalletKeys>,
+    pub id: WalletId,
+    key: Option<KeyId>,
+}
+
+impl Spender {
+    /// The key that was sent.
+    ///
+    /// # Errors
+    /// When there was none.
+    pub fn key(&self) -> Result<&KeyId, Problem> {
+        self.key.as_ref().ok_or_else(|| Problem::plain(Code::SpendingNotGranted))
+    }
+}
+
+impl FromRequestParts<HttpState> for Spender {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
+        // Where the wallet headers are believed, they consent to nothing: a key that is sent is looked at there, too.
+        let is_sent = parts.headers.contains_key(header::AUTHORIZATION);
+        let mode = if is_sent { Mode::Key } else { state.mode };
+        let caller = authenticate(state, mode, &parts.headers, Scope::Send).await?;
+        let (keys, id) = enter(state, &parts.headers, caller.as_ref()).await?;
+        Ok(Self { keys, id, key: caller.map(|caller| caller.key) })
+    }
+}
+
 /// Lets a call for a registered wallet in.
 ///
 /// # Errors
 /// When the caller is unknown, may not do this, calls too often, or the headers name no wallet.
 pub async fn admit(state: &HttpState, headers: &HeaderMap, scope: Scope) -> Result<Named, Problem> {
-    let caller = authenticate(state, headers, scope).await?;
+    let caller = authenticate(state, state.mode, headers, scope).await?;
+    enter(state, headers, caller.as_ref()).await
+}
+
+/// The wallet that the headers name, if it is registered and the caller may act for it.
+async fn enter(state: &HttpState, headers: &HeaderMap, caller: Option<&Caller>) -> Result<Named, Problem> {
     let (keys, id) = state.wallets.named(headers, state.flows.network())?;
-    if let Some(caller) = &caller
+    if let Some(caller) = caller
         && !keys::is_bound(&state.flows, &caller.key, &id).await?
     {
         return Err(Problem::new(
@@ -93,7 +128,7 @@ impl FromRequestParts<HttpState> for Registrant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
-        let caller = authenticate(state, &parts.headers, Scope::Register).await?;
+        let caller = authenticate(state, state.mode, &parts.headers, Scope::Register).await?;
         let (keys, id) = state.wallets.named(&parts.headers, state.flows.network())?;
         state.limits.wallet(&id)?;
         Ok(Self { keys, key: caller.map(|caller| caller.key) })
@@ -101,8 +136,13 @@ impl FromRequestParts<HttpState> for Registrant {
 }
 
 /// `None` where the wallet headers alone are believed.
-async fn authenticate(state: &HttpState, headers: &HeaderMap, scope: Scope) -> Result<Option<Caller>, Problem> {
-    match state.mode {
+async fn authenticate(
+    state: &HttpState,
+    mode: Mode,
+    headers: &HeaderMap,
+    scope: Scope,
+) -> Result<Option<Caller>, Problem> {
+    match mode {
         Mode::Wallet => return Ok(None),
         Mode::Key => {}
     }

@@ -190,6 +190,7 @@ fn takes_idempotency_key(id: &str) -> bool {
             | "createInvoice"
             | "payInvoiceBegin"
             | "settleBegin"
+            | "payInvoice"
     )
 }
 

@@ -142,6 +142,12 @@ table! {
         "Only what waits for the operator's coins can be cancelled; look at how it stands.";
     SelfPayment => 409, "self_payment", "The invoice is of this very wallet", Again::Never,
         "A wallet can't pay itself.";
+    SpendingNotGranted => 403, "spending_not_granted", "No key was sent that may spend for the wallet", Again::Never,
+        "Send an API key that has a spending limit for this wallet, or use pay-invoice-begin and pay-invoice-end, which the wallet's owner signs.";
+    PaymentAboveLimit => 403, "payment_above_limit", "The payment is above a limit of the key", Again::Never,
+        "Pay less, lower max_fee_sats, or use pay-invoice-begin and pay-invoice-end, which the wallet's owner signs.";
+    SpendingLimitExceeded => 409, "spending_limit_exceeded", "The key has used up too much of its limit", Again::After(60),
+        "Wait until the limit renews, pay less, or use pay-invoice-begin and pay-invoice-end, which the wallet's owner signs.";
     FeeLimitTooLow => 400, "fee_limit_too_low", "The fee ceiling is below the cheapest way", Again::Never,
         "Raise max_fee_sats to at least the fee that the answer names.";
     NoLiquidity => 503, "no_liquidity", "No way to the payee was found", Again::After(30),
@@ -288,6 +294,7 @@ impl From<Error> for Problem {
             Error::Store(_) | Error::Chain(_) | Error::Node(_) => true,
             Error::Field { .. }
             | Error::Refused { .. }
+            | Error::Later { .. }
             | Error::Psbt(_)
             | Error::Fee(_)
             | Error::SignatureTime(_)
@@ -298,7 +305,8 @@ impl From<Error> for Problem {
             return Self::new(code, format!("{}. {}", entry.title, entry.advice));
         }
         let field = error.field_name().map(Cow::Borrowed);
-        Self { code, detail: Cow::Owned(error.to_string()), field, retry_after: None }
+        let retry_after = if let Error::Later { seconds, .. } = &error { Some(*seconds) } else { None };
+        Self { code, detail: Cow::Owned(error.to_string()), field, retry_after }
     }
 }
 

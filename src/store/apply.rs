@@ -1,6 +1,6 @@
 //! The one door: every change of a request's state, and every movement of money, is written here.
 
-use super::{StoreError, Tx, effects, events, leases, ledger, payments, requests};
+use super::{StoreError, Tx, effects, events, leases, ledger, payments, requests, spending};
 use crate::clock::Timestamp;
 use crate::domain::{Leases, Machine, Request, Transition};
 
@@ -56,6 +56,7 @@ async fn write_around<M: Machine>(
         return Err(StoreError::Corrupt(format!("{} is posted for another request", foreign.id)));
     }
     ledger::post(tx, postings).await?;
+    spending::follow(tx, request, postings).await?;
     match change {
         Leases::Keep => {}
         Leases::Release => leases::release(tx.conn(), request.id).await?,

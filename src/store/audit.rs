@@ -101,7 +101,48 @@ pub const RULES: &[Rule] = &[
         count: "SELECT COUNT(*) AS n FROM requests WHERE kind IN ('lightning_pay', 'withdraw')",
         broken: "SELECT r.id AS what FROM requests r LEFT JOIN authorizations a ON a.request_id = r.id AND a.wallet_id = r.wallet_id \
                  WHERE r.kind IN ('lightning_pay', 'withdraw') AND (a.request_id IS NULL OR (a.signed_tx IS NULL \
-                 AND r.state IN ('paying', 'succeeded', 'requested', 'queued', 'broadcast', 'seen', 'confirmed')))",
+                 AND r.state IN ('paying', 'succeeded', 'requested', 'queued', 'broadcast', 'seen', 'confirmed'))) \
+                 AND NOT EXISTS (SELECT 1 FROM key_payments k WHERE k.request_id = r.id)",
+    },
+    Rule {
+        name: "payments_by_keys_were_granted",
+        count: "SELECT COUNT(*) AS n FROM key_payments",
+        // The owner has signed, the time was not over, and no other consent stands beside the grant.
+        broken: "SELECT k.request_id AS what FROM key_payments k LEFT JOIN requests r ON r.id = k.request_id AND r.wallet_id = k.wallet_id \
+                 LEFT JOIN spending_grants g ON g.key_id = k.key_id AND g.wallet_id = k.wallet_id \
+                 WHERE r.id IS NULL OR g.signed_at IS NULL OR k.held_at >= g.expires_at \
+                 OR EXISTS (SELECT 1 FROM authorizations a WHERE a.request_id = k.request_id)",
+    },
+    Rule {
+        name: "payments_by_keys_count_what_is_held_or_was_paid",
+        count: "SELECT COUNT(*) AS n FROM key_payments",
+        broken: "SELECT k.request_id AS what FROM key_payments k WHERE k.amount <> \
+                 COALESCE((SELECT h.amount FROM holds h WHERE h.request_id = k.request_id AND h.asset = k.asset), \
+                 (SELECT p.amount FROM postings p WHERE p.request_id = k.request_id AND p.kind = 'post_hold' AND p.asset = k.asset), 0)",
+    },
+    Rule {
+        name: "budgets_of_keys_are_the_fold_of_their_payments",
+        count: "SELECT COUNT(*) AS n FROM spending_budgets",
+        broken: "SELECT b.key_id || ' ' || b.asset || ' per ' || b.period AS what FROM spending_budgets b \
+                 LEFT JOIN spending_limits l ON l.key_id = b.key_id AND l.asset = b.asset AND l.period = b.period \
+                 WHERE l.key_id IS NULL OR b.used > l.amount OR b.used <> (SELECT CAST(COALESCE(SUM(k.amount), 0) AS BIGINT) FROM key_payments k \
+                 WHERE k.key_id = b.key_id AND k.asset = b.asset AND k.held_at >= b.starts_at AND k.held_at < b.ends_at)",
+    },
+    Rule {
+        name: "every_payment_by_a_key_is_in_a_budget_of_each_limit",
+        count: "SELECT COUNT(*) AS n FROM key_payments",
+        broken: "SELECT k.request_id AS what FROM key_payments k WHERE NOT EXISTS \
+                 (SELECT 1 FROM spending_limits l WHERE l.key_id = k.key_id AND l.asset = k.asset) OR EXISTS \
+                 (SELECT 1 FROM spending_limits l WHERE l.key_id = k.key_id AND l.asset = k.asset AND \
+                 (SELECT COUNT(*) FROM spending_budgets b WHERE b.key_id = l.key_id AND b.asset = l.asset AND b.period = l.period \
+                  AND b.starts_at <= k.held_at AND b.ends_at > k.held_at) <> 1)",
+    },
+    Rule {
+        name: "grants_that_were_given_made_one_key",
+        count: "SELECT COUNT(*) AS n FROM spending_grants WHERE signed_at IS NOT NULL",
+        broken: "SELECT g.key_id AS what FROM spending_grants g LEFT JOIN api_keys k ON k.id = g.key_id AND k.hash = g.key_hash \
+                 AND k.scopes = g.scopes AND k.expires_at = g.expires_at AND k.created_at = g.signed_at \
+                 WHERE (g.signed_at IS NULL) <> (k.id IS NULL) OR NOT EXISTS (SELECT 1 FROM spending_limits l WHERE l.key_id = g.key_id)",
     },
     Rule {
         name: "what_is_settled_was_credited_and_nothing_else",

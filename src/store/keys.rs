@@ -82,6 +82,33 @@ pub async fn is_bound(conn: &mut Conn, key: &KeyId, wallet: &WalletId) -> Result
     Ok(row.is_some())
 }
 
+/// Waits until nobody else spends with this key, and keeps it from being revoked until this transaction ends. Answers whether it is in force.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn lock_in_force(tx: &mut Tx<'_>, key: &KeyId) -> Result<bool, StoreError> {
+    let now = tx.now().millis();
+    let locked = sqlx::query(
+        "UPDATE api_keys SET revoked_at = NULL WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)",
+    )
+    .bind(key.to_string())
+    .bind(now)
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    Ok(locked == 1)
+}
+
+/// When a key was revoked, if it was.
+///
+/// # Errors
+/// When the database can't answer or the row is corrupt.
+pub async fn revoked_at(conn: &mut Conn, key: &KeyId) -> Result<Option<Timestamp>, StoreError> {
+    let row =
+        sqlx::query("SELECT revoked_at FROM api_keys WHERE id = $1").bind(key.to_string()).fetch_optional(conn).await?;
+    row.map_or(Ok(None), |row| row.time_opt("revoked_at"))
+}
+
 /// Answers whether there was such a key in force.
 ///
 /// # Errors

@@ -31,6 +31,7 @@ const MIGRATIONS: &[Migration] = &[
     },
     shared("0006_node", include_str!("../../migrations/0006_node.sql")),
     shared("0007_lightning", include_str!("../../migrations/0007_lightning.sql")),
+    shared("0008_spending_grants", include_str!("../../migrations/0008_spending_grants.sql")),
     shared("0009_settle", include_str!("../../migrations/0009_settle.sql")),
     shared("0010_withdraw", include_str!("../../migrations/0010_withdraw.sql")),
 ];

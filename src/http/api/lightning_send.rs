@@ -270,14 +270,12 @@ pub struct AuthorizationResponse {
 
 impl AuthorizationResponse {
     fn of(asked: Authorization, address: &bitcoin::Address) -> Self {
-        let witness = asked.signed_tx.as_ref().and_then(|tx| tx.input.first()).map(|input| &input.witness);
-        let simple = |witness| BASE64_STANDARD.encode(bitcoin::consensus::encode::serialize(witness));
         Self {
             request_id: asked.request.to_string(),
             message: asked.message,
             address: address.to_string(),
             psbt: asked.psbt,
-            signature: witness.map(simple),
+            signature: asked.signed_tx.as_ref().and_then(simple_signature),
             signed_transaction: asked.signed_tx.as_ref().map(bitcoin::consensus::encode::serialize_hex),
             signed_at: asked.signed_at.map(Timestamp::rfc3339),
             expires_at: asked.expires_at.rfc3339(),
@@ -285,9 +283,16 @@ impl AuthorizationResponse {
     }
 }
 
+/// The signature in the simple form of BIP-322: the witness, and nothing around it.
+pub(super) fn simple_signature(signed: &bitcoin::Transaction) -> Option<String> {
+    let witness = &signed.input.first()?.witness;
+    Some(BASE64_STANDARD.encode(bitcoin::consensus::encode::serialize(witness)))
+}
+
 /// The signed proof of a payment
 ///
-/// The message that the payment's owner signed, and the signature. It proves the consent to anybody who knows the wallet's address.
+/// The message that the payment's owner signed, and the signature. It proves the consent to anybody who knows the wallet's address. Of a
+/// payment that a key made, it is the grant of the key.
 #[utoipa::path(get, path = "/lightning/send-request/{request_id}/authorization", operation_id = "sendRequestAuthorization",
     tag = "lightning",
     params(("request_id" = String, Path, description = "The id that pay-invoice-end answered", example = json!(examples::ID))),

@@ -15,11 +15,13 @@ pub mod not_yet;
 pub mod onchain_receive;
 pub mod onchain_send;
 pub mod pay;
+pub mod pay_with_key;
 pub mod payments;
 pub mod problems;
 pub mod requests;
 pub mod send_view;
 pub mod settle;
+pub mod spending_grants;
 pub mod transactions;
 pub mod wallet;
 pub mod wire;
@@ -77,6 +79,9 @@ pub fn endpoints() -> OpenApiRouter<HttpState> {
         .routes(routes!(lightning_send::get))
         .routes(routes!(lightning_send::authorization))
         .routes(routes!(lightning_send::fee_estimate))
+        .routes(routes!(pay_with_key::pay))
+        .routes(routes!(spending_grants::list))
+        .routes(routes!(spending_grants::give))
         .routes(routes!(payments::list))
         .routes(routes!(settle::finish))
         .routes(routes!(settle::begin))

@@ -83,6 +83,9 @@ const PAY: &[Code] = &[
 /// What sending off-chain money on-chain may answer besides, when it begins.
 const WITHDRAW: &[Code] = &[Code::ReserveLow, Code::LightningUnavailable, Code::LightningNotReady];
 
+/// What only a key that may spend is answered.
+const SPEND: &[Code] = &[Code::SpendingNotGranted, Code::PaymentAboveLimit, Code::SpendingLimitExceeded];
+
 const PAY_END: &[Code] = &[
     Code::InvalidPsbt,
     Code::PsbtNotSigned,
@@ -119,9 +122,20 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
     }
     Some(match operation_id {
         "walletRegister" => vec![Code::KeychainInUse],
-        "walletAddress" | "walletBtcBalance" | "balance" | "onchainReceive" | "capabilities" => Vec::new(),
+        "walletAddress" | "walletBtcBalance" | "balance" | "onchainReceive" | "capabilities" | "spendingGrants" => {
+            Vec::new()
+        }
         "createInvoice" => INVOICE.to_vec(),
         "payInvoiceBegin" => PAY.to_vec(),
+        "payInvoice" => [PAY, SPEND].concat(),
+        "spendingGrantGive" => vec![
+            Code::NotFound,
+            Code::InvalidPsbt,
+            Code::PsbtNotSigned,
+            Code::PsbtAltered,
+            Code::InvalidSignature,
+            Code::RequestExpired,
+        ],
         "payInvoiceEnd" => PAY_END.to_vec(),
         "feeEstimate" => ESTIMATE.to_vec(),
         "decode" => vec![Code::InvalidAddress, Code::InvalidInvoice, Code::WrongNetwork, Code::AssetsUnavailable],

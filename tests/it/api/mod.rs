@@ -10,6 +10,7 @@ mod mutated;
 mod not_offered;
 mod secrets;
 mod sends;
+mod spending_keys;
 mod sync;
 mod versions;
 

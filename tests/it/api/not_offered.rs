@@ -17,7 +17,6 @@ const UNKNOWN: &str = "0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47";
 
 /// The code of each endpoint that waits for its rail.
 fn codes() -> HashMap<&'static str, &'static str> {
-    let lightning = ["/lightning/pay-invoice"];
     let assets = [
         "/lightning/listtransfers",
         "/wallet/createutxosbegin",
@@ -33,7 +32,7 @@ fn codes() -> HashMap<&'static str, &'static str> {
         "/wallet/listtransfers",
         "/wallet/failtransfers",
     ];
-    lightning.map(|path| (path, LIGHTNING)).into_iter().chain(assets.map(|path| (path, ASSETS))).collect()
+    assets.map(|path| (path, ASSETS)).into()
 }
 
 async fn no_body(caller: &Caller, path: &str) -> Answer {

@@ -16,4 +16,6 @@ mod scanning;
 mod sending;
 mod settling;
 mod spending;
+mod spending_grants;
+mod spending_keys;
 mod withdrawing;

@@ -32,7 +32,7 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
-const TABLES: [&str; 26] = [
+const TABLES: [&str; 30] = [
     "meta",
     "wallets",
     "keychains",
@@ -59,6 +59,10 @@ const TABLES: [&str; 26] = [
     "api_keys",
     "payments",
     "authorizations",
+    "spending_grants",
+    "spending_limits",
+    "spending_budgets",
+    "key_payments",
 ];
 
 pub struct Gateway {
@@ -104,6 +108,18 @@ impl Gateway {
         let gateway = Self::of(running, config, folder).await;
         eventually("the node is ready", async || gateway.flows().node().is_ready().then_some(())).await;
         Some((gateway, chain, lightning))
+    }
+
+    /// A second gateway on the database of another, that looks at the same chain. The node stays with the first one.
+    pub async fn start_beside(other: &Self, chain: &Arc<FakeChain>, lightning: &Lightning) -> Self {
+        let world = World {
+            chain: Arc::<FakeChain>::clone(chain),
+            node: Some(Arc::new(Host(Arc::clone(&lightning.node)))),
+            clock: Clock::System,
+        };
+        let running = app::start_in(&other.config, world).await.expect("the gateway starts");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::of(running, other.config.clone(), folder).await
     }
 
     async fn of(running: Running, config: Config, folder: tempfile::TempDir) -> Self {

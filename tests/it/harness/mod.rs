@@ -11,3 +11,4 @@ pub mod peer;
 pub mod postgres;
 pub mod process;
 pub mod rig;
+pub mod spending;

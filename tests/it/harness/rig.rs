@@ -139,6 +139,15 @@ impl Client {
     }
 }
 
+/// Signs a grant, which the signer does by a command of its own.
+impl Client {
+    pub fn grant(&self, psbt: &str) -> String {
+        let mut psbt = Psbt::from_str(psbt).expect("the gateway hands out PSBTs");
+        self.signer.grant(&mut psbt, &sluice_signer::Expected::default()).expect("the signer signs grants");
+        psbt.to_string()
+    }
+}
+
 impl Rig {
     pub async fn sqlite() -> Self {
         Self::with(Database::Sqlite, policy()).await.expect("SQLite is always there")

@@ -107,6 +107,7 @@ async fn the_examples_of_requests_are_understood() {
                 | (409, "insufficient_funds")
                 | (404, "psbt_unknown" | "not_found")
                 | (400, "psbt_not_signed")
+                | (403, "spending_not_granted")
                 | (503, "no_liquidity")
         );
         assert!(understood, "{answer}");

@@ -17,6 +17,7 @@ fn view(state: PayState) -> LightningSendRequest {
         payee: None,
         book: None,
         door: PayDoor::PayInvoice,
+        key: None,
     };
     LightningSendRequest::from(&Request {
         id,
