@@ -69,16 +69,28 @@ fn message() -> String {
     )
 }
 
+fn grant_message() -> String {
+    format!(
+        "Sluice spending grant v1\ngateway: 00112233445566aa\nchain: 0f9188f13cb7b2c7\nwallet: 1122334455667788\n\
+         key: 0123456789ab\nkey_hash: {}\nlimit: 1000000000 msat per day\nper_payment: none\nexpires: 2026-01-31T12:00:00Z",
+        "cd".repeat(16)
+    )
+}
+
 fn authorization(folder: &TempDir) -> Psbt {
+    asks_for(folder, &message())
+}
+
+fn asks_for(folder: &TempDir, message: &str) -> Psbt {
     let (address, internal) = authorization_address(folder);
-    let to_spend = bip322::create_to_spend(&address, message()).unwrap();
+    let to_spend = bip322::create_to_spend(&address, message).unwrap();
     let mut psbt = bip322::create_to_sign(&to_spend, None, bip322::LockParams::default()).unwrap();
     let path = DerivationPath::from_str("m/86'/1'/0'/0/0").unwrap();
     let fingerprint = "1f5bd7df".parse().unwrap();
     psbt.inputs[0].non_witness_utxo = Some(to_spend);
     psbt.inputs[0].tap_internal_key = Some(internal);
     psbt.inputs[0].tap_key_origins.insert(internal, (Vec::new(), (fingerprint, path)));
-    psbt.unknown.insert(raw::Key { type_value: 9, key: Vec::new() }, message().into_bytes());
+    psbt.unknown.insert(raw::Key { type_value: 9, key: Vec::new() }, message.as_bytes().to_vec());
     psbt
 }
 
@@ -137,6 +149,28 @@ fn an_authorisation_is_shown_and_signed() {
 
     let body = run(&folder, "sign --file wallet --json", &asked);
     assert_eq!(stdout(&body), format!("{{\"signed_psbt\":\"{psbt}\"}}\n"));
+}
+
+#[test]
+fn a_grant_is_signed_by_its_own_command() {
+    let folder = folder();
+    let asked = asks_for(&folder, &grant_message()).to_string();
+    assert_refused(&run(&folder, "sign --file wallet", &asked), "with the command grant");
+    assert_refused(&run(&folder, "grant --file wallet", &authorization(&folder).to_string()), "with the command sign");
+    for (arguments, why) in [
+        ("--expect-gateway ffffffffffffffff", "you expected ffffffffffffffff"),
+        ("--expect-key ffffffffffff", "you expected ffffffffffff"),
+        ("--max-limit 999999/day", "more than the 999999 sat per day you allow"),
+        ("--max-limit 1000000/hour", "more than the 1000000 sat per hour you allow"),
+    ] {
+        assert_refused(&run(&folder, &format!("grant --file wallet {arguments}"), &asked), why);
+    }
+    let signed = run(&folder, "grant --file wallet --expect-key 0123456789ab --max-limit 1000000/day", &asked);
+    assert!(signed.status.success() && stderr(&signed).contains("without asking you"), "{signed:?}");
+    let psbt = Psbt::from_str(stdout(&signed).trim()).unwrap();
+    let witness = psbt.inputs[0].final_script_witness.clone().unwrap();
+    let verdict = bip322::verify_simple(&authorization_address(&folder).0, grant_message(), witness);
+    assert!(matches!(verdict, Ok(bip322::Verification::Valid { .. })), "{verdict:?}");
 }
 
 #[test]
