@@ -33,6 +33,7 @@ pub const LIGHTNING_POINTS: &[&str] = &[
     "invoice.committed",
     "pay_begin.committed",
     "pay_end.committed",
+    "pay_with_key.committed",
     "node.payment_staged",
     "node.before_commit",
     "node.after_commit",

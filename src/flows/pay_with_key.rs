@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::pay_invoice::{self, BeginPay, USUAL_MAX_FEE};
 use super::{Code, Error, Flows, Idempotency, address, balance, node, send};
 use crate::clock::Timestamp;
+use crate::crash;
 use crate::domain::pay::{Event, Pay, State, Terms};
 use crate::domain::receive::Receive;
 use crate::domain::wallet::WalletKeys;
@@ -52,6 +53,7 @@ pub async fn pay(
     };
     let pay_now = PayNow { flows: flows.clone(), wallet: id.clone(), terms, reference: wanted.reference, idempotency };
     let paid = flows.store().write(pay_now).await?;
+    crash::point("pay_with_key.committed");
     flows.tell_ended(paid.id, paid.machine.is_over());
     match &paid.machine.terms.book {
         Some(book) => flows.tell_ended(book.receive, true),

@@ -56,10 +56,14 @@ impl Story {
     async fn tell(&self, point: &str, told: u64) {
         let [dies, other] = &self.pair.sides;
         dies.gateway.kill();
+        let secret = match point.starts_with("pay_with_key.") {
+            true => Some(dies.gateway.site.spending_key(&dies.client, "btc:100000/month").await),
+            false => None,
+        };
         dies.gateway.restart(Some(point)).await;
         let before = self.deaths();
-        self.pay(point, other, dies, RECEIVED).await;
-        self.pay(point, dies, other, PAID).await;
+        self.pay(point, other, dies, RECEIVED, None).await;
+        self.pay(point, dies, other, PAID, secret.as_deref()).await;
         self.persist(point, dies, &Call::get("/lightning/balance", &dies.client)).await;
         assert_eq!(self.deaths(), before + 1, "it does not die at {point}");
         let moved = told * (RECEIVED - PAID);
@@ -75,17 +79,22 @@ impl Story {
         self.pair.require_open().await;
     }
 
-    /// From the invoice to the end, by clients who ask again until they are answered.
-    async fn pay(&self, point: &str, payer: &Side, payee: &Side, sat: u64) {
+    /// From the invoice to the end, by clients who ask again until they are answered. With a key, or signed by the owner.
+    async fn pay(&self, point: &str, payer: &Side, payee: &Side, sat: u64, secret: Option<&str>) {
         let number = self.numbers.fetch_add(1, Ordering::SeqCst);
         let order = Call::post("/lightning/create-invoice", &payee.client).key(format!("invoice-{number}"));
         let invoice = self.persist(point, payee, &order.json(json!({ "amount_sats": sat }))).await;
-        let begin = Call::post("/lightning/pay-invoice-begin", &payer.client).key(format!("pay-{number}"));
-        let begin = begin.json(json!({ "invoice": invoice.body["invoice"], "max_fee_sats": 1 }));
-        let begun = self.persist(point, payer, &begin).await;
-        let signed = payer.client.sign(begun.body.as_str().expect("a PSBT"));
-        let end = Call::post("/lightning/pay-invoice-end", &payer.client).json(json!({ "signed_psbt": signed }));
-        let ended = self.persist(point, payer, &end).await;
+        let (to, key) = (&invoice.body["invoice"], format!("pay-{number}"));
+        let ended = if let Some(secret) = secret {
+            let pay = Call::post("/lightning/pay-invoice", &payer.client).key(key).bearer(secret);
+            self.persist(point, payer, &pay.json(json!({ "destination": to, "max_fee_sats": 1, "wait": 2 }))).await
+        } else {
+            let begin = Call::post("/lightning/pay-invoice-begin", &payer.client).key(key);
+            let begun = self.persist(point, payer, &begin.json(json!({ "invoice": to, "max_fee_sats": 1 }))).await;
+            let signed = payer.client.sign(begun.body.as_str().expect("a PSBT"));
+            let end = Call::post("/lightning/pay-invoice-end", &payer.client).json(json!({ "signed_psbt": signed }));
+            self.persist(point, payer, &end).await
+        };
         let (send, receive) = (ended.text("id").to_owned(), invoice.text("id").to_owned());
         let read = Call::get(format!("/lightning/send-request/{send}"), &payer.client);
         let sent = self.until(point, payer, &read, |answer| answer.body["status"] != "PENDING").await;

@@ -184,6 +184,11 @@ impl Call {
         self
     }
 
+    pub fn bearer(mut self, secret: &str) -> Self {
+        self.headers.push(("authorization", format!("Bearer {secret}")));
+        self
+    }
+
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.headers.push(("idempotency-key", key.into()));
         self

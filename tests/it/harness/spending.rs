@@ -12,6 +12,7 @@ use sluice::ids::KeyId;
 use sluice::money::Amount;
 
 use super::lightning::paying;
+use super::process::Site;
 use super::rig::{Client, Rig};
 
 const GRANT_DAYS: u64 = 90;
@@ -26,6 +27,27 @@ pub fn wanted(flows: &Flows, client: &Client, limits: &[&str], per_payment: Opti
         limits: limits.iter().map(|text| text.parse::<Limit>().expect("a limit")).collect(),
         per_payment: per_payment.map(|text| read_sum(text).expect("an amount")),
         expires_at: flows.store().clock().now().after(days),
+    }
+}
+
+impl Site {
+    /// Makes a key that may spend, as an operator does who has stopped his gateway, and answers its secret.
+    pub async fn spending_key(&self, client: &Client, limit: &str) -> String {
+        let wallet = client.keys.id().to_string();
+        let create = ["keys", "create", "--name", "story", "--scope", "send", "--wallet", &wallet, "--limit", limit];
+        let secret = self.said(&create).await;
+        let id = secret.split('_').nth(1).expect("an id");
+        let psbt = self.said(&["keys", "grant-message", id]).await;
+        let file = self.folder().join("grant");
+        std::fs::write(&file, client.grant(&psbt)).expect("a file");
+        self.said(&["keys", "grant", id, "--grant", &file.display().to_string()]).await;
+        secret
+    }
+
+    async fn said(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 }
 
