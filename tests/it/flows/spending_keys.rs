@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::future::join_all;
 use sluice::connectors::fake::Fault;
+use sluice::domain::Request;
+use sluice::domain::lightning::{Destination, Preimage};
+use sluice::domain::pay::{Door, Pay, State, Terms};
 use sluice::flows::keys;
 use sluice::flows::pay_invoice;
 use sluice::flows::{Code, Error, Idempotency, pay_with_key};
+use sluice::ids::{KeyId, RequestId, WalletId};
+use sluice::money::Amount;
 use sluice::ports::lightning::{LightningNode, NewOffer};
+use sluice::store::{StoreError, Tx, Write, apply};
 
 use crate::harness::lightning::{CHANNEL_SIDE, msat, paying, sat};
 use crate::harness::rig::{Client, Rig, on_both};
@@ -189,6 +196,66 @@ on_both!(many_at_once_never_spend_more_than_the_limit, async |rig: Rig| {
     assert_eq!(rig.used(&client, &key).await, [9_000_000; 3]);
     let (one_more, _) = rig.lightning.shop_invoice(Some(sat(900)));
     rig.key_pays(&client, &key, &one_more, Some(sat(100))).await.expect("it pays");
+    rig.audit().await;
+});
+
+/// A payment by a key whose limits nobody has looked at.
+struct Forgetful {
+    wallet: WalletId,
+    key: KeyId,
+    amount: Amount,
+}
+
+#[async_trait]
+impl Write for Forgetful {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let (id, now) = (RequestId::fresh(), tx.now());
+        let terms = Terms {
+            destination: Destination::Bolt11("lnbcrt1".to_owned()),
+            hash: Preimage::fresh().hash(),
+            amount: self.amount,
+            max_fee: Amount::ZERO,
+            estimate: None,
+            payee: None,
+            book: None,
+            door: Door::PayInvoice,
+            key: Some(self.key.clone()),
+        };
+        let machine = Pay { request: id, wallet: self.wallet.clone(), terms, state: State::AwaitingSignature };
+        let first = machine.begin().expect("it fits");
+        let request = Request {
+            id,
+            wallet: self.wallet.clone(),
+            reference: None,
+            label: None,
+            created_at: now,
+            updated_at: now,
+            expires_at: None,
+            version: 1,
+            machine,
+        };
+        apply::create(tx, request, first).await.map(drop)
+    }
+}
+
+// What flows look at saves time and words; the one door for writes keeps the limit all the same.
+on_both!(a_flow_that_forgets_the_limit_is_stopped_at_the_door, async |rig: Rig| {
+    let client = rich(&rig, 1).await;
+    let key = rig.spending_key(&client, &["btc:10000/hour", "btc:10000/month"], None).await;
+    let write = |_| {
+        let forgetful = Forgetful { wallet: client.keys.id(), key: key.clone(), amount: sat(1_000) };
+        rig.flows.store().write(forgetful)
+    };
+    let all = join_all((0..16).map(write)).await;
+    assert_eq!(all.iter().filter(|written| written.is_ok()).count(), 10, "{all:?}");
+    assert!(all.into_iter().filter_map(Result::err).all(|error| matches!(error, StoreError::Conflict(_))));
+    assert_eq!((rig.used(&client, &key).await, rig.available(&client).await), (vec![10_000_000; 2], 90_000_000));
+    // And a key without a limit spends nothing at all.
+    let stranger = Forgetful { wallet: client.keys.id(), key: KeyId("0".to_owned()), amount: sat(1) };
+    rig.flows.store().write(stranger).await.expect_err("nobody has granted it");
     rig.audit().await;
 });
 

@@ -139,8 +139,8 @@ impl Client {
     }
 }
 
-/// Signs a grant, which the signer does by a command of its own.
 impl Client {
+    /// Signs a grant, which the signer does by a command of its own.
     pub fn grant(&self, psbt: &str) -> String {
         let mut psbt = Psbt::from_str(psbt).expect("the gateway hands out PSBTs");
         self.signer.grant(&mut psbt, &sluice_signer::Expected::default()).expect("the signer signs grants");
