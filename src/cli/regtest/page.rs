@@ -17,18 +17,22 @@ pub(super) struct Facts<'a> {
 }
 
 impl Facts<'_> {
+    fn blocks(&self) -> String {
+        match self.block_seconds {
+            0 => "No blocks are mined by themselves.".to_owned(),
+            seconds => format!("A block is mined every {seconds} s."),
+        }
+    }
+
     pub(super) fn page(&self) -> String {
         let Demo { gateway, signer, wallet_file, headers_file, folder, .. } = self.demo;
         let (signer, wallet, headers) = (quoted(&from_here(signer)), quoted(wallet_file), quoted(headers_file));
         let file = |name: &str| quoted(&folder.join(name));
-        let (begin, end, send) = (file("begin.json"), file("end.json"), file("send.json"));
-        let (sale, bill, pay, settle) = (file("sale.json"), file("bill.json"), file("pay.json"), file("settle.json"));
+        let [begin, end, send] = ["begin", "end", "send"].map(|name| file(&format!("{name}.json")));
+        let [sale, bill, pay, settle] = ["sale", "bill", "pay", "settle"].map(|name| file(&format!("{name}.json")));
         let merchant = self.merchant;
         let (operator, pay_to, balance) = (self.operator, &self.pay_to, self.balance);
-        let blocks = match self.block_seconds {
-            0 => "No blocks are mined by themselves.".to_owned(),
-            seconds => format!("A block is mined every {seconds} s."),
-        };
+        let blocks = self.blocks();
         let json = "-H 'Content-Type: application/json'";
         format!(
             r#"
