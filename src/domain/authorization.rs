@@ -95,9 +95,8 @@ pub(super) fn spelled(money: &Money) -> String {
 #[error("the authorisation can't be made: {0}")]
 pub struct Unmakable(String);
 
-fn first_script(keys: &WalletKeys) -> Result<DerivedScript, Unmakable> {
-    let first = keys.scripts(Account::Vanilla, KEY_INDEX..KEY_INDEX.saturating_add(1)).into_iter().next();
-    first.ok_or_else(|| Unmakable("the wallet has no first script".to_owned()))
+fn first_script(keys: &WalletKeys) -> Result<&DerivedScript, Unmakable> {
+    keys.first_script().ok_or_else(|| Unmakable("the wallet has no first script".to_owned()))
 }
 
 /// The address of the key that consents.

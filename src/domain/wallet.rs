@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint, Xpub};
 use bitcoin::secp256k1::{Secp256k1, VerifyOnly};
@@ -96,13 +96,30 @@ pub struct DerivedScript {
 }
 
 /// The triple that names a wallet, parsed and checked against this gateway's network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct WalletKeys {
     van: Xpub,
     col: Xpub,
     fingerprint: Fingerprint,
     network: Network,
+    derived: Arc<Derived>,
 }
+
+/// What follows from the keys and is asked for by nearly every call: worked out the first time, for all copies.
+#[derive(Debug, Default)]
+struct Derived {
+    id: OnceLock<WalletId>,
+    first: OnceLock<Option<DerivedScript>>,
+}
+
+impl PartialEq for WalletKeys {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |keys: &Self| (keys.van, keys.col, keys.fingerprint, keys.network);
+        parts(self) == parts(other)
+    }
+}
+
+impl Eq for WalletKeys {}
 
 impl WalletKeys {
     /// # Errors
@@ -114,12 +131,14 @@ impl WalletKeys {
             return Err(BadKeys::SameKey);
         }
         let fingerprint = Fingerprint::from_str(fingerprint).map_err(|_| BadKeys::BadFingerprint)?;
-        Ok(Self { van, col, fingerprint, network })
+        Ok(Self { van, col, fingerprint, network, derived: Arc::default() })
     }
 
     #[must_use]
     pub fn id(&self) -> WalletId {
-        WalletId::of_triple(&self.xpub(Account::Vanilla), &self.xpub(Account::Colored), &self.fingerprint())
+        let derive =
+            || WalletId::of_triple(&self.xpub(Account::Vanilla), &self.xpub(Account::Colored), &self.fingerprint());
+        self.derived.id.get_or_init(derive).clone()
     }
 
     #[must_use]
@@ -149,6 +168,13 @@ impl WalletKeys {
     pub fn scripts(&self, account: Account, indexes: std::ops::Range<u32>) -> Vec<DerivedScript> {
         let Ok(keychain) = self.account_key(account).ckd_pub(&*SECP, KEYCHAIN) else { return Vec::new() };
         indexes.filter_map(|index| derive(&keychain, account, index)).collect()
+    }
+
+    /// The first script of the bitcoin account, whose key consents to what is spent off-chain.
+    #[must_use]
+    pub fn first_script(&self) -> Option<&DerivedScript> {
+        let derive = || self.scripts(Account::Vanilla, 0..1).into_iter().next();
+        self.derived.first.get_or_init(derive).as_ref()
     }
 
     /// The full path of a key from the master key, as it stands in a PSBT.

@@ -4,9 +4,9 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyPool, Connection};
+use sqlx::Connection;
 
+use super::pool::Pool;
 use super::{Config, Conn, StoreError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,27 +63,24 @@ impl Engine {
         let mut conn = Conn::connect(&self.address(url)?).await?;
         let settings = match self {
             Self::Sqlite => SQLITE_WRITER,
-            Self::Postgres => POSTGRES_SETTINGS,
+            Self::Postgres => self.settings(),
         };
         sqlx::raw_sql(settings).execute(&mut conn).await?;
         Ok(conn)
     }
 
     /// Connections that read and, on PostgreSQL, write.
-    pub(super) fn pool(self, config: &Config) -> Result<AnyPool, StoreError> {
+    pub(super) fn pool(self, config: &Config) -> Result<Pool, StoreError> {
         sqlx::any::install_default_drivers();
-        let settings = match self {
+        Ok(Pool::new(self, self.address(config.url.expose())?, config))
+    }
+
+    /// What a connection of the pool is told first.
+    pub(super) const fn settings(self) -> &'static str {
+        match self {
             Self::Sqlite => SQLITE_READER,
             Self::Postgres => POSTGRES_SETTINGS,
-        };
-        let pool = AnyPoolOptions::new()
-            .max_connections(config.connections.max(2))
-            .acquire_timeout(Duration::from_millis(config.wait_ms))
-            .after_connect(move |conn, _| {
-                Box::pin(async move { sqlx::raw_sql(settings).execute(conn).await.map(drop) })
-            })
-            .connect_lazy(&self.address(config.url.expose())?)?;
-        Ok(pool)
+        }
     }
 
     fn address(self, url: &str) -> Result<String, StoreError> {

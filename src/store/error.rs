@@ -1,4 +1,14 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::ledger::model::Refusal;
+
+/// Connections fail one by one or all at once, and nothing says which: after any failure every kept one is doubted.
+static FAILURES: AtomicU64 = AtomicU64::new(0);
+
+/// Errors so far that may have come from a connection which no longer works.
+pub(super) fn failures_seen() -> u64 {
+    FAILURES.load(Ordering::Acquire)
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -59,6 +69,16 @@ impl Retryable for StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        let said = Self::of(error);
+        if !matches!(said, Self::Sql(sqlx::Error::Database(_) | sqlx::Error::RowNotFound) | Self::Corrupt(_)) {
+            FAILURES.fetch_add(1, Ordering::AcqRel);
+        }
+        said
+    }
+}
+
+impl StoreError {
+    fn of(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -85,6 +105,17 @@ fn is_unavailable_code(code: Option<&str>) -> bool {
         return ["08", "53", "57P", "58", "25006", "25P03"].iter().any(|class| code.starts_with(class));
     }
     code.parse::<u32>().is_ok_and(|number| matches!(number & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14))
+}
+
+/// Whether a server could not be reached because it is about to start, stop, or has no place yet.
+pub(super) fn is_not_up_yet(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        sqlx::Error::Database(inner) => {
+            inner.code().is_some_and(|code| code.len() == 5 && (code.starts_with("57P") || code.starts_with("53")))
+        }
+        _ => false,
+    }
 }
 
 fn is_serialization_failure(error: &sqlx::Error) -> bool {

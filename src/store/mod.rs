@@ -24,6 +24,7 @@ mod migrate;
 pub mod node;
 pub mod owners;
 pub mod payments;
+mod pool;
 pub mod requests;
 mod row;
 pub mod spending;
@@ -35,14 +36,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyConnection, AnyPool, Transaction};
+use sqlx::AnyConnection;
 
 use crate::clock::{Clock, Timestamp};
 use crate::ids::GatewayId;
 
 pub use engine::Engine;
 pub use error::{Retryable, StoreError};
+pub use pool::{Snapshot, Taken};
 
 /// Rows of a page at most, whatever a caller asks for.
 pub const PAGE_MAX: u32 = 500;
@@ -104,7 +105,7 @@ pub struct Store {
 
 struct Inner {
     engine: Engine,
-    pool: AnyPool,
+    pool: pool::Pool,
     writer: writer::Writer,
     clock: Clock,
     gateway: GatewayId,
@@ -147,16 +148,16 @@ impl Store {
     ///
     /// # Errors
     /// When none becomes free in time or the database is out of reach.
-    pub async fn read(&self) -> Result<PoolConnection<Any>, StoreError> {
-        Ok(self.inner.pool.acquire().await?)
+    pub async fn read(&self) -> Result<Taken, StoreError> {
+        self.inner.pool.take().await
     }
 
     /// A view of the database that does not change while somebody looks at it. Dropping it ends it.
     ///
     /// # Errors
     /// When no connection becomes free in time or the database is out of reach.
-    pub async fn snapshot(&self) -> Result<Transaction<'static, Any>, StoreError> {
-        Ok(self.inner.pool.begin_with(self.inner.engine.begin_snapshot()).await?)
+    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.inner.pool.snapshot().await
     }
 
     /// Runs a write to its commit.

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool, AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use super::pool::{Pool, Taken};
 use super::{Conn, Engine, Retryable, StoreError, Tx, Write};
 use crate::clock::Clock;
 use crate::secret::Secret;
@@ -55,7 +55,7 @@ impl Writer {
         Self::Sqlite { jobs: Mutex::new(Some(jobs)), task: tokio::sync::Mutex::new(Some(task)) }
     }
 
-    pub(super) fn postgres(pool: AnyPool, wait_ms: u64, clock: Clock) -> Self {
+    pub(super) fn postgres(pool: Pool, wait_ms: u64, clock: Clock) -> Self {
         Self::Postgres(Apart { pool, clock, inquire_for: Duration::from_millis(wait_ms) * INQUIRE_FOR })
     }
 
@@ -228,7 +228,7 @@ async fn run_guarded<W: Write>(write: &W, tx: &mut Tx<'_>) -> Result<W::Output, 
 /// Each write in its own transaction, on a connection from the pool.
 #[derive(Clone)]
 pub(super) struct Apart {
-    pool: AnyPool,
+    pool: Pool,
     clock: Clock,
     inquire_for: Duration,
 }
@@ -244,7 +244,7 @@ impl Apart {
     }
 
     async fn run_and_commit<W: Write>(&self, write: &W) -> Result<W::Output, W::Error> {
-        let mut conn = self.pool.acquire().await.map_err(StoreError::from)?;
+        let mut conn = self.pool.take().await?;
         match timeout(LONGEST_RUN, self.run(&mut conn, write)).await {
             Ok(Ok((transaction, output))) => {
                 self.commit(conn, &transaction).await?;
@@ -255,7 +255,7 @@ impl Apart {
                 Err(error)
             }
             Err(_) => {
-                drop(conn.detach());
+                conn.discard();
                 Err(StoreError::Unavailable("the database takes too long".to_owned()).into())
             }
         }
@@ -269,7 +269,7 @@ impl Apart {
     }
 
     /// Commits, and when the connection breaks while it does, finds out what became of it before anybody is told.
-    async fn commit(&self, mut conn: PoolConnection<Any>, transaction: &str) -> Result<(), StoreError> {
+    async fn commit(&self, mut conn: Taken, transaction: &str) -> Result<(), StoreError> {
         crate::crash::point("store.before_commit");
         // COMMIT of a transaction that has failed undoes it and is answered as a success. The query before it is not.
         let broken = match timeout(LONGEST_COMMIT, sqlx::raw_sql("SELECT 1; COMMIT").execute(&mut *conn)).await {
@@ -281,7 +281,7 @@ impl Apart {
             Err(_) => StoreError::Unavailable("the commit takes too long".to_owned()),
         };
         // Whoever asks needs a connection too: this one must not be in the way.
-        drop(conn.detach());
+        conn.discard();
         let deadline = Instant::now() + self.inquire_for;
         loop {
             match self.status(transaction).await.as_deref() {
@@ -293,11 +293,12 @@ impl Apart {
         }
     }
 
-    async fn status(&self, transaction: &str) -> Result<String, sqlx::Error> {
+    async fn status(&self, transaction: &str) -> Result<String, StoreError> {
         // The number comes from the server and is all digits; the cast has no parameter form on every version.
         let digits: String = transaction.chars().filter(char::is_ascii_digit).collect();
         let query = format!("SELECT COALESCE(pg_xact_status(CAST('{digits}' AS xid8)), 'forgotten')");
-        sqlx::query_scalar(AssertSqlSafe(query)).persistent(false).fetch_one(&self.pool).await
+        let mut conn = self.pool.take().await?;
+        Ok(sqlx::query_scalar(AssertSqlSafe(query)).persistent(false).fetch_one(&mut *conn).await?)
     }
 }
 
@@ -310,9 +311,9 @@ async fn begin_numbered(conn: &mut Conn) -> Result<String, StoreError> {
 }
 
 /// Never gives a connection back with a transaction open on it.
-async fn roll_back(mut conn: PoolConnection<Any>) {
+async fn roll_back(mut conn: Taken) {
     let undone = timeout(LONGEST_COMMIT, sqlx::raw_sql("ROLLBACK").execute(&mut *conn)).await;
     if !matches!(undone, Ok(Ok(_))) {
-        drop(conn.detach());
+        conn.discard();
     }
 }
