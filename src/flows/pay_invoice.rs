@@ -13,6 +13,7 @@ use crate::domain::receive::{self, Receive};
 use crate::domain::wallet::WalletKeys;
 use crate::domain::{LineStatus, Machine, Request, psbt};
 use crate::ids::{RequestId, WalletId};
+use crate::ledger::model::Refusal;
 use crate::money::{Amount, Money, Sat};
 use crate::ports::lightning::{Fetched, Quote};
 use crate::store::authorizations::{self, Authorization};
@@ -65,15 +66,13 @@ pub async fn begin(
     };
     let now = flows.now();
     let expires_at = now.after(time).min(payee.expires_at);
-    let begin = Begin {
-        flows: flows.clone(),
-        keys: keys.clone(),
-        terms,
-        reference: wanted.reference,
-        expires_at,
-        to_field: wanted.to_field,
-        idempotency,
-    };
+    let wallet = keys.id();
+    let id =
+        idempotency.as_ref().map_or_else(RequestId::fresh, |key| RequestId::from_idempotency_key(&wallet, &key.key));
+    let asked = authorization(flows, keys, id, &terms, expires_at)?;
+    let flows_of_write = flows.clone();
+    let (reference, to_field) = (wanted.reference, wanted.to_field);
+    let begin = Begin { flows: flows_of_write, id, wallet, terms, asked, reference, to_field, idempotency };
     let begun = flows.store().write(begin).await?;
     crash::point("pay_begin.committed");
     Ok(begun)
@@ -243,14 +242,12 @@ async fn book(
     hash: PaymentHash,
     now: Timestamp,
 ) -> Result<Option<Book>, Error> {
-    let Some(id) = payments::receive_of(conn, hash).await? else { return Ok(None) };
-    let request = requests::load::<Receive>(conn, id).await?;
-    let request = request.ok_or_else(|| StoreError::Corrupt(format!("request {id} is gone")))?;
+    let Some(request) = requests::receive_of(conn, hash).await? else { return Ok(None) };
     if request.wallet == *wallet {
         return Err(Error::refused(Code::SelfPayment, "this is an invoice of this very wallet"));
     }
     takes_money(&request, now)?;
-    Ok(Some(Book { receive: id, wallet: request.wallet }))
+    Ok(Some(Book { receive: request.id, wallet: request.wallet }))
 }
 
 /// Only an open invoice is paid in the books. One that is being claimed has a payer already, who may yet give up.
@@ -299,10 +296,12 @@ async fn check_ceiling(
 
 struct Begin {
     flows: Flows,
-    keys: WalletKeys,
+    id: RequestId,
+    wallet: WalletId,
     terms: Terms,
+    /// What is to be signed. Made before the write, which others wait for.
+    asked: Authorization,
     reference: Option<String>,
-    expires_at: Timestamp,
     to_field: &'static str,
     idempotency: Option<Idempotency>,
 }
@@ -313,37 +312,43 @@ impl Write for Begin {
     type Error = Error;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Begun, Error> {
-        let wallet = self.keys.id();
-        if let Some(again) = self.remember(tx, &wallet).await? {
+        if let Some(again) = self.remember(tx).await? {
             return Ok(again);
         }
-        send::require_room(tx, &self.flows, &wallet).await?;
-        refuse_second(tx.conn(), &wallet, self.terms.hash).await?;
-        let available = ledger::available(tx.conn(), &wallet).await?;
-        let machine =
-            Pay { request: self.id(&wallet), wallet, terms: self.terms.clone(), state: State::AwaitingSignature };
+        send::require_room(tx, &self.flows, &self.wallet).await?;
+        let (wallet, terms) = (self.wallet.clone(), self.terms.clone());
+        let machine = Pay { request: self.id, wallet, terms, state: State::AwaitingSignature };
         let too_much = || Error::field(self.to_field, "asks for more than there is");
         let held = machine.held().ok_or_else(too_much)?;
-        if available < held {
-            return Err(balance::too_little(tx.conn(), &machine.wallet, held, available).await);
-        }
-        let asked = self.authorization(&machine)?;
         let first = machine.begin().ok_or_else(too_much)?;
-        apply::create(tx, self.request(machine, tx.now()), first).await?;
-        authorizations::insert(tx.conn(), &asked).await?;
-        Ok(begun(asked, &self.terms))
+        match apply::create_asked(tx, self.request(machine, tx.now()), first, &self.asked).await {
+            Ok(_) => Ok(begun(self.asked.clone(), &self.terms)),
+            Err(error) => Err(self.why_not(tx, held, error).await),
+        }
     }
 }
 
 impl Begin {
-    fn id(&self, wallet: &WalletId) -> RequestId {
-        let key = self.idempotency.as_ref();
-        key.map_or_else(RequestId::fresh, |key| RequestId::from_idempotency_key(wallet, &key.key))
+    /// The rows themselves refuse a second payment and an overdraft. What the caller is told is looked up only then.
+    async fn why_not(&self, tx: &mut Tx<'_>, held: Amount, error: StoreError) -> Error {
+        let reason = match &error {
+            StoreError::Conflict(_) => refuse_second(tx.conn(), &self.wallet, self.terms.hash).await.err(),
+            StoreError::Ledger(Refusal::Insufficient) => match ledger::available(tx.conn(), &self.wallet).await {
+                Ok(available) if available < held => {
+                    Some(balance::too_little(tx.conn(), &self.wallet, held, available).await)
+                }
+                // There is enough by now: it is decided again.
+                Ok(_) => Some(StoreError::Conflict("the balance").into()),
+                Err(error) => Some(error.into()),
+            },
+            _ => None,
+        };
+        reason.unwrap_or_else(|| error.into())
     }
 
-    async fn remember(&self, tx: &mut Tx<'_>, wallet: &WalletId) -> Result<Option<Begun>, Error> {
+    async fn remember(&self, tx: &mut Tx<'_>) -> Result<Option<Begun>, Error> {
         let Some(key) = &self.idempotency else { return Ok(None) };
-        let id = self.id(wallet);
+        let id = self.id;
         if let Some(known) = idempotency::find(tx.conn(), id).await? {
             address::check_same_body(&known, key)?;
             let asked = authorizations::of_request(tx.conn(), id).await?;
@@ -354,35 +359,8 @@ impl Begin {
             return Ok(Some(begun(asked, &request.machine.terms)));
         }
         let what = Remembered { body_hash: key.body_hash.clone(), request: id, unsigned_txid: None };
-        idempotency::remember(tx, id, wallet, &what).await?;
+        idempotency::remember(tx, id, &self.wallet, &what).await?;
         Ok(None)
-    }
-
-    fn authorization(&self, machine: &Pay) -> Result<Authorization, Error> {
-        let consent = Consent {
-            gateway: self.flows.store().gateway().clone(),
-            network: self.flows.network(),
-            wallet: machine.wallet.clone(),
-            request: machine.request,
-            kind: Kind::Pay,
-            to: self.terms.hash.to_string(),
-            amount: Money::btc(self.terms.amount),
-            max_fee: Money::btc(self.terms.max_fee),
-            expires: self.expires_at,
-        };
-        let message = consent.message();
-        let psbt = authorization::to_sign(&self.keys, &message)
-            .map_err(|error| Error::Store(StoreError::Corrupt(error.to_string())))?;
-        Ok(Authorization {
-            request: machine.request,
-            unsigned_txid: psbt.unsigned_tx.compute_txid(),
-            wallet: machine.wallet.clone(),
-            psbt: psbt.to_string(),
-            message,
-            expires_at: self.expires_at,
-            signed_tx: None,
-            signed_at: None,
-        })
     }
 
     fn request(&self, machine: Pay, now: Timestamp) -> Request<Pay> {
@@ -393,11 +371,44 @@ impl Begin {
             label: None,
             created_at: now,
             updated_at: now,
-            expires_at: Some(self.expires_at),
+            expires_at: Some(self.asked.expires_at),
             version: 1,
             machine,
         }
     }
+}
+
+fn authorization(
+    flows: &Flows,
+    keys: &WalletKeys,
+    request: RequestId,
+    terms: &Terms,
+    expires_at: Timestamp,
+) -> Result<Authorization, Error> {
+    let consent = Consent {
+        gateway: flows.store().gateway().clone(),
+        network: flows.network(),
+        wallet: keys.id(),
+        request,
+        kind: Kind::Pay,
+        to: terms.hash.to_string(),
+        amount: Money::btc(terms.amount),
+        max_fee: Money::btc(terms.max_fee),
+        expires: expires_at,
+    };
+    let message = consent.message();
+    let psbt =
+        authorization::to_sign(keys, &message).map_err(|error| Error::Store(StoreError::Corrupt(error.to_string())))?;
+    Ok(Authorization {
+        request,
+        unsigned_txid: psbt.unsigned_tx.compute_txid(),
+        wallet: keys.id(),
+        psbt: psbt.to_string(),
+        message,
+        expires_at,
+        signed_tx: None,
+        signed_at: None,
+    })
 }
 
 // ---- end ----
@@ -425,6 +436,9 @@ pub async fn end(flows: &Flows, keys: &WalletKeys, door: Door, signed_psbt: &str
                 Some(book) => flows.tell_ended(book.receive, true),
                 None if request.machine.state == State::Paying => node::pay(flows, request.id).await.or_else(later)?,
                 None => {}
+            }
+            if request.machine.is_over() {
+                return Ok(*request);
             }
             let now = find(flows, &wallet, request.id).await?;
             now.ok_or_else(|| StoreError::Corrupt(format!("request {} is gone", request.id)).into())

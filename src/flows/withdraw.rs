@@ -196,8 +196,7 @@ impl Write for Begin {
         }
         let asked = self.authorization(&machine)?;
         let first = machine.begin().ok_or_else(too_much)?;
-        apply::create(tx, self.request(machine, tx.now()), first).await?;
-        authorizations::insert(tx.conn(), &asked).await?;
+        apply::create_asked(tx, self.request(machine, tx.now()), first, &asked).await?;
         Ok(begun(asked, &self.terms))
     }
 }

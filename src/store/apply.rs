@@ -1,8 +1,11 @@
 //! The one door: every change of a request's state, and every movement of money, is written here.
 
+use super::authorizations::{self, Authorization};
+use super::batch::Batch;
 use super::{StoreError, Tx, effects, events, leases, ledger, payments, requests, spending};
 use crate::clock::Timestamp;
-use crate::domain::{Leases, Machine, Request, Transition};
+use crate::domain::{Effect, EventNote, Leases, Machine, Request, Transition};
+use crate::ledger::Posting;
 
 /// Writes a transition: the request's row (only if nobody wrote it since it was read), postings, leases, effects and events.
 ///
@@ -21,9 +24,10 @@ pub async fn apply<M: Machine>(
     let Transition { next, postings, events, effects, leases } = transition;
     let now = tx.now();
     let after = Request { machine: next, version: before.version + 1, updated_at: now, ..before };
-    compare_and_swap(tx, &after).await?;
-    payments::update(tx, &after).await?;
-    write_around(tx, &after, &postings, &events, &effects, leases).await?;
+    let mut batch = Batch::default();
+    requests::compare_and_swap(&mut batch, &after)?;
+    payments::update(&mut batch, &after);
+    write(tx, batch, &after, Around { postings, events, effects, leases }).await?;
     Ok(after)
 }
 
@@ -36,58 +40,73 @@ pub async fn create<M: Machine>(
     request: Request<M>,
     first: Transition<M>,
 ) -> Result<Request<M>, StoreError> {
+    create_with(tx, request, first, None).await
+}
+
+/// Writes a request for the first time, and what its owner is asked to consent to.
+///
+/// # Errors
+/// As `create`; `Conflict` when it was asked for before.
+pub async fn create_asked<M: Machine>(
+    tx: &mut Tx<'_>,
+    request: Request<M>,
+    first: Transition<M>,
+    asked: &Authorization,
+) -> Result<Request<M>, StoreError> {
+    create_with(tx, request, first, Some(asked)).await
+}
+
+async fn create_with<M: Machine>(
+    tx: &mut Tx<'_>,
+    request: Request<M>,
+    first: Transition<M>,
+    asked: Option<&Authorization>,
+) -> Result<Request<M>, StoreError> {
     let Transition { next, postings, events, effects, leases } = first;
     let request = Request { machine: next, ..request };
-    requests::insert(tx.conn(), &request).await?;
-    payments::insert(tx, &request).await?;
-    write_around(tx, &request, &postings, &events, &effects, leases).await?;
+    let mut batch = Batch::default();
+    requests::insert(&mut batch, &request)?;
+    payments::insert(&mut batch, &request);
+    if let Some(asked) = asked {
+        authorizations::insert(&mut batch, asked);
+    }
+    write(tx, batch, &request, Around { postings, events, effects, leases }).await?;
     Ok(request)
 }
 
-async fn write_around<M: Machine>(
+/// What a transition writes beside its request.
+struct Around {
+    postings: Vec<Posting>,
+    events: Vec<EventNote>,
+    effects: Vec<Effect>,
+    leases: Leases,
+}
+
+/// The batch begins with the request's row: nothing else is looked at when somebody else has written that.
+async fn write<M: Machine>(
     tx: &mut Tx<'_>,
+    mut batch: Batch,
     request: &Request<M>,
-    postings: &[crate::ledger::Posting],
-    notes: &[crate::domain::EventNote],
-    wanted: &[crate::domain::Effect],
-    change: Leases,
+    around: Around,
 ) -> Result<(), StoreError> {
+    let Around { postings, events: notes, effects: wanted, leases: change } = around;
     if let Some(foreign) = postings.iter().find(|posting| posting.request != request.id) {
         return Err(StoreError::Corrupt(format!("{} is posted for another request", foreign.id)));
     }
-    ledger::post(tx, postings).await?;
-    spending::follow(tx, request, postings).await?;
+    for effect in &wanted {
+        effects::arm(tx, &mut batch, request.id, effect);
+    }
+    for note in &notes {
+        events::add(tx, &mut batch, Some(&request.wallet), Some(request.id), note);
+    }
+    batch.run(tx).await?;
+    ledger::post(tx, &postings).await?;
+    spending::follow(tx, request, &postings).await?;
     match change {
-        Leases::Keep => {}
-        Leases::Release => leases::release(tx.conn(), request.id).await?,
-        Leases::Retake => leases::retake(tx, request.id, &request.wallet).await?,
+        Leases::Keep => Ok(()),
+        Leases::Release => leases::release(tx.conn(), request.id).await,
+        Leases::Retake => leases::retake(tx, request.id, &request.wallet).await,
     }
-    for effect in wanted {
-        effects::arm(tx, request.id, effect).await?;
-    }
-    for note in notes {
-        events::append(tx, Some(&request.wallet), Some(request.id), note).await?;
-    }
-    Ok(())
-}
-
-async fn compare_and_swap<M: Machine>(tx: &mut Tx<'_>, after: &Request<M>) -> Result<(), StoreError> {
-    let written = sqlx::query(
-        "UPDATE requests SET state = $1, is_open = $2, data = $3, updated_at = $4, version = $5 \
-         WHERE id = $6 AND version = $7 AND kind = $8",
-    )
-    .bind(after.machine.state())
-    .bind(i64::from(after.machine.is_open()))
-    .bind(requests::encode(&after.machine)?)
-    .bind(after.updated_at.millis())
-    .bind(after.version)
-    .bind(after.id.to_string())
-    .bind(after.version - 1)
-    .bind(M::KIND)
-    .execute(tx.conn())
-    .await?
-    .rows_affected();
-    if written == 1 { Ok(()) } else { Err(StoreError::Conflict("the request")) }
 }
 
 /// Loads, decides, writes: the usual way to move a request from inside a transaction.

@@ -3,6 +3,7 @@
 use bitcoin::{Transaction, Txid};
 use sqlx::any::AnyRow;
 
+use super::batch::Batch;
 use super::row::Columns;
 use super::{Conn, StoreError};
 use crate::clock::Timestamp;
@@ -22,23 +23,21 @@ pub struct Authorization {
     pub signed_at: Option<Timestamp>,
 }
 
-/// # Errors
-/// `Conflict` when it was asked for before.
-pub async fn insert(conn: &mut Conn, asked: &Authorization) -> Result<(), StoreError> {
-    let written = sqlx::query(
+/// One that was asked for before is a conflict.
+pub(super) fn insert(batch: &mut Batch, asked: &Authorization) {
+    batch.add(
         "INSERT INTO authorizations (request_id, unsigned_txid, wallet_id, psbt, message, expires_at) \
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-    )
-    .bind(asked.request.to_string())
-    .bind(asked.unsigned_txid.to_string())
-    .bind(asked.wallet.to_string())
-    .bind(asked.psbt.clone())
-    .bind(asked.message.clone())
-    .bind(asked.expires_at.millis())
-    .execute(conn)
-    .await?
-    .rows_affected();
-    if written == 1 { Ok(()) } else { Err(StoreError::Conflict("the authorisation")) }
+        [
+            asked.request.to_string().into(),
+            asked.unsigned_txid.to_string().into(),
+            asked.wallet.to_string().into(),
+            asked.psbt.clone().into(),
+            asked.message.clone().into(),
+            asked.expires_at.millis().into(),
+        ],
+        StoreError::Conflict("the authorisation"),
+    );
 }
 
 /// Keeps the signature. The first one stays.

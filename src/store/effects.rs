@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bitcoin::Txid;
 
+use super::batch::Batch;
 use super::row::{Columns, parse};
 use super::{Conn, StoreError, Tx};
 use crate::clock::Timestamp;
@@ -24,19 +25,14 @@ pub struct Due {
     pub attempts: i64,
 }
 
-pub(super) async fn arm(tx: &mut Tx<'_>, request: RequestId, effect: &Effect) -> Result<(), StoreError> {
+pub(super) fn arm(tx: &Tx<'_>, batch: &mut Batch, request: RequestId, effect: &Effect) {
     let now = tx.now();
-    sqlx::query(
+    batch.add(
         "INSERT INTO effects (key, request_id, leased_until, attempts, created_at) VALUES ($1, $2, $3, 0, $4) \
          ON CONFLICT (key) DO UPDATE SET leased_until = excluded.leased_until, done_at = NULL",
-    )
-    .bind(effect.key())
-    .bind(request.to_string())
-    .bind(now.after(FLOW_LEASE).millis())
-    .bind(now.millis())
-    .execute(tx.conn())
-    .await?;
-    Ok(())
+        [effect.key().into(), request.to_string().into(), now.after(FLOW_LEASE).millis().into(), now.millis().into()],
+        StoreError::Conflict("the effect"),
+    );
 }
 
 /// Takes what is due, so that nobody else does it at the same time. What only the node can do is left to who has the node.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::batch::Batch;
 use super::row::Columns;
 use super::{Conn, Engine, PAGE_MAX, StoreError, Tx, Write, owners};
 use crate::clock::Timestamp;
@@ -31,35 +32,42 @@ pub async fn append(
     request: Option<RequestId>,
     note: &EventNote,
 ) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    add(tx, &mut batch, wallet, request, note);
+    batch.run(tx).await
+}
+
+/// Adds an event to what is about to be written.
+pub(super) fn add(
+    tx: &Tx<'_>,
+    batch: &mut Batch,
+    wallet: Option<&WalletId>,
+    request: Option<RequestId>,
+    note: &EventNote,
+) {
     let id = Uuid::now_v7().to_string();
     let wallet = wallet.map(ToString::to_string);
-    let now = tx.now().millis();
-    sqlx::query(
+    batch.add(
         "INSERT INTO events (id, wallet_id, request_id, kind, data, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(id.clone())
-    .bind(wallet.clone())
-    .bind(request.map(|id| id.to_string()))
-    .bind(note.kind)
-    .bind(note.data.to_string())
-    .bind(now)
-    .execute(tx.conn())
-    .await?;
-    match tx.engine {
+        [
+            id.clone().into(),
+            wallet.clone().into(),
+            request.map(|id| id.to_string()).into(),
+            note.kind.into(),
+            note.data.to_string().into(),
+            tx.now().millis().into(),
+        ],
+        StoreError::Conflict("the event"),
+    );
+    let number = match tx.engine {
         // The single writer is alone in its transaction: the next number is its to take.
         Engine::Sqlite => {
-            sqlx::query(
-                "INSERT INTO event_order (seq, event_id, wallet_id) SELECT COALESCE(MAX(seq), 0) + 1, $1, $2 FROM event_order",
-            )
+            "INSERT INTO event_order (seq, event_id, wallet_id) SELECT COALESCE(MAX(seq), 0) + 1, $1, $2 FROM event_order"
         }
         // A counter would be held through every fsync. The sequencer numbers what has been committed.
-        Engine::Postgres => sqlx::query("INSERT INTO events_unnumbered (event_id, wallet_id) VALUES ($1, $2)"),
-    }
-    .bind(id)
-    .bind(wallet)
-    .execute(tx.conn())
-    .await?;
-    Ok(())
+        Engine::Postgres => "INSERT INTO events_unnumbered (event_id, wallet_id) VALUES ($1, $2)",
+    };
+    batch.add(number, [id.into(), wallet.into()], StoreError::Conflict("the event's number"));
 }
 
 /// Numbers a batch of committed events; answers how many there were.

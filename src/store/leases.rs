@@ -5,6 +5,7 @@ use bitcoin::OutPoint;
 use super::row::Columns;
 use super::{Conn, StoreError, Tx, issued};
 use crate::ids::{RequestId, WalletId};
+use crate::ledger::Account;
 
 /// Sets coins aside, all of them or none.
 ///
@@ -71,15 +72,18 @@ pub async fn holder(conn: &mut Conn, outpoint: &OutPoint) -> Result<Option<Reque
     row.as_ref().map(|row| row.parsed("request_id")).transpose()
 }
 
-/// How many requests of this wallet wait for a signature and so hold money that they may never spend.
+/// How many requests of this wallet wait for a signature and so hold money that they may never spend. They are found by what they
+/// hold: a wallet's history may be long.
 ///
 /// # Errors
 /// When the database can't answer.
 pub async fn waiting_requests(conn: &mut Conn, wallet: &WalletId) -> Result<i64, StoreError> {
     let count = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM requests WHERE wallet_id = $1 AND kind IN ('onchain_send', 'lightning_pay', 'withdraw') AND is_open = 1 AND state = 'awaiting_signature'",
+        "SELECT COUNT(*) FROM requests WHERE kind IN ('onchain_send', 'lightning_pay', 'withdraw') AND state = 'awaiting_signature' \
+         AND id IN (SELECT request_id FROM leases WHERE wallet_id = $1 UNION SELECT request_id FROM holds WHERE debit = $2)",
     )
     .bind(wallet.to_string())
+    .bind(Account::Wallet(wallet.clone()).to_string())
     .fetch_one(conn)
     .await?;
     Ok(count)

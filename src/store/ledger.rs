@@ -2,8 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use sqlx::AssertSqlSafe;
+
+use super::batch::Batch;
 use super::row::Columns;
 use super::{Conn, Engine, StoreError, Tx};
+use crate::clock::Timestamp;
 use crate::ids::WalletId;
 use crate::ledger::model::{Balance, Refusal, check_form};
 use crate::ledger::{Account, HoldId, Kind, Posting};
@@ -25,165 +29,210 @@ async fn lock_in_one_order(tx: &mut Tx<'_>, postings: &[Posting]) -> Result<(), 
     }
     let rows: BTreeSet<(&Account, &AssetId)> = postings
         .iter()
-        .flat_map(|posting| [&posting.debit, &posting.credit].map(|account| (account, &posting.money.asset)))
+        .flat_map(|posting| shifted_accounts(posting).map(|account| (account, &posting.money.asset)))
         .collect();
-    for (account, asset) in rows {
-        sqlx::query(
-            "INSERT INTO balances (account, asset, guarded, total, held) VALUES ($1, $2, $3, 0, 0) \
-             ON CONFLICT (account, asset) DO UPDATE SET held = balances.held",
-        )
-        .bind(account.to_string())
-        .bind(asset.to_string())
-        .bind(i64::from(account.is_guarded()))
-        .execute(tx.conn())
-        .await?;
+    // Whoever writes one row alone has nothing to wait for while it holds it.
+    if rows.len() < 2 {
+        return Ok(());
     }
+    let places: Vec<String> = (0..rows.len())
+        .map(|n| format!("(${}, ${}, CAST(${} AS BIGINT), 0, 0)", n * 3 + 1, n * 3 + 2, n * 3 + 3))
+        .collect();
+    let text = format!(
+        "INSERT INTO balances (account, asset, guarded, total, held) VALUES {} \
+         ON CONFLICT (account, asset) DO UPDATE SET held = balances.held",
+        places.join(", ")
+    );
+    let mut query = sqlx::query(AssertSqlSafe(text));
+    for (account, asset) in rows {
+        query = query.bind(account.to_string()).bind(asset.to_string()).bind(i64::from(account.is_guarded()));
+    }
+    query.execute(tx.conn()).await?;
     Ok(())
+}
+
+/// The accounts whose balance a posting changes.
+fn shifted_accounts(posting: &Posting) -> impl Iterator<Item = &Account> {
+    let credit = match posting.kind {
+        Kind::Post | Kind::PostHold(_) => Some(&posting.credit),
+        Kind::Hold | Kind::VoidHold(_) => None,
+    };
+    [Some(&posting.debit), credit].into_iter().flatten()
 }
 
 async fn post_one(tx: &mut Tx<'_>, posting: &Posting) -> Result<(), StoreError> {
     check_form(posting)?;
-    insert(tx, posting).await?;
     let amount = posting.money.amount.as_bigint();
-    match &posting.kind {
-        Kind::Post => {
-            shift(tx.conn(), &posting.debit, &posting.money.asset, -amount, 0).await?;
-            shift(tx.conn(), &posting.credit, &posting.money.asset, amount, 0).await
-        }
+    let mut batch = Batch::default();
+    insert(&mut batch, posting, tx.now());
+    let shifts = match &posting.kind {
+        Kind::Post => vec![Shift::of(&posting.debit, -amount, 0), Shift::of(&posting.credit, amount, 0)],
         Kind::Hold => {
-            open_hold(tx.conn(), posting).await?;
-            shift(tx.conn(), &posting.debit, &posting.money.asset, 0, amount).await
+            open_hold(&mut batch, posting);
+            vec![Shift::of(&posting.debit, 0, amount)]
         }
         Kind::PostHold(hold) => {
             let held = close_hold(tx.conn(), hold, posting).await?;
             if held < amount {
-                return Err(Refusal::HoldMismatch.into());
+                return Err(refused(tx.conn(), posting, Refusal::HoldMismatch).await);
             }
-            shift(tx.conn(), &posting.debit, &posting.money.asset, -amount, -held).await?;
-            shift(tx.conn(), &posting.credit, &posting.money.asset, amount, 0).await
+            vec![Shift::of(&posting.debit, -amount, -held), Shift::of(&posting.credit, amount, 0)]
         }
         Kind::VoidHold(hold) => {
             let held = close_hold(tx.conn(), hold, posting).await?;
             if held != amount {
-                return Err(Refusal::HoldMismatch.into());
+                return Err(refused(tx.conn(), posting, Refusal::HoldMismatch).await);
             }
-            shift(tx.conn(), &posting.debit, &posting.money.asset, 0, -held).await
+            vec![Shift::of(&posting.debit, 0, -held)]
         }
-    }
+    };
+    write(tx, batch, &posting.money.asset, &shifts).await
 }
 
-async fn insert(tx: &mut Tx<'_>, posting: &Posting) -> Result<(), StoreError> {
+/// Writes the entry and moves the balances. What did not move at once is looked into.
+async fn write(tx: &mut Tx<'_>, mut batch: Batch, asset: &AssetId, shifts: &[Shift<'_>]) -> Result<(), StoreError> {
+    for shift in shifts {
+        shift.add(&mut batch, asset)?;
+    }
+    let done = batch.run_each(tx).await.map_err(closed_twice)?;
+    if done.first() != Some(&true) {
+        return Err(Refusal::Duplicate.into());
+    }
+    let moved = done.iter().rev().take(shifts.len()).rev();
+    for (shift, _) in shifts.iter().zip(moved).filter(|(_, moved)| !**moved) {
+        shift.run(tx, asset).await?;
+    }
+    Ok(())
+}
+
+fn insert(batch: &mut Batch, posting: &Posting, now: Timestamp) {
     let (kind, hold) = match &posting.kind {
         Kind::Post => ("post", None),
         Kind::Hold => ("hold", None),
         Kind::PostHold(hold) => ("post_hold", Some(hold.to_string())),
         Kind::VoidHold(hold) => ("void_hold", Some(hold.to_string())),
     };
-    let now = tx.now().millis();
-    let written = sqlx::query(
+    batch.add(
         "INSERT INTO postings (id, request_id, kind, debit, credit, asset, amount, hold_id, created_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(posting.id.to_string())
-    .bind(posting.request.to_string())
-    .bind(kind)
-    .bind(posting.debit.to_string())
-    .bind(posting.credit.to_string())
-    .bind(posting.money.asset.to_string())
-    .bind(posting.money.amount.as_bigint())
-    .bind(hold)
-    .bind(now)
-    .execute(tx.conn())
-    .await
-    .map_err(closed_twice)?
-    .rows_affected();
-    if written == 1 { Ok(()) } else { Err(Refusal::Duplicate.into()) }
+        [
+            posting.id.to_string().into(),
+            posting.request.to_string().into(),
+            kind.into(),
+            posting.debit.to_string().into(),
+            posting.credit.to_string().into(),
+            posting.money.asset.to_string().into(),
+            posting.money.amount.as_bigint().into(),
+            hold.into(),
+            now.millis().into(),
+        ],
+        Refusal::Duplicate.into(),
+    );
 }
 
 /// A second posting that closes the same hold breaks the unique index on it.
-fn closed_twice(error: sqlx::Error) -> StoreError {
-    if error.as_database_error().is_some_and(|inner| inner.is_unique_violation()) {
-        Refusal::NoSuchHold.into()
-    } else {
-        error.into()
-    }
+fn closed_twice(error: StoreError) -> StoreError {
+    let is_twice = match &error {
+        StoreError::Sql(inner) => inner.as_database_error().is_some_and(|inner| inner.is_unique_violation()),
+        _ => false,
+    };
+    if is_twice { Refusal::NoSuchHold.into() } else { error }
 }
 
-async fn open_hold(conn: &mut Conn, posting: &Posting) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO holds (id, request_id, debit, asset, amount) VALUES ($1, $2, $3, $4, $5)")
-        .bind(posting.id.to_string())
-        .bind(posting.request.to_string())
-        .bind(posting.debit.to_string())
-        .bind(posting.money.asset.to_string())
-        .bind(posting.money.amount.as_bigint())
-        .execute(conn)
-        .await?;
-    Ok(())
+fn open_hold(batch: &mut Batch, posting: &Posting) {
+    batch.add(
+        "INSERT INTO holds (id, request_id, debit, asset, amount) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING",
+        [
+            posting.id.to_string().into(),
+            posting.request.to_string().into(),
+            posting.debit.to_string().into(),
+            posting.money.asset.to_string().into(),
+            posting.money.amount.as_bigint().into(),
+        ],
+        Refusal::Duplicate.into(),
+    );
 }
 
 /// Takes the hold away and answers how much it held.
 async fn close_hold(conn: &mut Conn, hold: &HoldId, posting: &Posting) -> Result<i64, StoreError> {
     let row = sqlx::query("DELETE FROM holds WHERE id = $1 RETURNING request_id, debit, asset, amount")
         .bind(hold.to_string())
-        .fetch_optional(conn)
-        .await?
-        .ok_or(Refusal::NoSuchHold)?;
+        .fetch_optional(&mut *conn)
+        .await?;
+    let Some(row) = row else { return Err(refused(conn, posting, Refusal::NoSuchHold).await) };
     let same = row.take::<String>("request_id")? == posting.request.to_string()
         && row.take::<String>("debit")? == posting.debit.to_string()
         && row.take::<String>("asset")? == posting.money.asset.to_string();
-    if same { row.take("amount") } else { Err(Refusal::HoldMismatch.into()) }
+    if same { row.take("amount") } else { Err(refused(conn, posting, Refusal::HoldMismatch).await) }
 }
 
-/// A relative update that its own condition guards: no read before it, so no race.
-async fn shift(conn: &mut Conn, account: &Account, asset: &AssetId, total: i64, held: i64) -> Result<(), StoreError> {
-    if try_shift(conn, account, asset, total, held).await? {
-        return Ok(());
+/// Why a posting about a hold is refused: before all, that it was made before.
+async fn refused(conn: &mut Conn, posting: &Posting, why: Refusal) -> StoreError {
+    let known = sqlx::query("SELECT id FROM postings WHERE id = $1").bind(posting.id.to_string());
+    match known.fetch_optional(conn).await {
+        Ok(Some(_)) => Refusal::Duplicate.into(),
+        Ok(None) => why.into(),
+        Err(error) => error.into(),
     }
-    let added = sqlx::query(
-        "INSERT INTO balances (account, asset, guarded, total, held) VALUES ($1, $2, $3, 0, 0) ON CONFLICT (account, asset) DO NOTHING",
-    )
-    .bind(account.to_string())
-    .bind(asset.to_string())
-    .bind(i64::from(account.is_guarded()))
-    .execute(&mut *conn)
-    .await?
-    .rows_affected();
-    if added == 1 && try_shift(conn, account, asset, total, held).await? {
-        return Ok(());
-    }
-    let before = balance(conn, account, asset).await?;
-    // What it was refused for may have changed since: then it is decided again.
-    let refusal = before.shifted(total, held, account.is_guarded()).err();
-    Err(refusal.map_or(StoreError::Conflict("the balance"), StoreError::from))
 }
 
-/// Whether there is such a balance, and the sum fits it. Neither engine is left to find an overflow: PostgreSQL ends the
-/// transaction over it, SQLite goes on with a number that is no integer.
-async fn try_shift(
-    conn: &mut Conn,
-    account: &Account,
-    asset: &AssetId,
+/// A change of one balance: a relative update that its own condition guards, with no read before it and so no race.
+struct Shift<'p> {
+    account: &'p Account,
     total: i64,
     held: i64,
-) -> Result<bool, StoreError> {
-    let needed = held.checked_sub(total).ok_or(Refusal::Overflow)?;
-    let written = sqlx::query(
-        "UPDATE balances SET total = total + $1, held = held + $2 WHERE account = $3 AND asset = $4 \
-         AND total BETWEEN $5 AND $6 AND held <= $7 \
-         AND CASE WHEN guarded = 1 THEN total - held ELSE $8 END >= $8",
-    )
-    .bind(total)
-    .bind(held)
-    .bind(account.to_string())
-    .bind(asset.to_string())
-    .bind(i64::MIN - total.min(0))
-    .bind(i64::MAX - total.max(0))
-    .bind(i64::MAX - held.max(0))
-    .bind(needed)
-    .execute(conn)
-    .await?
-    .rows_affected();
-    Ok(written == 1)
+}
+
+impl<'p> Shift<'p> {
+    const fn of(account: &'p Account, total: i64, held: i64) -> Self {
+        Self { account, total, held }
+    }
+
+    /// Writes its row if there is such a balance, and the sum fits it. Neither engine is left to find an overflow: PostgreSQL ends
+    /// the transaction over it, SQLite goes on with a number that is no integer.
+    fn add(&self, batch: &mut Batch, asset: &AssetId) -> Result<(), StoreError> {
+        let Self { account, total, held } = *self;
+        let needed = held.checked_sub(total).ok_or(Refusal::Overflow)?;
+        batch.add(
+            "UPDATE balances SET total = total + $1, held = held + $2 WHERE account = $3 AND asset = $4 \
+             AND total BETWEEN $5 AND $6 AND held <= $7 \
+             AND CASE WHEN guarded = 1 THEN total - held ELSE $8 END >= $8",
+            [
+                total.into(),
+                held.into(),
+                account.to_string().into(),
+                asset.to_string().into(),
+                (i64::MIN - total.min(0)).into(),
+                (i64::MAX - total.max(0)).into(),
+                (i64::MAX - held.max(0)).into(),
+                needed.into(),
+            ],
+            StoreError::Conflict("the balance"),
+        );
+        Ok(())
+    }
+
+    /// The same where there may be no such balance yet, and says why it is refused.
+    async fn run(&self, tx: &mut Tx<'_>, asset: &AssetId) -> Result<(), StoreError> {
+        let added = sqlx::query(
+            "INSERT INTO balances (account, asset, guarded, total, held) VALUES ($1, $2, $3, 0, 0) ON CONFLICT (account, asset) DO NOTHING",
+        )
+        .bind(self.account.to_string())
+        .bind(asset.to_string())
+        .bind(i64::from(self.account.is_guarded()))
+        .execute(tx.conn())
+        .await?
+        .rows_affected();
+        let mut again = Batch::default();
+        self.add(&mut again, asset)?;
+        if added == 1 && again.run_each(tx).await? == [true] {
+            return Ok(());
+        }
+        let before = balance(tx.conn(), self.account, asset).await?;
+        // What it was refused for may have changed since: then it is decided again.
+        let refusal = before.shifted(self.total, self.held, self.account.is_guarded()).err();
+        Err(refusal.map_or(StoreError::Conflict("the balance"), StoreError::from))
+    }
 }
 
 /// What a wallet has off-chain and nothing holds.

@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod audit;
 pub mod authorizations;
+mod batch;
 pub mod chain;
 pub mod credits;
 pub mod effects;

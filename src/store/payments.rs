@@ -2,8 +2,9 @@
 
 use sqlx::any::AnyRow;
 
+use super::batch::Batch;
 use super::row::Columns;
-use super::{Conn, PAGE_MAX, StoreError, Tx};
+use super::{Conn, PAGE_MAX, StoreError};
 use crate::clock::Timestamp;
 use crate::domain::lightning::PaymentHash;
 use crate::domain::{LineStatus, Machine, PaymentLine, Request};
@@ -22,40 +23,38 @@ pub struct Listed {
     pub updated_at: Timestamp,
 }
 
-/// # Errors
-/// `Conflict` when the hash has a line of this direction already that is not over.
-pub(super) async fn insert<M: Machine>(tx: &mut Tx<'_>, request: &Request<M>) -> Result<(), StoreError> {
-    let Some(line) = request.machine.payment_line() else { return Ok(()) };
-    let written = sqlx::query(
+/// A hash that has a line of this direction already, not over, is a conflict.
+pub(super) fn insert<M: Machine>(batch: &mut Batch, request: &Request<M>) {
+    let Some(line) = request.machine.payment_line() else { return };
+    batch.add(
         "INSERT INTO payments (request_id, wallet_id, payment_hash, inbound, status, amount_msat, created_at, updated_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
-    )
-    .bind(request.id.to_string())
-    .bind(request.wallet.to_string())
-    .bind(line.hash.to_string())
-    .bind(i64::from(line.inbound))
-    .bind(line.status.as_str())
-    .bind(line.amount.map(Amount::as_bigint))
-    .bind(request.created_at.millis())
-    .bind(request.updated_at.millis())
-    .execute(tx.conn())
-    .await?
-    .rows_affected();
-    if written == 1 { Ok(()) } else { Err(StoreError::Conflict("the payment hash")) }
+        [
+            request.id.to_string().into(),
+            request.wallet.to_string().into(),
+            line.hash.to_string().into(),
+            i64::from(line.inbound).into(),
+            line.status.as_str().into(),
+            line.amount.map(Amount::as_bigint).into(),
+            request.created_at.millis().into(),
+            request.updated_at.millis().into(),
+        ],
+        StoreError::Conflict("the payment hash"),
+    );
 }
 
-pub(super) async fn update<M: Machine>(tx: &mut Tx<'_>, request: &Request<M>) -> Result<(), StoreError> {
-    let Some(line) = request.machine.payment_line() else { return Ok(()) };
-    let written =
-        sqlx::query("UPDATE payments SET status = $1, amount_msat = $2, updated_at = $3 WHERE request_id = $4")
-            .bind(line.status.as_str())
-            .bind(line.amount.map(Amount::as_bigint))
-            .bind(request.updated_at.millis())
-            .bind(request.id.to_string())
-            .execute(tx.conn())
-            .await?
-            .rows_affected();
-    if written == 1 { Ok(()) } else { Err(StoreError::Corrupt(format!("payment {} has no line", request.id))) }
+pub(super) fn update<M: Machine>(batch: &mut Batch, request: &Request<M>) {
+    let Some(line) = request.machine.payment_line() else { return };
+    batch.add(
+        "UPDATE payments SET status = $1, amount_msat = $2, updated_at = $3 WHERE request_id = $4",
+        [
+            line.status.as_str().into(),
+            line.amount.map(Amount::as_bigint).into(),
+            request.updated_at.millis().into(),
+            request.id.to_string().into(),
+        ],
+        StoreError::Corrupt(format!("payment {} has no line", request.id)),
+    );
 }
 
 /// The request that made the invoice of this hash.

@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
+use super::batch::Batch;
 use super::row::Columns;
 use super::{Conn, PAGE_MAX, StoreError};
 use crate::clock::Timestamp;
 use crate::domain::address::ReceiveAddress;
 use crate::domain::credit::Credit;
 use crate::domain::deposit::Deposit;
+use crate::domain::lightning::PaymentHash;
 use crate::domain::onchain_send::OnchainSend;
 use crate::domain::pay::Pay;
 use crate::domain::receive::Receive;
@@ -25,7 +27,7 @@ struct Stored<M> {
     machine: M,
 }
 
-pub(super) fn encode<M: Machine>(machine: &M) -> Result<String, StoreError> {
+fn encode<M: Machine>(machine: &M) -> Result<String, StoreError> {
     serde_json::to_string(&Stored { format: FORMAT, machine: machine.clone() })
         .map_err(|e| StoreError::Corrupt(format!("a request can't be written: {e}")))
 }
@@ -52,27 +54,47 @@ pub enum AnyRequest {
     Withdraw(Request<Withdraw>),
 }
 
-pub(super) async fn insert<M: Machine>(conn: &mut Conn, request: &Request<M>) -> Result<(), StoreError> {
-    let written = sqlx::query(
+pub(super) fn insert<M: Machine>(batch: &mut Batch, request: &Request<M>) -> Result<(), StoreError> {
+    batch.add(
         "INSERT INTO requests (id, wallet_id, kind, state, is_open, data, reference, label, created_at, updated_at, expires_at, version) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(request.id.to_string())
-    .bind(request.wallet.to_string())
-    .bind(M::KIND)
-    .bind(request.machine.state())
-    .bind(i64::from(request.machine.is_open()))
-    .bind(encode(&request.machine)?)
-    .bind(request.reference.clone())
-    .bind(request.label.clone())
-    .bind(request.created_at.millis())
-    .bind(request.updated_at.millis())
-    .bind(request.expires_at.map(Timestamp::millis))
-    .bind(request.version)
-    .execute(conn)
-    .await?
-    .rows_affected();
-    if written == 1 { Ok(()) } else { Err(StoreError::Conflict("the request's id")) }
+        [
+            request.id.to_string().into(),
+            request.wallet.to_string().into(),
+            M::KIND.into(),
+            request.machine.state().into(),
+            i64::from(request.machine.is_open()).into(),
+            encode(&request.machine)?.into(),
+            request.reference.clone().into(),
+            request.label.clone().into(),
+            request.created_at.millis().into(),
+            request.updated_at.millis().into(),
+            request.expires_at.map(Timestamp::millis).into(),
+            request.version.into(),
+        ],
+        StoreError::Conflict("the request's id"),
+    );
+    Ok(())
+}
+
+/// Writes a request as it is now, if nobody wrote it since it was read.
+pub(super) fn compare_and_swap<M: Machine>(batch: &mut Batch, after: &Request<M>) -> Result<(), StoreError> {
+    batch.add(
+        "UPDATE requests SET state = $1, is_open = $2, data = $3, updated_at = $4, version = $5 \
+         WHERE id = $6 AND version = $7 AND kind = $8",
+        [
+            after.machine.state().into(),
+            i64::from(after.machine.is_open()).into(),
+            encode(&after.machine)?.into(),
+            after.updated_at.millis().into(),
+            after.version.into(),
+            after.id.to_string().into(),
+            (after.version - 1).into(),
+            M::KIND.into(),
+        ],
+        StoreError::Conflict("the request"),
+    );
+    Ok(())
 }
 
 /// # Errors
@@ -91,6 +113,20 @@ pub async fn load<M: Machine>(conn: &mut Conn, id: RequestId) -> Result<Option<R
 pub async fn load_any(conn: &mut Conn, id: RequestId) -> Result<Option<AnyRequest>, StoreError> {
     let row = sqlx::query("SELECT * FROM requests WHERE id = $1").bind(id.to_string()).fetch_optional(conn).await?;
     row.as_ref().map(read_any).transpose()
+}
+
+/// The request that made the invoice of this hash.
+///
+/// # Errors
+/// When the database can't answer or the row is corrupt.
+pub async fn receive_of(conn: &mut Conn, hash: PaymentHash) -> Result<Option<Request<Receive>>, StoreError> {
+    let row = sqlx::query(
+        "SELECT r.* FROM payments p JOIN requests r ON r.id = p.request_id WHERE p.payment_hash = $1 AND p.inbound = 1",
+    )
+    .bind(hash.to_string())
+    .fetch_optional(conn)
+    .await?;
+    row.as_ref().map(read).transpose()
 }
 
 fn read<M: Machine>(row: &AnyRow) -> Result<Request<M>, StoreError> {

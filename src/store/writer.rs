@@ -192,10 +192,10 @@ async fn commit_group(
     group: &mut Vec<Box<dyn Job>>,
     clock: &Clock,
 ) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(Engine::Sqlite.begin()).execute(&mut *conn).await?;
     let mut done = 0;
+    let mut before = Before::Begin;
     while let Some(job) = group.get_mut(done) {
-        run_in_savepoint(conn, job.as_mut(), clock).await?;
+        before = run_in_savepoint(conn, job.as_mut(), clock, before).await?;
         done += 1;
         if group.len() < MOST_PER_COMMIT
             && let Ok(next) = queue.try_recv()
@@ -209,14 +209,37 @@ async fn commit_group(
     Ok(())
 }
 
-async fn run_in_savepoint(conn: &mut Conn, job: &mut dyn Job, clock: &Clock) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql("SAVEPOINT job").execute(&mut *conn).await?;
-    let keep = job.run(&mut Tx { conn, engine: Engine::Sqlite, now: clock.now() }).await;
-    if !keep {
-        sqlx::raw_sql("ROLLBACK TO job").execute(&mut *conn).await?;
+/// What has to be said before a job has a savepoint of its own.
+#[derive(Clone, Copy)]
+enum Before {
+    Begin,
+    /// The one before it stays, and so its savepoint goes.
+    Kept,
+    /// The one before it left nothing behind but its savepoint.
+    Undone,
+}
+
+/// Answers what the next job begins after. The last savepoint is released by the commit.
+async fn run_in_savepoint(
+    conn: &mut Conn,
+    job: &mut dyn Job,
+    clock: &Clock,
+    before: Before,
+) -> Result<Before, sqlx::Error> {
+    match before {
+        Before::Begin => {
+            sqlx::raw_sql("BEGIN IMMEDIATE; SAVEPOINT job").execute(&mut *conn).await?;
+        }
+        Before::Kept => {
+            sqlx::raw_sql("RELEASE job; SAVEPOINT job").execute(&mut *conn).await?;
+        }
+        Before::Undone => {}
     }
-    sqlx::raw_sql("RELEASE job").execute(&mut *conn).await?;
-    Ok(())
+    if job.run(&mut Tx { conn, engine: Engine::Sqlite, now: clock.now() }).await {
+        return Ok(Before::Kept);
+    }
+    sqlx::raw_sql("ROLLBACK TO job").execute(&mut *conn).await?;
+    Ok(Before::Undone)
 }
 
 /// A panic inside a write is a fault of ours; it must not leave a transaction open or take the writer down.
