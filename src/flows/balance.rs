@@ -5,9 +5,10 @@ use bitcoin::constants::COINBASE_MATURITY;
 use super::{Code, Error, Flows};
 use crate::domain::wallet::Account;
 use crate::ids::WalletId;
-use crate::money::{Amount, AssetId, Sat};
+use crate::money::{Amount, Sat};
 use crate::store::chain::{self, Coin};
-use crate::store::{Conn, StoreError, ledger, wallets};
+use crate::store::standing::{self, Lot, Standing};
+use crate::store::{Conn, StoreError, ledger};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
@@ -33,11 +34,10 @@ pub struct Balances {
 /// When the store can't be used.
 pub async fn offchain(flows: &Flows, wallet: &WalletId) -> Result<Offchain, Error> {
     let mut conn = flows.store().read().await?;
-    let balance = ledger::balance(&mut conn, &ledger_account(wallet), &AssetId::Btc).await?;
+    let (balance, debt) = ledger::balance_and_debt(&mut conn, wallet).await?;
     let amount =
         |n: i64| Amount::from_bigint(n).map_err(|_| StoreError::Corrupt(format!("a balance of {wallet} is negative")));
     let (total, held) = (amount(balance.total)?, amount(balance.held)?);
-    let debt = ledger::debt(&mut conn, wallet).await?;
     Ok(Offchain { total, held, available: amount(balance.total.saturating_sub(balance.held))?, debt })
 }
 
@@ -56,10 +56,6 @@ pub(super) async fn too_little(conn: &mut Conn, wallet: &WalletId, needed: Amoun
     Error::refused(Code::InsufficientFunds, detail)
 }
 
-fn ledger_account(wallet: &WalletId) -> crate::ledger::Account {
-    crate::ledger::Account::Wallet(wallet.clone())
-}
-
 /// A wallet's balance in the books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offchain {
@@ -74,10 +70,8 @@ pub struct Offchain {
 /// When the store can't be used.
 pub async fn balances(flows: &Flows, wallet: &WalletId) -> Result<Balances, Error> {
     let mut conn = flows.store().read().await?;
-    let coins = chain::unspent(&mut conn, wallet).await?;
-    let tip = chain::cursor(&mut conn).await?.map_or(0, |tip| tip.height);
-    let scanning = wallets::find(&mut conn, wallet).await?.is_some_and(|row| row.scanned_at.is_none());
-    let of = |account| balance_of(&coins, account, tip, flows.policy().min_confirmations);
+    let Standing { tip, scanning, lots } = standing::of(&mut conn, wallet).await?;
+    let of = |account| balance_of(&lots, account, tip, flows.policy().min_confirmations);
     Ok(Balances { vanilla: of(Account::Vanilla)?, colored: of(Account::Colored)?, scanning })
 }
 
@@ -88,29 +82,33 @@ pub async fn balances(flows: &Flows, wallet: &WalletId) -> Result<Balances, Erro
 pub async fn coins(flows: &Flows, wallet: &WalletId) -> Result<Vec<Coin>, Error> {
     let mut conn = flows.store().read().await?;
     let coins = chain::unspent(&mut conn, wallet).await?.into_iter();
-    Ok(coins.filter(|coin| coin.spent_by.is_none() && is_shown(coin)).collect())
+    Ok(coins.filter(|coin| coin.spent_by.is_none() && is_shown(&coin.into())).collect())
 }
 
 /// What another wallet of this gateway has only promised to send is not there until the network has it.
-fn is_shown(coin: &Coin) -> bool {
-    coin.own || coin.in_mempool || coin.height.is_some()
+fn is_shown(lot: &Lot) -> bool {
+    lot.own || lot.in_mempool || lot.height.is_some()
 }
 
-fn balance_of(coins: &[Coin], account: Account, tip: u32, min_confirmations: u32) -> Result<Balance, StoreError> {
-    let sum = |keep: &dyn Fn(&Coin) -> bool| {
-        let amounts = coins.iter().filter(|coin| coin.account == account && keep(coin)).map(|coin| coin.amount);
+fn balance_of(lots: &[Lot], account: Account, tip: u32, min_confirmations: u32) -> Result<Balance, StoreError> {
+    let sum = |keep: &dyn Fn(&Lot) -> bool| {
+        let amounts = lots.iter().filter(|lot| lot.account == account && keep(lot)).map(|lot| lot.amount);
         Sat::sum(amounts).ok_or_else(|| StoreError::Corrupt("coins add up to more than there can be".to_owned()))
     };
     Ok(Balance {
-        settled: sum(&|coin| coin.height.is_some())?,
-        future: sum(&|coin| coin.spent_by.is_none() && is_shown(coin))?,
-        spendable: sum(&|coin| coin.leased_by.is_none() && is_ripe(coin, tip, min_confirmations))?,
+        settled: sum(&|lot| lot.height.is_some())?,
+        future: sum(&|lot| !lot.is_spent && is_shown(lot))?,
+        spendable: sum(&|lot| !lot.is_leased && is_lot_ripe(lot, tip, min_confirmations))?,
     })
 }
 
 /// Whether a coin may be spent now, leases aside: confirmed enough, or change of our own in the mempool.
 pub(super) fn is_ripe(coin: &Coin, tip: u32, min_confirmations: u32) -> bool {
-    if coin.spent_by.is_some() {
+    is_lot_ripe(&coin.into(), tip, min_confirmations)
+}
+
+fn is_lot_ripe(coin: &Lot, tip: u32, min_confirmations: u32) -> bool {
+    if coin.is_spent {
         return false;
     }
     match coin.height {
@@ -170,11 +168,11 @@ mod tests {
     fn a_balance_tells_confirmed_coming_and_usable_apart() {
         let spent = Coin { spent_by: Some(bitcoin::Txid::all_zeros()), ..coin(Some(1)) };
         let leased = Coin { leased_by: Some(crate::ids::RequestId::fresh()), ..coin(Some(1)) };
-        let coins = [coin(Some(1)), spent, leased, coin(None)];
-        let balance = balance_of(&coins, Account::Vanilla, 10, 1).unwrap();
+        let lots = [coin(Some(1)), spent, leased, coin(None)].map(|coin| Lot::from(&coin));
+        let balance = balance_of(&lots, Account::Vanilla, 10, 1).unwrap();
         assert_eq!(balance.settled, Sat::literal(3_000));
         assert_eq!(balance.future, Sat::literal(3_000));
         assert_eq!(balance.spendable, Sat::literal(1_000));
-        assert_eq!(balance_of(&coins, Account::Colored, 10, 1).unwrap(), Balance::default());
+        assert_eq!(balance_of(&lots, Account::Colored, 10, 1).unwrap(), Balance::default());
     }
 }

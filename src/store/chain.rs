@@ -14,7 +14,7 @@ use crate::domain::wallet::Account;
 use crate::ids::{RequestId, WalletId};
 use crate::money::Sat;
 
-const CURSOR: &str = "main";
+pub(super) const CURSOR: &str = "main";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {

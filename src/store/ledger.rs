@@ -250,8 +250,35 @@ pub async fn available(conn: &mut Conn, wallet: &WalletId) -> Result<Amount, Sto
 /// # Errors
 /// When the database can't answer, or the balance makes no sense.
 pub async fn debt(conn: &mut Conn, wallet: &WalletId) -> Result<Amount, StoreError> {
-    let owed = balance(conn, &Account::Debt(wallet.clone()), &AssetId::Btc).await?.total;
-    Amount::from_bigint(owed.saturating_neg())
+    owed_by(wallet, balance(conn, &Account::Debt(wallet.clone()), &AssetId::Btc).await?.total)
+}
+
+/// A wallet's balance and what it owes, in one question.
+///
+/// # Errors
+/// When the database can't answer, or a balance makes no sense.
+pub async fn balance_and_debt(conn: &mut Conn, wallet: &WalletId) -> Result<(Balance, Amount), StoreError> {
+    let (own, debt) = (Account::Wallet(wallet.clone()).to_string(), Account::Debt(wallet.clone()).to_string());
+    let rows = sqlx::query("SELECT account, total, held FROM balances WHERE account IN ($1, $2) AND asset = $3")
+        .bind(own.clone())
+        .bind(debt)
+        .bind(AssetId::Btc.to_string())
+        .fetch_all(conn)
+        .await?;
+    let (mut balance, mut owed) = (Balance::default(), Amount::ZERO);
+    for row in &rows {
+        let total: i64 = row.take("total")?;
+        if row.take::<String>("account")? == own {
+            balance = Balance { total, held: row.take("held")? };
+        } else {
+            owed = owed_by(wallet, total)?;
+        }
+    }
+    Ok((balance, owed))
+}
+
+fn owed_by(wallet: &WalletId, total: i64) -> Result<Amount, StoreError> {
+    Amount::from_bigint(total.saturating_neg())
         .map_err(|_| StoreError::Corrupt(format!("the debt of {wallet} is overpaid")))
 }
 

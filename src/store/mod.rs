@@ -29,6 +29,7 @@ mod pool;
 pub mod requests;
 mod row;
 pub mod spending;
+pub mod standing;
 pub mod wallets;
 pub mod withdrawals;
 mod writer;
