@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use super::role::{self, Held};
@@ -103,9 +104,9 @@ impl Worker for RunNode {
                 self.flows.node().accept_spends();
             }
         }
-        let Some(hints) = collect(running).await else { return Ok(Next::AtOnce) };
-        let flows = &self.flows;
-        futures::stream::iter(hints).for_each_concurrent(AT_ONCE, |hint| react(flows, hint)).await;
+        if let Some(hint) = first_hint(running).await {
+            follow_up(&self.flows, running, hint).await;
+        }
         Ok(Next::AtOnce)
     }
 
@@ -115,35 +116,62 @@ impl Worker for RunNode {
     }
 }
 
-/// The hints that are there now, each once; `None` when none came in a while, or some were lost and everything is looked at next.
-async fn collect(running: &mut Running) -> Option<Vec<NodeEvent>> {
-    let first = match tokio::time::timeout(WAIT, running.hints.recv()).await {
-        Err(_none_came) => return None,
-        Ok(Ok(hint)) => hint,
+/// The next hint; `None` when none came in a while, or some were lost and everything is looked at next.
+async fn first_hint(running: &mut Running) -> Option<NodeEvent> {
+    match tokio::time::timeout(WAIT, running.hints.recv()).await {
+        Err(_none_came) => None,
+        Ok(Ok(hint)) => Some(hint),
         Ok(Err(RecvError::Lagged(_))) => {
             running.looked = None;
-            return None;
+            None
         }
         Ok(Err(RecvError::Closed)) => {
             // A node whose hints have ended is asked every now and then.
             tokio::time::sleep(WAIT).await;
-            return None;
-        }
-    };
-    let mut hints = vec![first];
-    while hints.len() < MOST_HINTS {
-        match running.hints.try_recv() {
-            Ok(hint) if hints.contains(&hint) => {}
-            Ok(hint) => hints.push(hint),
-            Err(TryRecvError::Lagged(_)) => running.looked = None,
-            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            None
         }
     }
-    Some(hints)
+}
+
+/// Reacts to a hint and to those that come meanwhile, each as soon as it comes: one that takes long keeps no other waiting. What
+/// is told again while it is followed up is followed up once more.
+async fn follow_up(flows: &Flows, running: &mut Running, first: NodeEvent) {
+    let mut reacting = FuturesUnordered::from_iter([react(flows, first)]);
+    let (mut busy, mut again) = (vec![first], Vec::new());
+    let mut left = MOST_HINTS;
+    loop {
+        let hint = tokio::select! {
+            done = reacting.next() => {
+                let Some(done) = done else { return };
+                busy.retain(|hint| *hint != done);
+                let Some(at) = again.iter().position(|hint| *hint == done) else { continue };
+                again.swap_remove(at)
+            }
+            told = running.hints.recv(), if left > 0 && busy.len() < AT_ONCE => match told {
+                Ok(hint) => {
+                    left -= 1;
+                    hint
+                }
+                Err(lost) => {
+                    if matches!(lost, RecvError::Lagged(_)) {
+                        running.looked = None;
+                    }
+                    left = 0;
+                    continue;
+                }
+            },
+        };
+        if !busy.contains(&hint) {
+            busy.push(hint);
+            reacting.push(react(flows, hint));
+        } else if !again.contains(&hint) {
+            again.push(hint);
+        }
+    }
 }
 
 /// One request that can't be looked up now must not keep the others waiting: it is looked up again.
-async fn react(flows: &Flows, hint: NodeEvent) {
+async fn react(flows: &Flows, hint: NodeEvent) -> NodeEvent {
     let reacted = match hint {
         NodeEvent::Incoming(hash) => node::look_at_incoming(flows, hash).await,
         NodeEvent::Outgoing(id) => node::look_at_outgoing(flows, id).await,
@@ -153,4 +181,5 @@ async fn react(flows: &Flows, hint: NodeEvent) {
         super::supervise::die_if_fenced(&error);
         tracing::warn!(?hint, %error, "what the node said could not be followed up; it is looked at again");
     }
+    hint
 }
