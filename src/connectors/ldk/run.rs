@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::broadcast::{self, Package};
 use super::node::{Node, Phase};
 use super::source::Followers;
-use super::stage::Batch;
+use super::stage::{Batch, encoded};
 use super::start::{GRAPH, MANAGER, SCORER, Started, generation_step, put};
 use super::types::lock;
 use super::{fees, peers};
@@ -201,7 +201,7 @@ impl Node {
     /// The number of waiting operations is read before the manager is written, so that it knows of each that is flushed.
     fn stage_manager(&self) {
         let waiting = self.monitors.pending_operation_count();
-        self.stage.push(put(MANAGER, "", self.manager.encode()));
+        self.stage.push(put(MANAGER, "", encoded(self.manager.as_ref())));
         self.monitors.flush(waiting, &self.log);
     }
 

@@ -105,6 +105,19 @@ impl Stage {
     }
 }
 
+/// Room that a manager needs at least; more is made as it is needed.
+const ROOM: usize = 64 * 1_024;
+
+/// The bytes of `encode`, which writes everything twice: the first time only to learn how long it is. The manager is written with
+/// every commit, and is the largest of what is.
+pub fn encoded(value: &impl Writeable) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(ROOM);
+    match value.write(&mut bytes) {
+        Ok(()) => bytes,
+        Err(_a_list_takes_everything) => value.encode(),
+    }
+}
+
 /// Numbers of updates count from 1; only channels of very old versions have one that does not fit.
 fn number(update_id: u64) -> i64 {
     i64::try_from(update_id).unwrap_or(i64::MAX)
@@ -171,6 +184,15 @@ impl KVStoreSync for SweeperStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_once_is_what_is_written_twice() {
+        let value: Vec<u64> = (0..20_000).collect();
+        assert_eq!(encoded(&value.len().to_string()), value.len().to_string().encode());
+        let bytes: Vec<u8> = value.iter().flat_map(|number| number.to_be_bytes()).collect();
+        assert!(bytes.len() > ROOM);
+        assert_eq!(encoded(&bytes), bytes.encode());
+    }
 
     #[test]
     fn whoever_waits_is_answered_by_the_batch_that_has_its_steps() {
