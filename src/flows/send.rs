@@ -178,9 +178,8 @@ pub fn read_address(flows: &Flows, field: &'static str, text: &str) -> Result<Ad
 
 /// What can be said of a send without a look at anybody's coins.
 pub(super) fn check_terms(flows: &Flows, wanted: &BeginSend) -> Result<(), Error> {
-    let (policy, to) = (flows.policy(), destination(flows, wanted)?);
-    policy.fees.check_rate(FeeRate::from_sat_per_vb(wanted.fee_rate))?;
-    policy.signature.choose(wanted.expires_in_seconds)?;
+    let to = destination(flows, wanted)?;
+    check_wishes(flows, wanted.fee_rate, wanted.expires_in_seconds, wanted.reference.as_deref())?;
     let dust = to.minimal_non_dust();
     if wanted.amount.to_bitcoin() < dust {
         return Err(Error::Field {
@@ -189,7 +188,19 @@ pub(super) fn check_terms(flows: &Flows, wanted: &BeginSend) -> Result<(), Error
             reason: format!("the network does not relay less than {} sat to this address", dust.to_sat()),
         });
     }
-    if wanted.reference.as_ref().is_some_and(|text| text.chars().count() > REFERENCE_MAX) {
+    Ok(())
+}
+
+/// What can be said without knowing where it goes.
+pub(super) fn check_wishes(
+    flows: &Flows,
+    fee_rate: u32,
+    expires_in_seconds: Option<u64>,
+    reference: Option<&str>,
+) -> Result<(), Error> {
+    flows.policy().fees.check_rate(FeeRate::from_sat_per_vb(fee_rate))?;
+    flows.policy().signature.choose(expires_in_seconds)?;
+    if reference.is_some_and(|text| text.chars().count() > REFERENCE_MAX) {
         return Err(Error::field("reference", format!("at most {REFERENCE_MAX} characters")));
     }
     Ok(())

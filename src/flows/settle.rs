@@ -69,6 +69,8 @@ pub async fn begin(
     if let Some(begun) = send::answered_before(flows, &keys.id(), idempotency.as_ref()).await? {
         return Ok(begun);
     }
+    // Before the node is asked for an address.
+    send::check_wishes(flows, wanted.fee_rate, wanted.expires_in_seconds, wanted.reference.as_deref())?;
     let (amount, deduct_fee) = match wanted.amount {
         Some(amount) => (amount, false),
         None => (everything(flows, &keys.id()).await?, true),

@@ -105,7 +105,7 @@ pub async fn finish(
 #[schema(example = json!({
     "amount_sats": 50_000, "fee_rate": 5, "asset": null, "expires_in_seconds": 600, "reference": "top-up-7",
 }))]
-pub struct SettleBeginRequest {
+pub struct SettleBeginRequestModel {
     /// What is to be credited. Empty: everything that can be spent now, less the fee.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 2_100_000_000_000_000_u64)]
     pub amount_sats: Option<Sat>,
@@ -127,16 +127,16 @@ pub struct SettleBeginRequest {
 /// Chooses coins of the wallet and hands out a payment to an address of the gateway's node that is bound to this wallet, as a PSBT
 /// for the wallet's keys to sign. What arrives there is credited after `settle.confirmations` blocks, whoever paid it.
 #[utoipa::path(post, path = "/lightning/settle-begin", operation_id = "settleBegin", tag = "settle",
-    request_body = SettleBeginRequest,
+    request_body = SettleBeginRequestModel,
     responses((status = 200, description = "The PSBT to sign", body = String, example = json!(examples::PSBT))))]
 pub async fn begin(
     State(state): State<HttpState>,
     wallet: Wallet<ToSend>,
     asked: HeaderMap,
-    body: Posted<SettleBeginRequest>,
+    body: Posted<SettleBeginRequestModel>,
 ) -> Result<Response, Problem> {
     state.limits.begin(&wallet.id)?;
-    let SettleBeginRequest { amount_sats, fee_rate, asset, expires_in_seconds, reference } = body.value;
+    let SettleBeginRequestModel { amount_sats, fee_rate, asset, expires_in_seconds, reference } = body.value;
     if asset.is_some() {
         return Err(Problem::plain(Code::AssetsUnavailable));
     }

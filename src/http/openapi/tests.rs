@@ -64,6 +64,20 @@ fn operation_ids_and_references_are_sound() {
     assert_eq!(document["openapi"], "3.1.0");
 }
 
+/// By this name is told that a field may be left out.
+#[test]
+fn what_is_asked_has_the_name_of_a_request() {
+    each_operation(|name, operation| {
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let of_one = std::slice::from_ref(schema);
+        for one in schema["oneOf"].as_array().map_or(of_one, Vec::as_slice) {
+            if let Some(reference) = one["$ref"].as_str() {
+                assert!(reference.ends_with("RequestModel"), "{name}: {reference}");
+            }
+        }
+    });
+}
+
 #[test]
 fn the_same_code_makes_the_same_bytes() {
     assert_eq!(document_json(), document_json());

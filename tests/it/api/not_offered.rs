@@ -79,7 +79,9 @@ async fn a_call_that_needs_another_rail_is_told_which() {
     let cases = [
         (send(&to, json!({ "asset": asset })), ASSETS),
         (send("rgb:~/~/bcrt:utxob:2fgs9", json!({})), ASSETS),
-        (send(&to, json!({ "source": "offchain" })), "offchain_unavailable"),
+        (send(&to, json!({ "source": "offchain" })), LIGHTNING),
+        (("/lightning/settle-begin", json!({ "amount_sats": 5_000, "fee_rate": 2 })), LIGHTNING),
+        (("/lightning/settle-begin", json!({ "amount_sats": 5_000, "fee_rate": 2, "asset": asset })), ASSETS),
         (pay(INVOICE, Value::Null), LIGHTNING),
         (pay(&format!("LIGHTNING:{}", INVOICE.to_uppercase()), Value::Null), LIGHTNING),
         (pay(&format!("bitcoin:?lightning={INVOICE}"), Value::Null), LIGHTNING),
@@ -115,7 +117,8 @@ async fn what_is_empty_for_want_of_a_rail_is_empty_and_not_an_error() {
     }
     assert_eq!(caller.get("/lightning/listpayments").await.ok(), json!({ "payments": [], "next_cursor": null }));
     let balance = caller.get("/lightning/balance").await.ok();
-    let offchain = json!({ "total": 0, "details": [], "total_msat": 0, "held_msat": 0, "available_msat": 0 });
+    let offchain =
+        json!({ "total": 0, "details": [], "total_msat": 0, "held_msat": 0, "available_msat": 0, "debt_msat": 0 });
     assert_eq!((&balance["balance"]["offchain_balance"], &balance["asset_balances"]), (&offchain, &json!([])));
     let received = caller.post_empty("/lightning/receive").await.ok();
     assert_eq!((&received["asset_invoice"], &received["ln_invoice"]), (&json!(""), &json!("")));
