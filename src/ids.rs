@@ -25,6 +25,12 @@ impl RequestId {
         Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{wallet}/{key}").as_bytes()))
     }
 
+    /// The same for an operator, who has no wallet.
+    #[must_use]
+    pub fn from_operator_key(key: &str) -> Self {
+        Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("operator/{key}").as_bytes()))
+    }
+
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 16] {
         *self.0.as_bytes()

@@ -60,6 +60,8 @@ pub enum Code {
     LightningUnavailable,
     LightningNotReady,
     AssetsUnavailable,
+    NodeRefused,
+    OutcomeUnknown,
     PayoutsHalted,
     ChainUnavailable,
     ChainNotSynced,

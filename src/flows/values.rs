@@ -12,10 +12,14 @@ pub use crate::domain::wallet::{Account, BadKeys, WalletKeys};
 pub use crate::domain::withdraw::{State as WithdrawState, Withdraw};
 pub use crate::domain::{LineStatus, Machine, PaymentLine, Request};
 pub use crate::ports::chain::BlockRef;
+pub use crate::ports::lightning::{
+    Capabilities, Channel, CloseHow, ForwardingFees, NewChannel, NodeBalance, NodeInfo, Peer,
+};
 pub use crate::store::authorizations::Authorization;
 pub use crate::store::chain::{Coin, WalletTx};
 pub use crate::store::events::Event;
 pub use crate::store::grants::GrantRow;
+pub use crate::store::halts::Halt;
 pub use crate::store::issued::IssuedTx;
 pub use crate::store::payments::{Listed, PaymentFilter};
 pub use crate::store::requests::{AnyRequest, Filter, PageAfter};

@@ -135,6 +135,19 @@ impl FromRequestParts<HttpState> for Registrant {
     }
 }
 
+/// The operator. No wallet headers stand for him: he shows a key in every mode.
+pub struct Operator {
+    pub key: KeyId,
+}
+
+impl FromRequestParts<HttpState> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
+        Ok(Self { key: by_key(state, &parts.headers, Scope::Admin).await?.key })
+    }
+}
+
 /// `None` where the wallet headers alone are believed.
 async fn authenticate(
     state: &HttpState,
@@ -143,15 +156,18 @@ async fn authenticate(
     scope: Scope,
 ) -> Result<Option<Caller>, Problem> {
     match mode {
-        Mode::Wallet => return Ok(None),
-        Mode::Key => {}
+        Mode::Wallet => Ok(None),
+        Mode::Key => by_key(state, headers, scope).await.map(Some),
     }
+}
+
+async fn by_key(state: &HttpState, headers: &HeaderMap, scope: Scope) -> Result<Caller, Problem> {
     let secret = presented(headers).ok_or_else(|| Problem::plain(Code::Unauthorized))?;
     let caller = keys::authenticate(&state.flows, &secret).await?;
     let caller = caller.ok_or_else(|| Problem::new(Code::Unauthorized, "this API key is not in force"))?;
     state.limits.key(&caller.key)?;
     if caller.may(scope) {
-        return Ok(Some(caller));
+        return Ok(caller);
     }
     Err(Problem::new(Code::Forbidden, format!("this needs a key with the scope {scope}")))
 }

@@ -17,7 +17,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::api::begun::{BeginResponse, EXPIRES_AT, FEE_SATS, NEXT_CURSOR, REQUEST_ID, SOURCE};
 use super::api::deposits::STATES;
 use super::api::send_view::SEND_STATES;
-use super::api::{self, examples, not_yet, payments, problems};
+use super::api::{self, admin, examples, not_yet, payments, problems};
 use super::auth::WALLET_HEADERS;
 use super::problem::{Problem, WireProblem, entry};
 use crate::flows::Code;
@@ -73,6 +73,7 @@ fn tags() -> Vec<utoipa::openapi::Tag> {
         ("lightning", "Invoices and payments over Lightning, and between wallets of this gateway."),
         ("settle", "Moving the wallet's coins off-chain."),
         ("history", "Balances, requests and events."),
+        (admin::TAG, "The operator's own calls. They need a key with the scope `admin`, and name no wallet."),
         (not_yet::TAG, "Calls of rails that this gateway does not have. They answer 501."),
     ]
     .map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build())
@@ -104,18 +105,22 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 /// Adds what every operation has: headers, security, examples, problems.
 fn complete(operation: &mut Operation, components: &Components) {
     let id = operation.operation_id.clone().unwrap_or_default();
+    let is_operators = is_operators(operation);
     let parameters = operation.parameters.get_or_insert_default();
-    parameters.extend(wallet_headers());
+    if !is_operators {
+        parameters.extend(wallet_headers());
+    }
     if takes_idempotency_key(&id) {
         parameters.push(idempotency_header(&id).into());
     }
     // The empty one stands for a gateway on one's own machine, which believes the wallet headers.
     let no_scopes = || Vec::<String>::new();
-    operation.security = Some(vec![
-        SecurityRequirement::new("bearer", no_scopes()),
-        SecurityRequirement::new("basic", no_scopes()),
-        SecurityRequirement::default(),
-    ]);
+    let mut security =
+        vec![SecurityRequirement::new("bearer", no_scopes()), SecurityRequirement::new("basic", no_scopes())];
+    if !is_operators {
+        security.push(SecurityRequirement::default());
+    }
+    operation.security = Some(security);
     name_the_states(operation, &id);
     let has_body = operation.request_body.is_some();
     if let Some(RefOr::T(body)) = &mut operation.request_body {
@@ -170,8 +175,12 @@ fn name_the_states(operation: &mut Operation, id: &str) {
     }
 }
 
+fn is_operators(operation: &Operation) -> bool {
+    operation.tags.iter().flatten().any(|tag| tag == admin::TAG)
+}
+
 fn takes_no_body_too(id: &str) -> bool {
-    matches!(id, "onchainReceiveNew" | "receive") || is_not_yet(id)
+    matches!(id, "onchainReceiveNew" | "receive" | "adminCloseChannel") || is_not_yet(id)
 }
 
 fn is_not_yet(id: &str) -> bool {
@@ -191,6 +200,7 @@ fn takes_idempotency_key(id: &str) -> bool {
             | "payInvoiceBegin"
             | "settleBegin"
             | "payInvoice"
+            | "adminOpenChannel"
     )
 }
 
@@ -316,7 +326,8 @@ fn add_problems(operation: &mut Operation, id: &str, has_body: bool) {
     let own = problems::of(id).unwrap_or_default();
     let with_body: &[Code] = if has_body && !is_not_yet(id) { problems::WITH_BODY } else { &[] };
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
-    for code in problems::COMMON.iter().chain(with_body).chain(&own).copied() {
+    let common = if is_operators(operation) { problems::OPERATOR } else { problems::COMMON };
+    for code in common.iter().chain(with_body).chain(&own).copied() {
         if id == "walletRegister" && code == Code::WalletNotRegistered {
             continue;
         }

@@ -160,6 +160,10 @@ table! {
         "Try again; what was begun keeps its state, and money that was promised is paid or given back.";
     AssetsUnavailable => 501, "assets_unavailable", "Assets are not offered here", Again::Never,
         "This gateway has no RGB engine.";
+    NodeRefused => 409, "node_refused", "The Lightning node does not do that now", Again::Never,
+        "Do what the answer names; nothing was done.";
+    OutcomeUnknown => 409, "outcome_unknown", "It is not known what became of this call", Again::Never,
+        "Look at the node's channels; call again with a new Idempotency-Key if it was not done.";
     PayoutsHalted => 503, "payouts_halted", "Payouts are stopped", Again::After(60),
         "The operator has to decide first. Receiving and reading go on.";
     ChainUnavailable => 503, "chain_unavailable", "The Bitcoin node can't be used now", Again::After(5),

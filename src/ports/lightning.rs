@@ -174,6 +174,15 @@ pub struct Channel {
     pub usable: bool,
     pub announced: bool,
     pub is_outbound: bool,
+    /// What is taken for forwarding over it; empty where nobody knows.
+    pub fees: Option<ForwardingFees>,
+}
+
+/// What a node takes for forwarding a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardingFees {
+    pub base: Amount,
+    pub parts_per_million: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,6 +309,9 @@ pub trait LightningNode: Send + Sync {
     async fn open_channel(&self, channel: &NewChannel) -> Result<Asked<String>, PortError>;
 
     async fn close_channel(&self, id: &str, how: CloseHow) -> Result<Asked<()>, PortError>;
+
+    /// Sets what is taken for forwarding over a channel from now on.
+    async fn set_fees(&self, id: &str, fees: ForwardingFees) -> Result<Asked<()>, PortError>;
 
     async fn peers(&self) -> Result<Vec<Peer>, PortError>;
 

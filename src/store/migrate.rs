@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
     shared("0008_spending_grants", include_str!("../../migrations/0008_spending_grants.sql")),
     shared("0009_settle", include_str!("../../migrations/0009_settle.sql")),
     shared("0010_withdraw", include_str!("../../migrations/0010_withdraw.sql")),
+    shared("0011_operator", include_str!("../../migrations/0011_operator.sql")),
 ];
 
 /// Any number will do, as long as every gateway on one PostgreSQL uses the same.

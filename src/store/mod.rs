@@ -23,6 +23,7 @@ pub mod leases;
 pub mod ledger;
 mod migrate;
 pub mod node;
+pub mod operator_calls;
 pub mod owners;
 pub mod payments;
 mod pool;

@@ -7,7 +7,8 @@ use super::state::{ChannelState, Flight, Place, Stage, State};
 use super::{FORCE_CLOSE_BLOCKS, amount};
 use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::lightning::{
-    Asked, Channel, CloseHow, NewChannel, NodeBalance, NodeEvent, OnchainOrder, OnchainQuote, PayFailure, SentOnchain,
+    Asked, Channel, CloseHow, ForwardingFees, NewChannel, NodeBalance, NodeEvent, OnchainOrder, OnchainQuote,
+    PayFailure, SentOnchain,
 };
 
 const MSAT: u64 = 1_000;
@@ -69,7 +70,16 @@ impl State {
         Asked::Done(())
     }
 
+    pub fn set_fees(&mut self, node: usize, id: &str, fees: ForwardingFees) -> Asked<()> {
+        let is_open = |channel: &&mut ChannelState| channel.id == id && channel.stage != Stage::Closed;
+        let Some(channel) = self.channels.iter_mut().find(is_open) else { return refused("there is no such channel") };
+        let Some(side) = channel.side_of(node) else { return refused("there is no such channel") };
+        channel.fees[side] = Some((fees.base.base_units(), u64::from(fees.parts_per_million)));
+        Asked::Done(())
+    }
+
     pub fn channels_of(&self, node: usize) -> Vec<Channel> {
+        let usual = self.nodes[node].fees;
         let ours = self.channels.iter().filter(|channel| channel.stage != Stage::Closed);
         let ours = ours.filter_map(|channel| channel.side_of(node).map(|side| (channel, side)));
         ours.map(|(channel, side)| {
@@ -85,6 +95,7 @@ impl State {
                 usable,
                 announced: channel.announced,
                 is_outbound: side == 0,
+                fees: Some(forwarding_fees(channel.fees[side].unwrap_or(usual))),
             }
         })
         .collect()
@@ -174,4 +185,8 @@ impl State {
 
 fn refused<T>(reason: &str) -> Asked<T> {
     Asked::Refused { reason: reason.to_owned() }
+}
+
+fn forwarding_fees((base, ppm): (u64, u64)) -> ForwardingFees {
+    ForwardingFees { base: amount(base), parts_per_million: u32::try_from(ppm).unwrap_or(u32::MAX) }
 }

@@ -10,9 +10,9 @@ use super::{FakeNode, Fault, misconfigured, texts, unreachable};
 use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::PortError;
 use crate::ports::lightning::{
-    Asked, Capabilities, Channel, ClaimOutcome, CloseHow, Destination, Fetched, Incoming, LightningNode, NewChannel,
-    NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder, OnchainQuote, Outgoing, PayOutcome, Payment,
-    PaymentHash, PaymentId, Peer, Preimage, Quote, SentOnchain,
+    Asked, Capabilities, Channel, ClaimOutcome, CloseHow, Destination, Fetched, ForwardingFees, Incoming,
+    LightningNode, NewChannel, NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder, OnchainQuote,
+    Outgoing, PayOutcome, Payment, PaymentHash, PaymentId, Peer, Preimage, Quote, SentOnchain,
 };
 
 impl FakeNode {
@@ -169,6 +169,13 @@ impl LightningNode for FakeNode {
         let mut state = self.reach().await?;
         self.able(&state, |can| can.channels)?;
         let asked = state.close(self.index, id, how);
+        self.answer(&state, asked)
+    }
+
+    async fn set_fees(&self, id: &str, fees: ForwardingFees) -> Result<Asked<()>, PortError> {
+        let mut state = self.reach().await?;
+        self.able(&state, |can| can.channels)?;
+        let asked = state.set_fees(self.index, id, fees);
         self.answer(&state, asked)
     }
 

@@ -36,7 +36,8 @@ pub(super) fn cheapest(state: &State, payer: usize, payee: usize, amount: u64) -
             let mut hops = vec![Hop { channel, sender, amount: way.amount }];
             hops.extend(&way.hops);
             // Whoever pays does not ask itself for a fee.
-            let fee = if from == payer { 0 } else { fee(state.nodes[from].fees, way.amount) };
+            let fees = details.fees[sender].unwrap_or(state.nodes[from].fees);
+            let fee = if from == payer { 0 } else { fee(fees, way.amount) };
             open.push((from, Way { amount: way.amount.saturating_add(fee), hops }));
         }
     }

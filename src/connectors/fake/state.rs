@@ -96,6 +96,8 @@ pub(super) struct ChannelState {
     pub capacity: u64,
     pub announced: bool,
     pub stage: Stage,
+    /// What each end takes for forwarding over it, where that is not what it takes everywhere.
+    pub fees: [Option<(u64, u64)>; 2],
 }
 
 /// A payment between its sender and its end: what it takes with it over each channel.
@@ -259,7 +261,7 @@ impl State {
 impl ChannelState {
     pub fn new(funding: OutPoint, ends: [usize; 2], balances: [u64; 2], announced: bool, stage: Stage) -> Self {
         let capacity = balances[0] + balances[1];
-        Self { id: funding.txid.to_string(), funding, ends, balances, capacity, announced, stage }
+        Self { id: funding.txid.to_string(), funding, ends, balances, capacity, announced, stage, fees: [None; 2] }
     }
 
     /// Which end of it this node is.

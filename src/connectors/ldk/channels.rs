@@ -8,6 +8,7 @@ use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::types::ChannelId;
 use lightning::types::features::ChannelTypeFeatures;
 use lightning::util::anchor_channel_reserves::{AnchorChannelReserveContext, get_reserve_per_channel};
+use lightning::util::config::ChannelConfigUpdate;
 use lightning::util::sweep::OutputSpendStatus;
 use tokio::time::Instant;
 
@@ -19,7 +20,7 @@ use crate::ids::RequestId;
 use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::PortError;
 use crate::ports::lightning::{
-    Asked, Channel, CloseHow, NewChannel, NodeBalance, OnchainOrder, OnchainQuote, SentOnchain,
+    Asked, Channel, CloseHow, ForwardingFees, NewChannel, NodeBalance, OnchainOrder, OnchainQuote, SentOnchain,
 };
 use crate::store::node::{self, NewSend, Step};
 
@@ -125,6 +126,27 @@ impl Node {
                 return Ok(no(format!("{error:?}")));
             }
             tokio::time::sleep(CLOSE_AGAIN).await;
+        }
+        // Twice: the first commit may have begun before LDK was asked.
+        self.committed().await?;
+        self.committed().await?;
+        Ok(Asked::Done(()))
+    }
+
+    pub async fn set_fees(&self, id: &str, fees: ForwardingFees) -> Result<Asked<()>, PortError> {
+        let Some(id) = map::read_channel(id) else { return Ok(no("that is no channel's id")) };
+        let channels = self.manager.list_channels();
+        let Some(channel) = channels.iter().find(|channel| channel.channel_id == id) else {
+            return Ok(no("there is no such channel"));
+        };
+        let Ok(base) = u32::try_from(fees.base.base_units()) else { return Ok(no("that base fee is absurd")) };
+        let update = ChannelConfigUpdate {
+            forwarding_fee_base_msat: Some(base),
+            forwarding_fee_proportional_millionths: Some(fees.parts_per_million),
+            ..ChannelConfigUpdate::default()
+        };
+        if let Err(error) = self.manager.update_partial_channel_config(&channel.counterparty.node_id, &[id], &update) {
+            return Ok(no(format!("{error:?}")));
         }
         // Twice: the first commit may have begun before LDK was asked.
         self.committed().await?;
@@ -254,6 +276,10 @@ fn channel(details: ChannelDetails) -> Channel {
         usable: details.is_usable,
         announced: details.is_announced,
         is_outbound: details.is_outbound,
+        fees: details.config.map(|config| ForwardingFees {
+            base: amount(u64::from(config.forwarding_fee_base_msat)),
+            parts_per_million: config.forwarding_fee_proportional_millionths,
+        }),
     }
 }
 

@@ -48,9 +48,9 @@ use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
 use crate::ports::lightning::{
-    Asked, Capabilities, Channel, ClaimOutcome, CloseHow, Destination, Fetched, Incoming, LightningNode, NewChannel,
-    NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder, OnchainQuote, Outgoing, PayOutcome, Payment,
-    Peer, Quote, SentOnchain,
+    Asked, Capabilities, Channel, ClaimOutcome, CloseHow, Destination, Fetched, ForwardingFees, Incoming,
+    LightningNode, NewChannel, NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder, OnchainQuote,
+    Outgoing, PayOutcome, Payment, Peer, Quote, SentOnchain,
 };
 use crate::store::Store;
 use crate::store::owners::Ownership;
@@ -221,6 +221,10 @@ impl LightningNode for LdkNode {
 
     async fn close_channel(&self, id: &str, how: CloseHow) -> Result<Asked<()>, PortError> {
         self.node.close(id, how).await
+    }
+
+    async fn set_fees(&self, id: &str, fees: ForwardingFees) -> Result<Asked<()>, PortError> {
+        self.node.set_fees(id, fees).await
     }
 
     async fn peers(&self) -> Result<Vec<Peer>, PortError> {

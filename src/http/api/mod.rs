@@ -1,5 +1,6 @@
 //! The endpoints, one file per group: wire shapes, and a mapping onto flows. Nothing is decided here.
 
+pub mod admin;
 pub mod balance;
 pub mod begun;
 mod bip21;
@@ -89,7 +90,7 @@ pub fn endpoints() -> OpenApiRouter<HttpState> {
         .routes(routes!(settle::get))
         .routes(routes!(decode::decode))
         .routes(routes!(capabilities::get));
-    not_yet::add_to(router)
+    not_yet::add_to(admin::add_to(router))
 }
 
 /// Where the next page begins, if this one is full.

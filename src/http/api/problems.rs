@@ -16,6 +16,13 @@ pub const COMMON: &[Code] = &[
     Code::Internal,
 ];
 
+/// What any call of an operator may answer.
+pub const OPERATOR: &[Code] =
+    &[Code::Unauthorized, Code::Forbidden, Code::RateLimited, Code::StoreUnavailable, Code::Timeout, Code::Internal];
+
+/// What any call of an operator that needs the node may answer besides.
+const NODE: &[Code] = &[Code::LightningUnavailable, Code::LightningNotReady];
+
 /// What any call with a body may answer besides.
 pub const WITH_BODY: &[Code] = &[Code::InvalidRequest, Code::BodyTooLarge];
 
@@ -172,6 +179,10 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         | "receiveRequest"
         | "sendRequest"
         | "sendRequestAuthorization" => vec![Code::NotFound],
+        "adminNode" | "adminPeers" | "adminChannels" | "adminReserve" | "adminReserveNew" => NODE.to_vec(),
+        "adminConnect" => [NODE, &[Code::NodeRefused]].concat(),
+        "adminOpenChannel" => [NODE, &[Code::NodeRefused, Code::OutcomeUnknown, Code::IdempotencyMismatch]].concat(),
+        "adminCloseChannel" | "adminChannelFees" => [NODE, &[Code::NodeRefused, Code::NotFound]].concat(),
         _ => return None,
     })
 }

@@ -18,6 +18,9 @@ fn every_operation_is_described_and_has_thought_of_what_can_go_wrong() {
         assert!(!text("summary").is_empty() && text("description").len() > 20, "{name}");
         assert!(problems::of(&text("operationId")).is_some(), "{name}: say in problems.rs what it may answer");
         for status in ["200", "401", "404", "422", "429", "500", "503"] {
+            if name.contains(" /admin/") && ["404", "422"].contains(&status) {
+                continue;
+            }
             let register = name == "post /wallet/register" && status == "404";
             assert!(register || operation["responses"].get(status).is_some(), "{name} {status}");
         }
@@ -40,8 +43,13 @@ fn every_body_has_an_example() {
 }
 
 #[test]
-fn every_operation_names_the_wallet() {
+fn every_operation_names_the_wallet_but_the_operators() {
     each_operation(|name, operation| {
+        if name.contains(" /admin/") {
+            let text = operation.to_string();
+            assert!(!text.contains("xpub-van") && operation["security"].as_array().unwrap().len() == 2, "{name}");
+            return;
+        }
         let names: Vec<_> = operation["parameters"].as_array().unwrap().iter().map(|p| p["name"].clone()).collect();
         for header in WALLET_HEADERS {
             assert!(names.contains(&json!(header)), "{name} {header}");

@@ -1,5 +1,6 @@
 //! Stories over HTTP: a whole gateway, a real node, both databases.
 
+mod admin;
 mod auth;
 mod bad_input;
 mod idempotency;

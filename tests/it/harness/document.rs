@@ -51,14 +51,24 @@ impl Operation {
         schema.get("properties").is_some().then_some(schema)
     }
 
+    /// Whether it is for the operator, and for no wallet.
+    pub fn is_operators(&self) -> bool {
+        self.spec["tags"][0] == "operator"
+    }
+
     /// Whether it is only there to say that its rail is not.
     pub fn is_not_offered(&self) -> bool {
         self.spec["tags"][0] == "not offered yet"
     }
 }
 
-/// Every operation.
+/// Every operation that is for a wallet.
 pub fn operations() -> Vec<Operation> {
+    every_operation().into_iter().filter(|operation| !operation.is_operators()).collect()
+}
+
+/// Every operation, those of the operator too.
+pub fn every_operation() -> Vec<Operation> {
     let mut all = Vec::new();
     for (path, item) in DOCUMENT["paths"].as_object().expect("paths") {
         for (name, method) in [("get", Method::GET), ("post", Method::POST)] {

@@ -32,7 +32,7 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
-const TABLES: [&str; 30] = [
+const TABLES: [&str; 32] = [
     "meta",
     "wallets",
     "keychains",
@@ -63,6 +63,8 @@ const TABLES: [&str; 30] = [
     "spending_limits",
     "spending_budgets",
     "key_payments",
+    "operator_calls",
+    "reserve_addresses",
 ];
 
 pub struct Gateway {

@@ -5,7 +5,7 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Address, Network, ScriptBuf, WPubkeyHash};
 use sluice::ids::RequestId;
 use sluice::money::{Amount, FeeRate, Sat};
-use sluice::ports::lightning::{Asked, Channel, CloseHow, NewChannel, OnchainOrder, OnchainQuote};
+use sluice::ports::lightning::{Asked, Channel, CloseHow, ForwardingFees, NewChannel, OnchainOrder, OnchainQuote};
 
 use super::{World, minus, plus};
 use crate::harness::peer::{eventually, eventually_shown};
@@ -76,6 +76,11 @@ pub async fn a_channel_shows_what_it_can_do(w: &World) {
     assert!(channel.can_send <= balance.channels && balance.channels <= capacity);
     assert_eq!((balance.can_send, balance.can_receive), (channel.can_send, channel.can_receive));
     assert_eq!((balance.closing, balance.in_flight), (Sat::ZERO, Amount::ZERO));
+    let fees = ForwardingFees { base: Amount::from_sat(Sat::literal(2)), parts_per_million: 250 };
+    assert_eq!(w.node().set_fees(&channel.id, fees).await, Ok(Asked::Done(())));
+    assert_eq!(channels_with(w, near).await[0].fees, Some(fees));
+    let unknown = w.node().set_fees(&"00".repeat(32), fees).await.unwrap();
+    assert!(matches!(unknown, Asked::Refused { .. }), "{unknown:?}");
 }
 
 pub async fn the_node_knows_its_peers_and_itself(w: &World) {

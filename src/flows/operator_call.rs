@@ -1,0 +1,122 @@
+//! Carries out what an operator asks for, once for an idempotency key, and notes that it was done.
+//!
+//! The key is written before anything is done. If the answer is lost after that, nobody can say whether it was done, and the
+//! key says so for ever; the operator looks, and asks again under another key.
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Code, Error, Flows, Idempotency};
+use crate::domain::EventNote;
+use crate::ids::RequestId;
+use crate::store::operator_calls::{self, Call};
+use crate::store::{StoreError, Tx, Write, events};
+
+/// # Errors
+/// What `act` answers; that the key was used for something else; that nobody knows how the first call with it ended.
+pub(super) async fn once<T: Serialize + DeserializeOwned>(
+    flows: &Flows,
+    idempotency: Option<Idempotency>,
+    note: impl FnOnce(&T) -> EventNote,
+    act: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let id = idempotency.as_ref().map(|given| RequestId::from_operator_key(&given.key));
+    if let (Some(id), Some(given)) = (id, idempotency) {
+        let begun = flows.store().write(Begin { id, body_hash: given.body_hash.clone() }).await?;
+        if let Some(before) = begun {
+            return said_before(&before, &given.body_hash);
+        }
+    }
+    match act.await {
+        Ok(done) => {
+            let answer = serde_json::to_string(&done).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            let note = note(&done);
+            flows.store().write(Finish { id, answer, note }).await?;
+            Ok(done)
+        }
+        Err(error) => {
+            if let (Some(id), true) = (id, was_not_done(&error)) {
+                flows.store().write(Forget(id)).await?;
+            }
+            Err(error)
+        }
+    }
+}
+
+fn said_before<T: DeserializeOwned>(before: &Call, body_hash: &str) -> Result<T, Error> {
+    if before.body_hash != body_hash {
+        let detail = "this idempotency key was used for another call";
+        return Err(Error::refused(Code::IdempotencyMismatch, detail));
+    }
+    match &before.answer {
+        Some(answer) => Ok(serde_json::from_str(answer).map_err(|error| StoreError::Corrupt(error.to_string()))?),
+        None => Err(Error::refused(
+            Code::OutcomeUnknown,
+            "a call with this key was begun, and its answer was lost or is still to come",
+        )),
+    }
+}
+
+/// A refusal is definite; a node or a database that does not answer may have done it all the same.
+fn was_not_done(error: &Error) -> bool {
+    match error {
+        Error::Field { .. }
+        | Error::Refused { .. }
+        | Error::Psbt(_)
+        | Error::Fee(_)
+        | Error::SignatureTime(_)
+        | Error::Keys(_) => true,
+        Error::Chain(_) | Error::Node(_) | Error::Store(_) => false,
+    }
+}
+
+struct Begin {
+    id: RequestId,
+    body_hash: String,
+}
+
+#[async_trait]
+impl Write for Begin {
+    /// The call before it, if there was one.
+    type Output = Option<Call>;
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Option<Call>, StoreError> {
+        if operator_calls::begin(tx, self.id, &self.body_hash).await? {
+            return Ok(None);
+        }
+        operator_calls::find(tx.conn(), self.id).await
+    }
+}
+
+struct Finish {
+    id: Option<RequestId>,
+    answer: String,
+    note: EventNote,
+}
+
+#[async_trait]
+impl Write for Finish {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        if let Some(id) = self.id {
+            operator_calls::finish(tx, id, &self.answer).await?;
+        }
+        events::append(tx, None, None, &self.note).await
+    }
+}
+
+struct Forget(RequestId);
+
+#[async_trait]
+impl Write for Forget {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        operator_calls::forget(tx, self.0).await
+    }
+}
