@@ -31,6 +31,12 @@ impl RequestId {
         Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("operator/{key}").as_bytes()))
     }
 
+    /// The id of an entry that belongs to no wallet's request: the same thing is entered under the same id.
+    #[must_use]
+    pub fn of_movement(key: &str) -> Self {
+        Self(Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("movement:{key}").as_bytes()))
+    }
+
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 16] {
         *self.0.as_bytes()

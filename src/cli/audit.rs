@@ -40,6 +40,7 @@ fn in_words(report: &Report) -> String {
     let mut lines: Vec<String> = report.checked.iter().map(|(rule, rows)| format!("{rule}: {rows} checked")).collect();
     lines.extend(report.drifts.iter().map(|drift| format!("DRIFT {}: {}", drift.rule, drift.detail)));
     lines.extend(report.skipped.iter().map(|skipped| format!("SKIPPED {}: {}", skipped.rule, skipped.detail)));
+    lines.extend(report.pending.iter().map(|pending| format!("PENDING {}: {}", pending.rule, pending.detail)));
     lines.push(match (report.drifts.len(), report.skipped.len()) {
         (0, 0) => "No drift.".to_owned(),
         (0, skipped) => format!("No drift in what could be checked; {skipped} could not."),

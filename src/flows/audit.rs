@@ -2,14 +2,19 @@
 
 use std::collections::HashSet;
 
+use async_trait::async_trait;
 use bitcoin::OutPoint;
 
+use super::audit_node::{self, audit_node};
 use super::{Error, Flows};
+use crate::domain::EventNote;
 use crate::store::audit::{self, RULES};
-use crate::store::{Conn, StoreError, chain, issued, leases};
+use crate::store::{Conn, StoreError, Tx, Write, chain, events, halts, issued, leases};
 
 /// Coins that one question to the node is about.
 const CHUNK: u32 = 500;
+/// Drifts that are spelt out in the halt; all of them are in the log.
+const SPELT_OUT: usize = 5;
 
 /// A difference that should not be. None of them is harmless.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -26,10 +31,22 @@ pub struct Report {
     pub drifts: Vec<Drift>,
     /// What could not be checked now, and why. Not a drift, and not a clean bill either.
     pub skipped: Vec<Drift>,
+    /// What of the node's money is under way, so that it is compared later, or within bounds.
+    pub pending: Vec<Drift>,
+    /// Empty where the node could not be asked.
+    pub solvency: Option<Solvency>,
+}
+
+/// What wallets own, and what is there for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Solvency {
+    pub claims_msat: i64,
+    /// In channels, in flight, closing and on-chain, without the reserve.
+    pub backing_msat: i64,
 }
 
 impl Report {
-    fn note(&mut self, rule: &'static str, count: u64, broken: Vec<String>) {
+    pub(super) fn note(&mut self, rule: &'static str, count: u64, broken: Vec<String>) {
         self.checked.push((rule, count));
         self.drifts.extend(broken.into_iter().map(|detail| Drift { rule, detail }));
     }
@@ -45,7 +62,55 @@ pub async fn audit(flows: &Flows) -> Result<Report, Error> {
     audit_books(&mut snapshot, &mut report).await?;
     drop(snapshot);
     audit_chain(flows, &mut report).await?;
+    audit_node(flows, &mut report).await?;
     Ok(report)
+}
+
+/// Stops payouts for what a report found, and notes it. What was raised before stays as it is.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn raise_alarms(flows: &Flows, report: &Report) -> Result<(), Error> {
+    let (uncovered, drifts): (Vec<&Drift>, Vec<&Drift>) =
+        report.drifts.iter().partition(|drift| drift.rule == audit_node::SOLVENT);
+    for (reason, event, drifts) in
+        [(halts::INSOLVENT, "operator.insolvent", uncovered), (halts::AUDIT_DRIFT, "operator.audit_drift", drifts)]
+    {
+        if !drifts.is_empty() {
+            flows.store().write(RaiseAlarm { reason, event, detail: spell_out(&drifts) }).await?;
+        }
+    }
+    Ok(())
+}
+
+fn spell_out(drifts: &[&Drift]) -> String {
+    let mut lines: Vec<String> =
+        drifts.iter().take(SPELT_OUT).map(|drift| format!("{}: {}", drift.rule, drift.detail)).collect();
+    if drifts.len() > SPELT_OUT {
+        lines.push(format!("and {} more", drifts.len() - SPELT_OUT));
+    }
+    lines.join("; ")
+}
+
+struct RaiseAlarm {
+    reason: &'static str,
+    event: &'static str,
+    detail: String,
+}
+
+#[async_trait]
+impl Write for RaiseAlarm {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        if halts::in_force(tx.conn()).await?.iter().any(|halt| halt.reason == self.reason) {
+            return Ok(());
+        }
+        halts::raise(tx, self.reason, &self.detail).await?;
+        let note = EventNote { kind: self.event, data: serde_json::json!({ "detail": self.detail }) };
+        events::append(tx, None, None, &note).await
+    }
 }
 
 async fn audit_books(conn: &mut Conn, report: &mut Report) -> Result<(), StoreError> {
@@ -107,4 +172,18 @@ async fn audit_chain(flows: &Flows, report: &mut Report) -> Result<(), Error> {
     }
     report.note(RULE, count, broken);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_halt_says_what_is_wrong_and_stays_short() {
+        let drift = |n: usize| Drift { rule: "leases", detail: n.to_string() };
+        let many: Vec<Drift> = (0..7).map(drift).collect();
+        let many: Vec<&Drift> = many.iter().collect();
+        assert_eq!(spell_out(&many[1..2]), "leases: 1");
+        assert!(spell_out(&many).ends_with("leases: 4; and 2 more"), "{}", spell_out(&many));
+    }
 }

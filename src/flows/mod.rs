@@ -2,7 +2,9 @@
 
 pub mod address;
 pub mod audit;
+mod audit_node;
 pub mod balance;
+pub mod books;
 pub mod bump;
 pub mod effects;
 mod end;

@@ -153,6 +153,7 @@ pub async fn look_at_everything(flows: &Flows) -> Result<usize, Error> {
     for hash in flows.node().node()?.held().await.map_err(Error::Node)? {
         note("something held", look_at_incoming(flows, hash).await);
     }
+    note("the node's own money", super::books::enter_movements(flows).await.map(drop));
     let mut conn = flows.store().read().await?;
     let waiting = requests::waiting_for_node(&mut conn).await?;
     drop(conn);

@@ -16,6 +16,7 @@ pub use crate::ports::lightning::{
     Capabilities, Channel, CloseHow, ForwardingFees, NewChannel, NodeBalance, NodeInfo, Peer,
 };
 pub use crate::store::authorizations::Authorization;
+pub use crate::store::books::{Line as TrialLine, Suspended};
 pub use crate::store::chain::{Coin, WalletTx};
 pub use crate::store::events::Event;
 pub use crate::store::grants::GrantRow;

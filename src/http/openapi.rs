@@ -201,6 +201,7 @@ fn takes_idempotency_key(id: &str) -> bool {
             | "settleBegin"
             | "payInvoice"
             | "adminOpenChannel"
+            | "adminResolve"
     )
 }
 

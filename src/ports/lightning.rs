@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 
 use super::PortError;
 pub use crate::domain::lightning::{Destination, Paid, PayFailure, PaymentHash, PaymentId, Preimage};
+pub use crate::domain::movement::Movement;
 use crate::ids::RequestId;
 use crate::money::{Amount, FeeRate, Sat};
 
@@ -159,6 +160,10 @@ pub struct NodeBalance {
     /// What could be sent now, and what could be received now, over all channels together.
     pub can_send: Amount,
     pub can_receive: Amount,
+    /// Others' payments that have come into our channels and are neither ours nor gone.
+    pub coming: Amount,
+    /// A channel is opening or closing, or a transaction waits for its block: the same money may be seen in two places, or in none.
+    pub is_moving: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -302,6 +307,9 @@ pub trait LightningNode: Send + Sync {
     ) -> Result<Fetched, PortError>;
 
     async fn balance(&self) -> Result<NodeBalance, PortError>;
+
+    /// What happened to the node's own money beside payments, after a number, in order. What was told once never changes.
+    async fn movements(&self, after: i64, most: u32) -> Result<Vec<(i64, Movement)>, PortError>;
 
     async fn channels(&self) -> Result<Vec<Channel>, PortError>;
 

@@ -2,9 +2,11 @@
 
 use super::authorizations::{self, Authorization};
 use super::batch::Batch;
+use super::books::{self, BookEntry};
 use super::{StoreError, Tx, effects, events, leases, ledger, payments, requests, spending};
 use crate::clock::Timestamp;
 use crate::domain::{Effect, EventNote, Leases, Machine, Request, Transition};
+use crate::ids::WalletId;
 use crate::ledger::Posting;
 
 /// Writes a transition: the request's row (only if nobody wrote it since it was read), postings, leases, effects and events.
@@ -107,6 +109,29 @@ async fn write<M: Machine>(
         Leases::Release => leases::release(tx.conn(), request.id).await,
         Leases::Retake => leases::retake(tx, request.id, &request.wallet).await,
     }
+}
+
+/// Enters what belongs to no wallet's request: the node's own money, and an operator's word about suspense. Answers whether it was
+/// new; what was entered before changes nothing.
+///
+/// # Errors
+/// What the ledger refuses; what the database can't do.
+pub async fn enter(
+    tx: &mut Tx<'_>,
+    entry: &BookEntry,
+    postings: &[Posting],
+    wallet: Option<&WalletId>,
+    note: &EventNote,
+) -> Result<bool, StoreError> {
+    if let Some(foreign) = postings.iter().find(|posting| posting.request != entry.id) {
+        return Err(StoreError::Corrupt(format!("{} is posted for another entry", foreign.id)));
+    }
+    if !books::insert(tx, entry).await? {
+        return Ok(false);
+    }
+    ledger::post(tx, postings).await?;
+    events::append(tx, wallet, None, note).await?;
+    Ok(true)
 }
 
 /// Loads, decides, writes: the usual way to move a request from inside a transaction.

@@ -42,9 +42,10 @@ pub const RULES: &[Rule] = &[
                  WHERE lower % 4294967296 <> 0 OR upper + lower / 4294967296 <> 0",
     },
     Rule {
-        name: "postings_belong_to_requests",
+        name: "postings_belong_to_requests_or_entries",
         count: "SELECT COUNT(*) AS n FROM postings",
-        broken: "SELECT p.id AS what FROM postings p LEFT JOIN requests r ON r.id = p.request_id WHERE r.id IS NULL",
+        broken: "SELECT p.id AS what FROM postings p LEFT JOIN requests r ON r.id = p.request_id \
+                 LEFT JOIN book_entries e ON e.id = p.request_id WHERE r.id IS NULL AND e.id IS NULL",
     },
     Rule {
         name: "holds_are_open_postings_of_open_requests",

@@ -18,6 +18,9 @@ pub const DEEP_REORG: &str = "deep_reorg";
 /// The audit found the books and the world to differ.
 pub const AUDIT_DRIFT: &str = "audit_drift";
 
+/// Wallets own more than there is.
+pub const INSOLVENT: &str = "insolvent";
+
 /// The node paid more for routing than it was allowed, or paid what it had called failed.
 pub const NODE_OVERSPENT: &str = "node_overspent";
 

@@ -7,6 +7,7 @@ pub mod apply;
 pub mod audit;
 pub mod authorizations;
 mod batch;
+pub mod books;
 pub mod chain;
 pub mod credits;
 pub mod effects;

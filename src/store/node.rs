@@ -17,6 +17,7 @@ use super::row::Columns;
 use super::{Conn, StoreError, Tx, Write};
 use crate::clock::Timestamp;
 use crate::domain::lightning::{PaymentHash, PaymentId, Preimage};
+use crate::domain::movement::Movement;
 use crate::ids::RequestId;
 use crate::money::{Amount, Sat};
 
@@ -92,6 +93,8 @@ pub enum Step {
         id: String,
         address: String,
     },
+    /// Something that happened to the node's own money. Told again it changes nothing.
+    Movement(Movement),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,6 +185,7 @@ async fn run_step(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
         | Step::Failed(_)
         | Step::Gone(_)
         | Step::Cancelled(_) => run_receipt(tx, step).await,
+        Step::Movement(movement) => tell(tx, movement).await,
         Step::Peer { id, address } => {
             let sql = "INSERT INTO node_peers (id, address, updated_at) VALUES ($1, $2, $3) \
                        ON CONFLICT (id) DO UPDATE SET address = excluded.address, updated_at = excluded.updated_at";
@@ -221,6 +225,15 @@ async fn archive(tx: &mut Tx<'_>, monitor: &str) -> Result<(), StoreError> {
     run(tx, sqlx::query(moved).bind(ARCHIVE).bind(MONITORS).bind(monitor.to_owned())).await?;
     let gone = "DELETE FROM node_state WHERE space = $1 AND name = $2";
     run(tx, sqlx::query(gone).bind(MONITORS).bind(monitor.to_owned())).await
+}
+
+/// The node is the only writer, so the next number is its to take.
+async fn tell(tx: &mut Tx<'_>, movement: &Movement) -> Result<(), StoreError> {
+    let now = tx.now().millis();
+    let data = serde_json::to_string(movement).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    let sql = "INSERT INTO node_movements (number, key, data, created_at) \
+               SELECT COALESCE(MAX(number), 0) + 1, $1, $2, $3 FROM node_movements WHERE 1 = 1 ON CONFLICT (key) DO NOTHING";
+    run(tx, sqlx::query(sql).bind(movement.key()).bind(data).bind(now)).await
 }
 
 async fn run_payment(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
@@ -425,11 +438,33 @@ pub async fn value(conn: &mut Conn, space: &str, name: &str) -> Result<Option<Ve
 /// # Errors
 /// When the database can't answer or a value is corrupt.
 pub async fn monitors(conn: &mut Conn) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    values(conn, MONITORS).await
+}
+
+/// Everything of a space, by name.
+///
+/// # Errors
+/// When the database can't answer or a value is corrupt.
+pub async fn values(conn: &mut Conn, space: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
     let rows = sqlx::query("SELECT name, value FROM node_state WHERE space = $1 ORDER BY name")
-        .bind(MONITORS)
+        .bind(space.to_owned())
         .fetch_all(conn)
         .await?;
     rows.iter().map(|row| Ok((row.take("name")?, decode(&row.take::<String>("value")?)?))).collect()
+}
+
+/// What happened to the node's own money after a number, in order.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn movements(conn: &mut Conn, after: i64, limit: u32) -> Result<Vec<(i64, Movement)>, StoreError> {
+    let rows = sqlx::query("SELECT number, data FROM node_movements WHERE number > $1 ORDER BY number LIMIT $2")
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(conn)
+        .await?;
+    let read = |text: String| serde_json::from_str(&text).map_err(|_| corrupt("data"));
+    rows.iter().map(|row| Ok((row.take("number")?, read(row.take("data")?)?))).collect()
 }
 
 /// The updates of a monitor since it was stored whole, in order.
@@ -468,6 +503,18 @@ pub async fn payment(conn: &mut Conn, id: PaymentId) -> Result<Option<PaymentRow
     let row =
         sqlx::query("SELECT * FROM node_payments WHERE id = $1").bind(id.to_string()).fetch_optional(conn).await?;
     row.as_ref().map(read_payment).transpose()
+}
+
+/// Whether a payment for this hash has arrived.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn was_sent(conn: &mut Conn, hash: PaymentHash) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT id FROM node_payments WHERE hash = $1 AND state = 'sent' LIMIT 1")
+        .bind(hash.to_string())
+        .fetch_optional(conn)
+        .await?;
+    Ok(row.is_some())
 }
 
 /// Payments that have not ended, oldest first.

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::role::{self, Held};
 use super::supervise::{Next, Worker};
-use crate::flows::{Error, Flows, node};
+use crate::flows::{Error, Flows, books, node};
 use crate::ports::PortError;
 use crate::ports::lightning::{LightningNode, NodeEvent};
 use crate::store::owners::Ownership;
@@ -175,7 +175,7 @@ async fn react(flows: &Flows, hint: NodeEvent) -> NodeEvent {
     let reacted = match hint {
         NodeEvent::Incoming(hash) => node::look_at_incoming(flows, hash).await,
         NodeEvent::Outgoing(id) => node::look_at_outgoing(flows, id).await,
-        NodeEvent::Channels => Ok(()),
+        NodeEvent::Channels => books::enter_movements(flows).await.map(drop),
     };
     if let Err(error) = reacted {
         super::supervise::die_if_fenced(&error);

@@ -7,7 +7,7 @@ use super::state::{ChannelState, Flight, Place, Stage, State};
 use super::{FORCE_CLOSE_BLOCKS, amount};
 use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::lightning::{
-    Asked, Channel, CloseHow, ForwardingFees, NewChannel, NodeBalance, NodeEvent, OnchainOrder, OnchainQuote,
+    Asked, Channel, CloseHow, ForwardingFees, Movement, NewChannel, NodeBalance, NodeEvent, OnchainOrder, OnchainQuote,
     PayFailure, SentOnchain,
 };
 
@@ -29,6 +29,7 @@ impl State {
         let balances = [ours.base_units(), new.push.base_units()];
         let funding = self.fresh_outpoint();
         let channel = ChannelState::new(funding, [opener, peer], balances, new.announced, Stage::Unconfirmed);
+        let channel = ChannelState { given: new.push.base_units(), ..channel };
         let id = channel.id.clone();
         self.channels.push(channel);
         self.tell(opener, NodeEvent::Channels);
@@ -65,6 +66,7 @@ impl State {
             // What is less than a satoshi goes to the miners.
             let sat = Sat::new(msat / MSAT).unwrap_or(Sat::MAX);
             self.nodes[end].wallet.closing.push((sat, self.height + blocks));
+            self.tell_closed(end, index, msat);
             self.tell(end, NodeEvent::Channels);
         }
         Asked::Done(())
@@ -111,7 +113,10 @@ impl State {
                 can_receive += channel.balances[1 - side];
             }
         }
+        let mut coming = 0;
         for flight in self.flights.values() {
+            let theirs = flight.hops.iter().filter(|hop| self.channels[hop.channel].ends[1 - hop.sender] == node);
+            coming += theirs.map(|hop| hop.amount).sum::<u64>();
             let ours = flight.hops.iter().filter(|hop| self.channels[hop.channel].ends[hop.sender] == node);
             in_flight += ours.map(|hop| hop.amount).sum::<u64>();
             in_flight += if flight.payer == node { flight.extra } else { 0 };
@@ -126,6 +131,8 @@ impl State {
             reserve: wallet.reserve,
             can_send: amount(can_send),
             can_receive: amount(can_receive),
+            coming: amount(coming),
+            is_moving: self.is_moving(node),
         }
     }
 
@@ -167,6 +174,7 @@ impl State {
         let wallet = &mut self.nodes[node].wallet;
         wallet.confirmed = left;
         wallet.sent.insert(order.id, sent);
+        self.moved(node, Movement::Sent { txid, amount: order.amount, fee });
         Asked::Done(sent)
     }
 

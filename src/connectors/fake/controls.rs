@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::Address;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Txid};
 use tokio::sync::broadcast;
@@ -114,8 +115,18 @@ impl FakeNode {
 
     /// Coins into its own wallet; confirmed with the next block.
     pub fn fund(&self, sat: Sat) {
+        self.fund_script(String::new(), sat);
+    }
+
+    /// The same, to one of its addresses.
+    pub fn fund_address(&self, address: &Address, sat: Sat) {
+        self.fund_script(address.script_pubkey().to_hex_string(), sat);
+    }
+
+    fn fund_script(&self, script: String, sat: Sat) {
         let wallet = &mut self.lock().nodes[self.index].wallet;
         wallet.unconfirmed = wallet.unconfirmed.checked_add(sat).unwrap_or(Sat::MAX);
+        wallet.arriving.push((script, sat));
     }
 
     /// What it sends on-chain is paid by this from now on, so that whoever follows that chain sees it.

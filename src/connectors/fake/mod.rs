@@ -5,6 +5,7 @@
 
 mod channels;
 mod controls;
+mod movements;
 mod payments;
 mod port;
 mod route;
@@ -22,6 +23,7 @@ use self::state::{ChannelState, Stage, State};
 use crate::clock::Clock;
 use crate::money::{Amount, Sat};
 use crate::ports::PortError;
+use crate::ports::lightning::Movement;
 
 const SERVICE: &str = "fake node";
 /// The first blocks after a payment has arrived in which it may be claimed.
@@ -91,6 +93,9 @@ impl FakeNetwork {
         let channel = ChannelState::new(state.fresh_outpoint(), [one.index, other.index], balances, true, stage);
         let id = channel.id.clone();
         state.channels.push(channel);
+        for (end, msat) in [one.index, other.index].into_iter().zip(balances) {
+            state.moved(end, Movement::Given { channel: id.clone(), amount: amount(msat) });
+        }
         id
     }
 

@@ -143,6 +143,7 @@ impl State {
         if let Some(first) = flight.hops.first() {
             self.channels[first.channel].balances[1 - first.sender] += flight.extra;
         }
+        self.tell_forwarded(number, &flight);
         *self.nodes[flight.payee].claimed.entry(flight.hash).or_default() += flight.amount;
         self.tell(flight.payee, NodeEvent::Incoming(flight.hash));
         let paid = Paid { preimage, fee: amount(flight.fee + flight.extra) };

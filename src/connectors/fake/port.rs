@@ -11,8 +11,8 @@ use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::PortError;
 use crate::ports::lightning::{
     Asked, Capabilities, Channel, ClaimOutcome, CloseHow, Destination, Fetched, ForwardingFees, Incoming,
-    LightningNode, NewChannel, NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder, OnchainQuote,
-    Outgoing, PayOutcome, Payment, PaymentHash, PaymentId, Peer, Preimage, Quote, SentOnchain,
+    LightningNode, Movement, NewChannel, NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder,
+    OnchainQuote, Outgoing, PayOutcome, Payment, PaymentHash, PaymentId, Peer, Preimage, Quote, SentOnchain,
 };
 
 impl FakeNode {
@@ -150,6 +150,12 @@ impl LightningNode for FakeNode {
 
     async fn balance(&self) -> Result<NodeBalance, PortError> {
         Ok(self.reach().await?.balance_of(self.index))
+    }
+
+    async fn movements(&self, after: i64, most: u32) -> Result<Vec<(i64, Movement)>, PortError> {
+        let state = self.reach().await?;
+        let all = (1..).zip(state.nodes[self.index].movements.iter().cloned());
+        Ok(all.filter(|(number, _)| *number > after).take(most as usize).collect())
     }
 
     async fn channels(&self) -> Result<Vec<Channel>, PortError> {

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::ids::RequestId;
 use crate::money::Sat;
 use crate::ports::lightning::{
-    Capabilities, NodeEvent, PayFailure, PayOutcome, Payment, PaymentHash, PaymentId, Preimage, SentOnchain,
+    Capabilities, Movement, NodeEvent, PayFailure, PayOutcome, Payment, PaymentHash, PaymentId, Preimage, SentOnchain,
 };
 
 const START_HEIGHT: u32 = 120;
@@ -56,12 +56,16 @@ pub(super) struct NodeState {
     pub offers: BTreeSet<String>,
     /// Taken, and not written down.
     pub only_in_memory: Vec<Payment>,
+    /// What happened to its own money, in order.
+    pub movements: Vec<Movement>,
 }
 
 #[derive(Default)]
 pub(super) struct Wallet {
     pub confirmed: Sat,
     pub unconfirmed: Sat,
+    /// What the unconfirmed coins are, with the scripts that they were paid to.
+    pub arriving: Vec<(String, Sat)>,
     pub reserve: Sat,
     /// Of closed channels, and when it is confirmed and unlocked.
     pub closing: Vec<(Sat, u32)>,
@@ -98,6 +102,8 @@ pub(super) struct ChannelState {
     pub stage: Stage,
     /// What each end takes for forwarding over it, where that is not what it takes everywhere.
     pub fees: [Option<(u64, u64)>; 2],
+    /// What the opener has given to the other end.
+    pub given: u64,
 }
 
 /// A payment between its sender and its end: what it takes with it over each channel.
@@ -158,6 +164,7 @@ impl State {
             sent: HashMap::new(),
             offers: BTreeSet::new(),
             only_in_memory: Vec::new(),
+            movements: Vec::new(),
         });
         index
     }
@@ -231,9 +238,16 @@ impl State {
         self.height += 1;
         let height = self.height;
         let mut confirmed = Vec::new();
-        for channel in self.channels.iter_mut().filter(|channel| channel.stage == Stage::Unconfirmed) {
-            channel.stage = Stage::Confirmed { at: height };
+        let mut opened = Vec::new();
+        for (index, channel) in self.channels.iter_mut().enumerate() {
+            if channel.stage == Stage::Unconfirmed {
+                channel.stage = Stage::Confirmed { at: height };
+                opened.push(index);
+            }
         }
+        opened.into_iter().for_each(|index| self.tell_opened(index));
+        self.tell_arrived();
+        self.tell_swept();
         for channel in &self.channels {
             if matches!(channel.stage, Stage::Confirmed { at } if at + CHANNEL_CONFIRMATIONS == height + 1) {
                 confirmed.extend(channel.ends);
@@ -261,7 +275,17 @@ impl State {
 impl ChannelState {
     pub fn new(funding: OutPoint, ends: [usize; 2], balances: [u64; 2], announced: bool, stage: Stage) -> Self {
         let capacity = balances[0] + balances[1];
-        Self { id: funding.txid.to_string(), funding, ends, balances, capacity, announced, stage, fees: [None; 2] }
+        Self {
+            id: funding.txid.to_string(),
+            funding,
+            ends,
+            balances,
+            capacity,
+            announced,
+            stage,
+            fees: [None; 2],
+            given: 0,
+        }
     }
 
     /// Which end of it this node is.

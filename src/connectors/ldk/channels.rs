@@ -12,7 +12,8 @@ use lightning::util::config::ChannelConfigUpdate;
 use lightning::util::sweep::OutputSpendStatus;
 use tokio::time::Instant;
 
-use super::events::{amount, user_id};
+use super::books::{user_id, value};
+use super::events::amount;
 use super::map;
 use super::node::{Node, refused};
 use super::policy;
@@ -72,7 +73,7 @@ impl Node {
         let mut config = policy::user_config(&self.config, self.network);
         config.channel_handshake_config.announce_for_forwarding = new.announced;
         let push = new.push.base_units();
-        let made = self.manager.create_channel(new.peer, new.amount.to_u64(), push, user_id(), None, Some(config));
+        let made = self.manager.create_channel(new.peer, new.amount.to_u64(), push, user_id(push), None, Some(config));
         match made {
             Ok(id) => Ok(Asked::Done(map::channel_text(id))),
             Err(error) => Ok(no(format!("{error:?}"))),
@@ -163,7 +164,7 @@ impl Node {
         let usable = || channels.iter().filter(|channel| channel.is_usable);
         let coins = self.wallet.coins();
         NodeBalance {
-            channels: sum(channels.iter().map(ours)),
+            channels: sum(channels.iter().filter(|channel| self.is_funded(channel)).map(ours)),
             in_flight: sum(channels
                 .iter()
                 .flat_map(|channel| &channel.pending_outbound_htlcs)
@@ -174,7 +175,17 @@ impl Node {
             reserve: self.reserve(),
             can_send: sum(usable().map(|channel| channel.outbound_capacity_msat)),
             can_receive: sum(usable().map(|channel| channel.inbound_capacity_msat)),
+            coming: sum(channels
+                .iter()
+                .flat_map(|channel| &channel.pending_inbound_htlcs)
+                .map(|htlc| htlc.amount_msat)),
+            is_moving: self.is_money_moving(),
         }
+    }
+
+    /// Until our coins are on their way into it, they are still beside it.
+    fn is_funded(&self, channel: &ChannelDetails) -> bool {
+        !channel.is_outbound || channel.funding_txo.is_some_and(|funding| self.wallet.knows(funding.txid))
     }
 
     /// What monitors of closed channels still have to claim, and what was claimed and is not yet swept.
@@ -186,11 +197,7 @@ impl Node {
         let unswept = outputs
             .iter()
             .filter(|output| !matches!(output.status, OutputSpendStatus::PendingThresholdConfirmations { .. }));
-        let unswept = unswept.map(|output| match &output.descriptor {
-            lightning::sign::SpendableOutputDescriptor::StaticOutput { output, .. } => output.value.to_sat(),
-            lightning::sign::SpendableOutputDescriptor::DelayedPaymentOutput(delayed) => delayed.output.value.to_sat(),
-            lightning::sign::SpendableOutputDescriptor::StaticPaymentOutput(fixed) => fixed.output.value.to_sat(),
-        });
+        let unswept = unswept.map(|output| value(&output.descriptor));
         let total = claimable.chain(unswept).fold(0_u64, u64::saturating_add);
         Sat::new(total).unwrap_or(Sat::MAX)
     }

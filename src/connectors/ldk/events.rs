@@ -4,15 +4,20 @@
 use std::sync::Arc;
 
 use bitcoin::secp256k1::PublicKey;
-use lightning::events::{Event, FundingInfo, HTLCHandlingFailureType, PathFailure, PaymentPurpose, ReplayEvent};
+use lightning::events::{
+    Event, FundingInfo, HTLCHandlingFailureType, InboundChannelFunds, InboundHTLCLocator, PathFailure, PaymentPurpose,
+    ReplayEvent,
+};
 use lightning::ln::channelmanager::{PaymentId as LdkPaymentId, TrustedChannelFeatures};
 use lightning::ln::types::ChannelId;
 use lightning::routing::scoring::{LockableScore as _, ScoreUpdate as _};
 
+use super::books::user_id;
 use super::node::Node;
 use super::peers;
 use super::types::lock;
 use crate::domain::lightning::{PaymentHash, PaymentId, Preimage};
+use crate::domain::movement::Movement;
 use crate::money::Amount;
 use crate::ports::lightning::NodeEvent;
 use crate::store::node::{Arrival, Step};
@@ -34,12 +39,16 @@ impl Node {
                 }
                 lock(&self.paying).room = true;
             }
+            Event::PaymentForwarded { prev_htlcs, total_fee_earned_msat, .. } => {
+                self.note_forwarded(&prev_htlcs, total_fee_earned_msat);
+            }
             Event::PaymentPathSuccessful { .. } => lock(&self.paying).room = true,
             Event::InvoiceReceived { payment_id, invoice, .. } => {
                 self.answer_fetch(payment_id, Ok(invoice));
                 self.manager.abandon_payment(payment_id);
             }
             Event::SpendableOutputs { outputs, channel_id, counterparty_node_id } => {
+                self.note_outputs(&outputs, channel_id);
                 let tracked =
                     self.sweeper.track_spendable_outputs(outputs, channel_id, counterparty_node_id, false, None);
                 return tracked.map_err(|()| ReplayEvent());
@@ -138,6 +147,14 @@ impl Node {
         }
     }
 
+    /// A payment of others went through: the name is that of its way in, which is there once.
+    fn note_forwarded(&self, ways_in: &[InboundHTLCLocator], earned: Option<u64>) {
+        let (Some(way), Some(earned)) = (ways_in.first(), earned.filter(|msat| *msat > 0)) else { return };
+        let number = way.htlc_id.map_or_else(|| format!("{:016x}", rand::random::<u64>()), |id| id.to_string());
+        let name = format!("{}:{number}", super::map::channel_text(way.channel_id));
+        self.tell(Movement::Forwarded { name, fee: amount(earned) });
+    }
+
     fn handle_channel(&self, event: Event) {
         match event {
             Event::FundingGenerationReady {
@@ -150,21 +167,34 @@ impl Node {
                 let value = bitcoin::Amount::from_sat(channel_value_satoshis);
                 self.fund(temporary_channel_id, counterparty_node_id, value, output_script);
             }
-            Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, funding_satoshis, .. } => {
-                self.consider(temporary_channel_id, counterparty_node_id, funding_satoshis);
+            Event::OpenChannelRequest {
+                temporary_channel_id,
+                counterparty_node_id,
+                funding_satoshis,
+                channel_negotiation_type,
+                ..
+            } => {
+                let given = match channel_negotiation_type {
+                    InboundChannelFunds::PushMsat(msat) => msat,
+                    InboundChannelFunds::DualFunded => 0,
+                };
+                self.consider(temporary_channel_id, counterparty_node_id, funding_satoshis, given);
             }
             Event::DiscardFunding { funding_info: FundingInfo::Tx { transaction }, .. } => {
                 self.wallet.let_go(&transaction);
             }
-            Event::ChannelClosed { channel_id, reason, counterparty_node_id, .. } => {
+            Event::ChannelClosed { channel_id, reason, counterparty_node_id, last_local_balance_msat, .. } => {
+                self.note_closed(channel_id, last_local_balance_msat.unwrap_or(0));
                 tracing::info!(channel = %channel_id, peer = ?counterparty_node_id, %reason, "a channel is closed");
                 self.stage.hint(NodeEvent::Channels);
             }
-            Event::ChannelPending { channel_id, counterparty_node_id, funding_txo, .. } => {
+            Event::ChannelPending { channel_id, counterparty_node_id, funding_txo, user_channel_id, .. } => {
+                self.note_channel(channel_id, funding_txo, user_channel_id);
                 tracing::info!(channel = %channel_id, peer = %counterparty_node_id, funding = %funding_txo, "a channel waits for its confirmation");
                 self.stage.hint(NodeEvent::Channels);
             }
             Event::ChannelReady { channel_id, counterparty_node_id, .. } => {
+                self.note_given(channel_id);
                 tracing::info!(channel = %channel_id, peer = %counterparty_node_id, "a channel can be used");
                 lock(&self.paying).room = true;
                 self.stage.hint(NodeEvent::Channels);
@@ -174,26 +204,21 @@ impl Node {
     }
 
     /// Somebody wants to open a channel with us.
-    fn consider(&self, channel: ChannelId, peer: PublicKey, sat: u64) {
+    fn consider(&self, channel: ChannelId, peer: PublicKey, sat: u64, given: u64) {
         let config = &self.config.channels;
         let answer = if !self.is_running() || !config.accept || sat < config.accept_min_sat {
             let why = "this node takes no such channel".to_owned();
             self.manager.force_close_broadcasting_latest_txn(&channel, &peer, why)
         } else if config.trusted_peers.contains(&peer.to_string()) {
             let trust = TrustedChannelFeatures::ZeroConf;
-            self.manager.accept_inbound_channel_from_trusted_peer(&channel, &peer, user_id(), trust, None)
+            self.manager.accept_inbound_channel_from_trusted_peer(&channel, &peer, user_id(given), trust, None)
         } else {
-            self.manager.accept_inbound_channel(&channel, &peer, user_id(), None)
+            self.manager.accept_inbound_channel(&channel, &peer, user_id(given), None)
         };
         if let Err(error) = answer {
             tracing::warn!(?error, %peer, "an offered channel could not be answered");
         }
     }
-}
-
-/// LDK wants a number of ours for each channel; we know them by their own.
-pub fn user_id() -> u128 {
-    rand::random()
 }
 
 /// LDK's name of one arrival. Only very old state has none.

@@ -5,6 +5,7 @@
 //!
 //! What is not here: a decision about money. Which payment is made or claimed is the gateway's business.
 
+mod books;
 mod broadcast;
 mod channels;
 mod config;
@@ -49,8 +50,8 @@ use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
 use crate::ports::lightning::{
     Asked, Capabilities, Channel, ClaimOutcome, CloseHow, Destination, Fetched, ForwardingFees, Incoming,
-    LightningNode, NewChannel, NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder, OnchainQuote,
-    Outgoing, PayOutcome, Payment, Peer, Quote, SentOnchain,
+    LightningNode, Movement, NewChannel, NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder,
+    OnchainQuote, Outgoing, PayOutcome, Payment, Peer, Quote, SentOnchain,
 };
 use crate::store::Store;
 use crate::store::owners::Ownership;
@@ -209,6 +210,13 @@ impl LightningNode for LdkNode {
 
     async fn balance(&self) -> Result<NodeBalance, PortError> {
         Ok(self.node.money())
+    }
+
+    async fn movements(&self, after: i64, most: u32) -> Result<Vec<(i64, Movement)>, PortError> {
+        // What was told a moment ago is there, too.
+        self.node.committed().await?;
+        let mut conn = self.node.store.read().await?;
+        Ok(crate::store::node::movements(&mut conn, after, most).await?)
     }
 
     async fn channels(&self) -> Result<Vec<Channel>, PortError> {

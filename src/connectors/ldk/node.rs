@@ -12,6 +12,7 @@ use lightning::sign::KeysManager;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::books::Books;
 use super::broadcast::Broadcaster;
 use super::config::Config;
 use super::fees::Fees;
@@ -43,6 +44,7 @@ pub struct Node {
     pub fees: Arc<Fees>,
     pub stage: Arc<Stage>,
     pub wallet: Arc<NodeWallet>,
+    pub books: Arc<Books>,
     pub broadcaster: Arc<Broadcaster>,
     pub graph: Arc<Graph>,
     pub scorer: Arc<RwLock<Scorer>>,

@@ -177,7 +177,9 @@ impl Node {
     /// change in the monitors; all of it is one transaction. Only then are the monitors' changes called done, transactions sent,
     /// callers answered, and peers told.
     async fn round(self: &Arc<Self>) {
+        let quiet = self.quiet_channels();
         self.handle_events();
+        self.tell_own_money(quiet).await;
         self.send_queued();
         self.peers.process_events();
         if self.manager.needs_pending_htlc_processing() {

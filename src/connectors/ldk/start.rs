@@ -25,6 +25,7 @@ use lightning_block_sync::init::{synchronize_listeners, validate_best_block_head
 use lightning_block_sync::poll::ValidatedBlockHeader;
 use tokio::sync::{broadcast, watch};
 
+use super::books::Books;
 use super::broadcast::Broadcaster;
 use super::config::{Config, Rpc};
 use super::error::LdkError;
@@ -98,9 +99,11 @@ pub async fn start(parts: Parts) -> Result<Started, LdkError> {
     let changes = node::wallet(&mut conn).await?;
     let tip = BlockId { height: best.height, hash: best.to_block_locator().block_hash };
     let clock = store.clock().clone();
-    let wallet = Arc::new(NodeWallet::open(&seed, network, &changes, tip, Arc::clone(&stage), clock)?);
+    let books = Arc::new(Books::read(&mut conn).await?);
+    let wallet = NodeWallet::open(&seed, network, &changes, tip, Arc::clone(&stage), clock, Arc::clone(&books))?;
+    let wallet = Arc::new(wallet);
     let broadcaster = Arc::new(Broadcaster::new(Arc::clone(&wallet)));
-    let base = Base { config, network, log, keys, stage, fees, wallet, broadcaster };
+    let base = Base { config, network, log, keys, stage, fees, wallet, books, broadcaster };
 
     let stored = base.read_monitors(&mut conn).await?;
     let graph = base.graph(&mut conn).await?;
@@ -170,6 +173,7 @@ struct Base {
     stage: Arc<Stage>,
     fees: Arc<Fees>,
     wallet: Arc<NodeWallet>,
+    books: Arc<Books>,
     broadcaster: Arc<Broadcaster>,
 }
 
@@ -352,7 +356,7 @@ struct Assembled {
 
 impl Assembled {
     async fn node(self, manager: Arc<Manager>, source: &Arc<Source>, seconds: u64) -> Result<Arc<Node>, LdkError> {
-        let Base { config, network, log, keys, stage, fees, wallet, broadcaster } = self.base;
+        let Base { config, network, log, keys, stage, fees, wallet, books, broadcaster } = self.base;
         let (gossip, onion, peers) = network_side(source, &self.graph, &manager, &self.monitors, &keys, &log, seconds);
         let coins = Arc::new(WalletSync::new(Arc::clone(&wallet), Arc::clone(&log)));
         let bumper = Bumper::new(Arc::clone(&broadcaster), coins, Arc::clone(&keys), Arc::clone(&log));
@@ -381,6 +385,7 @@ impl Assembled {
             fees,
             stage,
             wallet,
+            books,
             broadcaster,
             graph: self.graph,
             scorer: self.scorer,

@@ -16,6 +16,7 @@ use lightning::chain::{BlockLocator, Listen};
 use lightning::sign::ChangeDestinationSourceSync;
 use lightning::util::wallet_utils::{Utxo, WalletSourceSync};
 
+use super::books::Books;
 use super::error::LdkError;
 use super::seed::Seed;
 use super::stage::Stage;
@@ -32,6 +33,7 @@ pub struct NodeWallet {
     inner: Mutex<Inner>,
     stage: Arc<Stage>,
     clock: Clock,
+    books: Arc<Books>,
 }
 
 struct Inner {
@@ -48,6 +50,37 @@ pub struct Coins {
     pub unconfirmed: Sat,
 }
 
+/// A transaction that spends coins of the wallet or pays to it.
+pub struct OwnTransaction {
+    pub txid: Txid,
+    pub inputs: Vec<OutPoint>,
+    /// Of the inputs, the wallet's, with what they bring.
+    pub spent: Vec<(OutPoint, u64)>,
+    /// Of the outputs, the wallet's.
+    pub outputs: Vec<(u32, ScriptBuf, Sat)>,
+    /// All of those together.
+    pub received: u64,
+    /// What each output has, whosever it is.
+    pub out: Vec<u64>,
+}
+
+impl OwnTransaction {
+    fn of(wallet: &Wallet, txid: Txid, transaction: &Transaction) -> Self {
+        let inputs: Vec<OutPoint> = transaction.input.iter().map(|input| input.previous_output).collect();
+        let spent = inputs.iter().filter_map(|input| {
+            let output = wallet.tx_graph().get_txout(*input)?;
+            wallet.is_mine(output.script_pubkey.clone()).then(|| (*input, output.value.to_sat()))
+        });
+        let spent = spent.collect();
+        let ours = (0..).zip(&transaction.output).filter(|(_, output)| wallet.is_mine(output.script_pubkey.clone()));
+        let outputs: Vec<(u32, ScriptBuf, Sat)> =
+            ours.map(|(vout, output)| (vout, output.script_pubkey.clone(), sat(output.value))).collect();
+        let received = outputs.iter().map(|(_, _, sat)| sat.to_u64()).sum();
+        let out = transaction.output.iter().map(|output| output.value.to_sat()).collect();
+        Self { txid, inputs, spent, outputs, received, out }
+    }
+}
+
 impl NodeWallet {
     /// Reads the wallet from its changes, or begins it at this block.
     ///
@@ -60,6 +93,7 @@ impl NodeWallet {
         tip: BlockId,
         stage: Arc<Stage>,
         clock: Clock,
+        books: Arc<Books>,
     ) -> Result<Self, LdkError> {
         let key = Xpriv::new_master(network, &seed.0).map_err(corrupt)?;
         let next = changes.last().map_or(0, |(number, _)| *number).saturating_add(1);
@@ -74,7 +108,7 @@ impl NodeWallet {
                 load.load_wallet_no_persist(changes).map_err(corrupt)?.ok_or_else(|| corrupt("the wallet is empty"))?
             }
         };
-        let opened = Self { inner: Mutex::new(Inner { wallet, next, refused: HashSet::new() }), stage, clock };
+        let opened = Self { inner: Mutex::new(Inner { wallet, next, refused: HashSet::new() }), stage, clock, books };
         opened.compact(changes)?;
         opened.change(|_| ());
         Ok(opened)
@@ -242,6 +276,20 @@ impl NodeWallet {
         }
     }
 
+    /// The transactions of ours that are in blocks, but for those that are told; and all that are there, in blocks or not.
+    pub fn in_blocks(&self, is_told: impl Fn(Txid) -> bool) -> (Vec<OwnTransaction>, HashSet<Txid>) {
+        let inner = lock(&self.inner);
+        let (mut all, mut known) = (Vec::new(), HashSet::new());
+        for tx in inner.wallet.transactions() {
+            let txid = tx.tx_node.txid;
+            known.insert(txid);
+            if tx.chain_position.is_confirmed() && !is_told(txid) {
+                all.push(OwnTransaction::of(&inner.wallet, txid, &tx.tx_node.tx));
+            }
+        }
+        (all, known)
+    }
+
     pub fn knows(&self, txid: Txid) -> bool {
         lock(&self.inner).wallet.get_tx(txid).is_some()
     }
@@ -314,6 +362,20 @@ fn remaining(wallet: &Wallet, psbt: &Psbt) -> bitcoin::Amount {
 
 impl Listen for NodeWallet {
     fn block_connected(&self, block: &Block, height: u32) {
+        self.books.block_came();
+        self.take_block(block, height);
+        // Again: what was looked at in between was not all.
+        self.books.block_came();
+    }
+
+    fn filtered_block_connected(&self, _header: &block::Header, _transactions: &TransactionData, _height: u32) {}
+
+    /// The next block says what is in the chain instead.
+    fn blocks_disconnected(&self, _fork_point: BlockLocator) {}
+}
+
+impl NodeWallet {
+    fn take_block(&self, block: &Block, height: u32) {
         self.change(|wallet| {
             if let Err(error) = wallet.apply_block(block, height) {
                 // A fork below the block at which the wallet began: it has nothing there.
@@ -324,11 +386,6 @@ impl Listen for NodeWallet {
             }
         });
     }
-
-    fn filtered_block_connected(&self, _header: &block::Header, _transactions: &TransactionData, _height: u32) {}
-
-    /// The next block says what is in the chain instead.
-    fn blocks_disconnected(&self, _fork_point: BlockLocator) {}
 }
 
 impl WalletSourceSync for NodeWallet {

@@ -180,6 +180,11 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         | "sendRequest"
         | "sendRequestAuthorization" => vec![Code::NotFound],
         "adminNode" | "adminPeers" | "adminChannels" | "adminReserve" | "adminReserveNew" => NODE.to_vec(),
+        "adminTrialBalance" => Vec::new(),
+        "adminProfitAndLoss" | "adminSuspense" => vec![Code::InvalidRequest],
+        "adminResolve" => {
+            vec![Code::NotFound, Code::WalletNotRegistered, Code::OutcomeUnknown, Code::IdempotencyMismatch]
+        }
         "adminConnect" => [NODE, &[Code::NodeRefused]].concat(),
         "adminOpenChannel" => [NODE, &[Code::NodeRefused, Code::OutcomeUnknown, Code::IdempotencyMismatch]].concat(),
         "adminCloseChannel" | "adminChannelFees" => [NODE, &[Code::NodeRefused, Code::NotFound]].concat(),

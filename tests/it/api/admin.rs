@@ -42,6 +42,7 @@ stories!(
     a_lost_answer_is_not_tried_again,
     a_channel_is_closed_and_its_fees_are_set,
     the_reserve_has_an_address,
+    the_books_are_read_and_suspense_is_resolved,
 );
 
 async fn tell(database: Database, story: impl AsyncFnOnce(&Desk)) {
@@ -86,7 +87,7 @@ async fn wallet_headers_are_not_enough_for_an_operator() {
     let wallet = gateway.registered(1).await;
     let weak = wallet.with_key(&gateway.key(&[Scope::Read, Scope::Send], &[]).await);
     let operators: Vec<_> = every_operation().into_iter().filter(|one| one.is_operators()).collect();
-    assert!(operators.len() >= 9, "{} calls", operators.len());
+    assert!(operators.len() >= 13, "{} calls", operators.len());
     for operation in operators {
         let path = operation.path_with("00");
         let call = if operation.method == "GET" { Call::get(path) } else { Call::post(path, &operation.example()) };
@@ -202,4 +203,48 @@ async fn the_reserve_has_an_address(desk: &Desk) {
     let reserve = desk.operator.get("/admin/reserve").await.ok();
     assert_eq!((&reserve["confirmed_sats"], &reserve["missing_sats"]), (&json!(50_000), &json!(0)));
     assert!(desk.lightning.node.balance().await.expect("a balance").reserve == Sat::literal(30_000));
+}
+
+async fn the_books_are_read_and_suspense_is_resolved(desk: &Desk) {
+    let side = i64::try_from(CHANNEL_SIDE.to_u64()).expect("it fits") * 1_000;
+    desk.fund(7_000);
+    let waiting = desk.operator.until("/admin/suspense", |page| page["items"][1]["amount_msat"] == 7_000_000).await;
+    assert_eq!((&waiting["items"][0]["amount_msat"], &waiting["next_cursor"]), (&json!(side), &Value::Null));
+    assert_eq!(waiting["items"][1]["about"]["kind"], "arrived");
+    let page = desk.operator.get("/admin/suspense?limit=1").await.ok();
+    let next = format!("/admin/suspense?limit=1&cursor={}", page["next_cursor"].as_str().expect("there is more"));
+    assert_eq!(desk.operator.get(next).await.ok()["items"][0], waiting["items"][1]);
+
+    let wallet = desk.gateway.registered(1).await;
+    let item = waiting["items"][1]["id"].as_str().expect("an id");
+    let to = wallet.wallet.keys.id().to_string();
+    let resolve = |to: &str, reason: &str, key: &str| {
+        let asked = json!({ "to": to, "reason": reason });
+        Call::post(format!("/admin/suspense/{item}/resolve"), &asked).idempotent(key)
+    };
+    desk.operator.call(resolve("capitol", "r", "a")).await.refused(400, "invalid_request");
+    desk.operator.call(resolve("capital", "", "a")).await.refused(400, "invalid_request");
+    desk.operator.call(resolve("0000000000000000", "r", "a")).await.refused(404, "wallet_not_registered");
+    let done = desk.operator.call(resolve(&to, "ticket 7", "a")).await.ok();
+    assert_eq!(done["account"], format!("wallet:{to}"));
+    assert_eq!(desk.operator.call(resolve(&to, "ticket 7", "a")).await.ok(), done);
+    desk.operator.call(resolve("capital", "ticket 7", "a")).await.refused(422, "idempotency_mismatch");
+    desk.operator.call(resolve(&to, "ticket 7", "b")).await.refused(404, "not_found");
+    let balance = wallet.get("/lightning/balance").await.ok();
+    assert_eq!(balance["balance"]["offchain_balance"]["total_msat"], 7_000_000);
+    wallet.until("/events", |seen| seen.to_string().contains("operator.suspense_resolved")).await;
+
+    let trial = desk.operator.get("/admin/trial-balance").await.ok();
+    assert_eq!(trial["sum_msat"], 0);
+    let line = |account: &str| {
+        let lines = trial["lines"].as_array().into_iter().flatten();
+        lines.clone().find(|line| line["account"] == account).map(|line| line["balance_msat"].clone())
+    };
+    assert_eq!((line("wallets"), line("operator:suspense")), (Some(json!(7_000_000)), Some(json!(side))));
+    assert_eq!(line("node:onchain"), Some(json!(-7_000_000)));
+    let gains = desk.operator.get("/admin/profit-and-loss").await.ok();
+    assert_eq!((&gains["profit_msat"], &gains["suspense_msat"]), (&json!(0), &json!(side)));
+    let before = desk.operator.get("/admin/profit-and-loss?from=0&to=1").await.ok();
+    assert_eq!(before["suspense_msat"], 0);
+    desk.operator.get("/admin/profit-and-loss?from=x").await.refused(400, "invalid_request");
 }

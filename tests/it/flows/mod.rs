@@ -10,6 +10,7 @@ mod lightning_books;
 mod lightning_pays;
 mod lightning_receives;
 mod mutated_psbts;
+mod node_books;
 mod random_walks;
 mod reorgs;
 mod scanning;

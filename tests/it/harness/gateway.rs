@@ -32,7 +32,7 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
-const TABLES: [&str; 32] = [
+const TABLES: [&str; 34] = [
     "meta",
     "wallets",
     "keychains",
@@ -65,6 +65,8 @@ const TABLES: [&str; 32] = [
     "key_payments",
     "operator_calls",
     "reserve_addresses",
+    "node_movements",
+    "book_entries",
 ];
 
 pub struct Gateway {

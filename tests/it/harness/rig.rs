@@ -364,6 +364,11 @@ impl Rig {
         self.flows.store().write(ClearHalt(reason)).await.expect("the store writes")
     }
 
+    /// Changes the database behind everybody's back.
+    pub async fn sql(&self, sql: &str) {
+        self.flows.store().write(Sql(sql.to_owned())).await.expect("it is written");
+    }
+
     pub async fn release(&self, client: &Client) {
         self.flows.store().write(Release(client.keys.id())).await.expect("nothing is open");
     }
@@ -408,6 +413,19 @@ impl Write for ClearHalt {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
         halts::clear(tx, self.0).await
+    }
+}
+
+struct Sql(String);
+
+#[async_trait]
+impl Write for Sql {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        sqlx::query(sqlx::AssertSqlSafe(self.0.clone())).execute(tx.conn()).await?;
+        Ok(())
     }
 }
 

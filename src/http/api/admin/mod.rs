@@ -1,5 +1,6 @@
 //! The operator's calls. Each needs a key with the scope `admin`, also where wallet headers alone are believed.
 
+pub mod books;
 pub mod channels;
 pub mod node;
 
@@ -21,4 +22,8 @@ pub fn add_to(router: OpenApiRouter<HttpState>) -> OpenApiRouter<HttpState> {
         .routes(routes!(channels::list, channels::open))
         .routes(routes!(channels::close))
         .routes(routes!(channels::set_fees))
+        .routes(routes!(books::trial_balance))
+        .routes(routes!(books::profit_and_loss))
+        .routes(routes!(books::suspense))
+        .routes(routes!(books::resolve))
 }

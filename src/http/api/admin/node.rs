@@ -20,6 +20,7 @@ use crate::http::problem::Problem;
     "balance": {
         "channels_msat": 4_800_000_000_u64, "in_flight_msat": 0, "closing_sats": 0, "onchain_confirmed_sats": 250_000,
         "onchain_unconfirmed_sats": 0, "reserve_sats": 30_000, "can_send_msat": 4_700_000_000_u64, "can_receive_msat": 1_900_000_000,
+        "coming_msat": 0, "is_moving": false,
     },
     "halts": [],
 }))]
@@ -62,6 +63,7 @@ impl From<Capabilities> for NodeCapabilities {
 #[schema(example = json!({
     "channels_msat": 4_800_000_000_u64, "in_flight_msat": 0, "closing_sats": 0, "onchain_confirmed_sats": 250_000,
     "onchain_unconfirmed_sats": 0, "reserve_sats": 30_000, "can_send_msat": 4_700_000_000_u64, "can_receive_msat": 1_900_000_000,
+        "coming_msat": 0, "is_moving": false,
 }))]
 pub struct NodeBalanceView {
     /// The node's in open channels, without what is in flight.
@@ -78,6 +80,10 @@ pub struct NodeBalanceView {
     pub can_send_msat: u64,
     /// What could be received now over all channels together.
     pub can_receive_msat: u64,
+    /// Payments of others that have come in and are not taken yet.
+    pub coming_msat: u64,
+    /// A channel is opening or closing, or a transaction waits for its block.
+    pub is_moving: bool,
 }
 
 impl From<NodeBalance> for NodeBalanceView {
@@ -91,6 +97,8 @@ impl From<NodeBalance> for NodeBalanceView {
             reserve,
             can_send,
             can_receive,
+            coming,
+            is_moving,
         } = balance;
         Self {
             channels_msat: channels.base_units(),
@@ -101,6 +109,8 @@ impl From<NodeBalance> for NodeBalanceView {
             reserve_sats: reserve.to_u64(),
             can_send_msat: can_send.base_units(),
             can_receive_msat: can_receive.base_units(),
+            coming_msat: coming.base_units(),
+            is_moving,
         }
     }
 }

@@ -3,11 +3,15 @@
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Address, Network, ScriptBuf, WPubkeyHash};
+use sluice::domain::movement::Owner;
 use sluice::ids::RequestId;
+use sluice::ledger::Account;
 use sluice::money::{Amount, FeeRate, Sat};
-use sluice::ports::lightning::{Asked, Channel, CloseHow, ForwardingFees, NewChannel, OnchainOrder, OnchainQuote};
+use sluice::ports::lightning::{
+    Asked, Channel, CloseHow, ForwardingFees, Movement, NewChannel, OnchainOrder, OnchainQuote, Paid, PayOutcome,
+};
 
-use super::{World, minus, plus};
+use super::{AMOUNT, World, minus, payment, plus};
 use crate::harness::peer::{eventually, eventually_shown};
 
 const CAPACITY: Sat = Sat::literal(400_000);
@@ -205,4 +209,51 @@ pub async fn coins_are_sent_and_the_reserve_is_kept(w: &World) {
         (now == left).then_some(())
     })
     .await;
+}
+
+/// Everything that it has ever told.
+async fn told(w: &World) -> Vec<Movement> {
+    let told = w.node().movements(0, 1_000).await.unwrap();
+    assert!(told.is_sorted_by_key(|(number, _)| *number));
+    told.into_iter().map(|(_, movement)| movement).collect()
+}
+
+/// What these entries put into an account of the node, in millisatoshi.
+fn fold(told: &[Movement], account: &Account) -> i64 {
+    let postings = told.iter().flat_map(|one| one.postings(RequestId::of_movement(&one.key()), Owner::Capital));
+    let signed = postings.map(|posting| {
+        let amount = posting.money.amount.as_bigint();
+        i64::from(posting.debit == *account) * amount - i64::from(posting.credit == *account) * amount
+    });
+    signed.sum()
+}
+
+/// The last of its group: everything before it is in what was told, and nothing before it was paid.
+pub async fn what_it_tells_adds_up_to_what_it_has(w: &World) {
+    w.rig.fund(Sat::literal(1_000_000)).await;
+    let id = open(w).await;
+    let invoice = w.far().invoice(Some(AMOUNT)).await;
+    let outcome = w.pay(&payment(&invoice, AMOUNT)).await;
+    let PayOutcome::Succeeded(Paid { fee, .. }) = outcome else { panic!("{outcome:?}") };
+    eventually("the payment has left the channel", async || {
+        w.node().balance().await.unwrap().in_flight.is_zero().then_some(())
+    })
+    .await;
+    assert_eq!(w.node().close_channel(&id, CloseHow::Cooperative).await, Ok(Asked::Done(())));
+    w.rig.something_waits().await;
+    let balance = eventually_shown("nothing moves any more", async || {
+        w.rig.mine(1).await;
+        let balance = w.node().balance().await.unwrap();
+        if balance.is_moving { Err(balance) } else { Ok(balance) }
+    })
+    .await;
+    let all = told(w).await;
+    let onchain = plus(Amount::from_sat(balance.onchain_confirmed), Amount::from_sat(balance.onchain_unconfirmed));
+    assert_eq!(fold(&all, &Account::Onchain), onchain.as_bigint(), "{all:#?}");
+    assert_eq!((fold(&all, &Account::Closing), balance.closing), (0, Sat::ZERO), "{all:#?}");
+    let paid = plus(AMOUNT, fee).as_bigint();
+    assert_eq!(fold(&all, &Account::Channels) - paid, balance.channels.as_bigint(), "{all:#?}");
+    assert_ne!(fold(&all, &Account::Rounding), 0, "the payment has left a fraction");
+    w.rig.restart().await;
+    assert_eq!(told(w).await, all, "it is told once, and stays");
 }

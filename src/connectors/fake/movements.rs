@@ -1,0 +1,85 @@
+//! What a node in memory tells of its own money.
+
+use bitcoin::OutPoint;
+
+use super::amount;
+use super::state::{Flight, Stage, State};
+use crate::money::{Amount, Sat};
+use crate::ports::lightning::{Movement, NodeEvent};
+
+const MSAT: u64 = 1_000;
+
+impl State {
+    pub fn moved(&mut self, node: usize, movement: Movement) {
+        self.nodes[node].movements.push(movement);
+        self.tell(node, NodeEvent::Channels);
+    }
+
+    /// Something of this node's waits for a block.
+    pub fn is_moving(&self, node: usize) -> bool {
+        let wallet = &self.nodes[node].wallet;
+        let opening =
+            self.channels.iter().any(|channel| channel.ends.contains(&node) && channel.stage == Stage::Unconfirmed);
+        opening || !wallet.closing.is_empty() || wallet.unconfirmed != Sat::ZERO
+    }
+
+    /// A channel is in a block: its opener has put something into it, and the other end has perhaps been given something.
+    pub fn tell_opened(&mut self, index: usize) {
+        let channel = &self.channels[index];
+        let ([opener, other], given, id) = (channel.ends, amount(channel.given), channel.id.clone());
+        let (txid, sat) = (channel.funding.txid, Sat::new(channel.capacity / MSAT).unwrap_or(Sat::MAX));
+        self.moved(opener, Movement::Funded { txid, amount: sat, given, fee: Sat::ZERO });
+        if !given.is_zero() {
+            self.moved(other, Movement::Given { channel: id, amount: given });
+        }
+    }
+
+    /// Before the coins that wait are put to the others.
+    pub fn tell_arrived(&mut self) {
+        for node in 0..self.nodes.len() {
+            for (script, sat) in std::mem::take(&mut self.nodes[node].wallet.arriving) {
+                let outpoint = OutPoint { txid: self.fresh_txid(), vout: 0 };
+                self.moved(node, Movement::Arrived { outpoint, script, amount: sat });
+            }
+        }
+    }
+
+    /// Before what is ripe is put to the others.
+    pub fn tell_swept(&mut self) {
+        for node in 0..self.nodes.len() {
+            let ripe: Vec<Sat> = self.nodes[node]
+                .wallet
+                .closing
+                .iter()
+                .filter(|(_, at)| *at <= self.height)
+                .map(|(sat, _)| *sat)
+                .collect();
+            for back in ripe {
+                let txid = self.fresh_txid();
+                self.moved(node, Movement::Swept { txid, back, fee: Sat::ZERO });
+            }
+        }
+    }
+
+    pub fn tell_closed(&mut self, node: usize, index: usize, msat: u64) {
+        let channel = self.channels[index].id.clone();
+        self.moved(node, Movement::Closed { channel: channel.clone(), amount: amount(msat) });
+        let resolved = Movement::Resolved {
+            channel,
+            paid: Amount::ZERO,
+            claimed: Amount::ZERO,
+            fee: Sat::ZERO,
+            fraction: amount(msat % MSAT),
+        };
+        self.moved(node, resolved);
+    }
+
+    /// Whoever stands between two hops keeps what the second is smaller by.
+    pub fn tell_forwarded(&mut self, number: u64, flight: &Flight) {
+        for (hop, next) in flight.hops.iter().zip(flight.hops.iter().skip(1)) {
+            let node = self.channels[next.channel].ends[next.sender];
+            let fee = amount(hop.amount.saturating_sub(next.amount));
+            self.moved(node, Movement::Forwarded { name: number.to_string(), fee });
+        }
+    }
+}

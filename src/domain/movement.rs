@@ -1,0 +1,270 @@
+//! What happens to the node's own money beside payments, and how it stands in the books.
+//!
+//! A node tells each movement once, when it is certain. Payments are not told: their entries are those of their requests.
+
+use bitcoin::{OutPoint, Txid};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::RequestId;
+use crate::ledger::{Account, Kind, Posting, PostingId};
+use crate::money::{Amount, AssetId, Money, Sat};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Movement {
+    /// Somebody paid to the node's own wallet. The script is hex.
+    Arrived { outpoint: OutPoint, script: String, amount: Sat },
+    /// The node's own coins went to somebody else.
+    Sent { txid: Txid, amount: Sat, fee: Sat },
+    /// The node's own coins went into channels, and of that something to the peers.
+    Funded { txid: Txid, amount: Sat, given: Amount, fee: Sat },
+    /// A peer gave the node something when it opened a channel.
+    Given { channel: String, amount: Amount },
+    /// A transaction that hurries another one. What it cost; below zero where it brought more than it cost.
+    Bumped { txid: Txid, cost: i64 },
+    /// A channel is closing: what was ours in it, payments under way included.
+    Closed { channel: String, amount: Amount },
+    /// What came out of closed channels is among the node's own coins.
+    Swept { txid: Txid, back: Sat, fee: Sat },
+    /// Nothing more comes out of a closed channel. What is missing was paid out of it, or was lost to fees and rounding.
+    Resolved { channel: String, paid: Amount, claimed: Amount, fee: Sat, fraction: Amount },
+    /// The node has earned something by forwarding.
+    Forwarded { name: String, fee: Amount },
+    /// A transaction that was told is not in the chain any more, and another one is in its place, or none.
+    Undone { what: Box<Movement>, times: u32 },
+    /// The same transaction is in the chain again.
+    Again { what: Box<Movement>, times: u32 },
+}
+
+/// Who pays for, or owns, what has no owner by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The operator: it was paid to an address of the reserve.
+    Capital,
+    /// Nobody knows.
+    Suspense,
+    /// A wallet, in an entry of another flow: nothing is posted here.
+    Elsewhere,
+}
+
+impl Movement {
+    /// Its name, for ever.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Arrived { outpoint, .. } => format!("arrived:{outpoint}"),
+            Self::Sent { txid, .. } => format!("sent:{txid}"),
+            Self::Funded { txid, .. } => format!("funded:{txid}"),
+            Self::Given { channel, .. } => format!("given:{channel}"),
+            Self::Bumped { txid, .. } => format!("bumped:{txid}"),
+            Self::Closed { channel, .. } => format!("closed:{channel}"),
+            Self::Swept { txid, .. } => format!("swept:{txid}"),
+            Self::Resolved { channel, .. } => format!("resolved:{channel}"),
+            Self::Forwarded { name, .. } => format!("forwarded:{name}"),
+            Self::Undone { what, times } => format!("undone:{times}:{}", what.key()),
+            Self::Again { what, times } => format!("again:{times}:{}", what.key()),
+        }
+    }
+
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Arrived { .. } => "arrived",
+            Self::Sent { .. } => "sent",
+            Self::Funded { .. } => "funded",
+            Self::Given { .. } => "given",
+            Self::Bumped { .. } => "bumped",
+            Self::Closed { .. } => "closed",
+            Self::Swept { .. } => "swept",
+            Self::Resolved { .. } => "resolved",
+            Self::Forwarded { .. } => "forwarded",
+            Self::Undone { .. } => "undone",
+            Self::Again { .. } => "again",
+        }
+    }
+
+    /// What it is about, where others look it up: the output that was paid to, or the transaction that paid.
+    #[must_use]
+    pub fn subject(&self) -> Option<Subject<'_>> {
+        match self {
+            Self::Arrived { outpoint, script, .. } => Some(Subject::Paid { outpoint: *outpoint, script }),
+            Self::Sent { txid, .. } => Some(Subject::Sent(*txid)),
+            Self::Undone { what, .. } | Self::Again { what, .. } => what.subject(),
+            Self::Funded { .. }
+            | Self::Given { .. }
+            | Self::Bumped { .. }
+            | Self::Closed { .. }
+            | Self::Swept { .. }
+            | Self::Resolved { .. }
+            | Self::Forwarded { .. } => None,
+        }
+    }
+
+    /// The entry for it. Each part of it is named by what it is, and is there at most once.
+    #[must_use]
+    pub fn postings(&self, id: RequestId, owner: Owner) -> Vec<Posting> {
+        let mut postings = Vec::new();
+        for Leg { step, debit, credit, msat } in self.legs(owner) {
+            if let Some(amount) = Amount::from_msat(msat).ok().filter(|amount| !amount.is_zero()) {
+                let money = Money { asset: AssetId::Btc, amount };
+                postings.push(Posting {
+                    id: PostingId::of(id, step),
+                    request: id,
+                    debit,
+                    credit,
+                    money,
+                    kind: Kind::Post,
+                });
+            }
+        }
+        postings
+    }
+
+    fn legs(&self, owner: Owner) -> Vec<Leg> {
+        use Account::{Capital, Channels, Closing, ClosingFees, Onchain, OnchainFees, Rounding, RoutingFees, Suspense};
+        let other = match owner {
+            Owner::Capital => Some(Capital),
+            Owner::Suspense => Some(Suspense),
+            Owner::Elsewhere => None,
+        };
+        match self {
+            Self::Arrived { amount, .. } => {
+                other.map(|other| leg("arrived", Onchain, other, msat(*amount))).into_iter().collect()
+            }
+            Self::Sent { amount, fee, .. } => other.map_or_else(Vec::new, |other| {
+                vec![leg("sent", other, Onchain, msat(*amount)), leg("fee", OnchainFees, Onchain, msat(*fee))]
+            }),
+            Self::Funded { amount, given, fee, .. } => vec![
+                leg("funded", Channels, Onchain, msat(*amount)),
+                leg("fee", OnchainFees, Onchain, msat(*fee)),
+                leg("given", Capital, Channels, given.base_units()),
+            ],
+            Self::Given { amount, .. } => vec![leg("given", Channels, Suspense, amount.base_units())],
+            Self::Bumped { cost, .. } => {
+                let whole = cost.unsigned_abs().saturating_mul(1_000);
+                vec![if *cost >= 0 {
+                    leg("cost", OnchainFees, Onchain, whole)
+                } else {
+                    leg("gain", Onchain, OnchainFees, whole)
+                }]
+            }
+            Self::Closed { amount, .. } => vec![leg("closed", Closing, Channels, amount.base_units())],
+            Self::Swept { back, fee, .. } => {
+                vec![leg("swept", Onchain, Closing, msat(*back)), leg("fee", ClosingFees, Closing, msat(*fee))]
+            }
+            Self::Resolved { paid, claimed, fee, fraction, .. } => vec![
+                leg("paid", Channels, Closing, paid.base_units()),
+                leg("claimed", Closing, Channels, claimed.base_units()),
+                leg("fee", ClosingFees, Closing, msat(*fee)),
+                leg("rounding", Rounding, Closing, fraction.base_units()),
+            ],
+            Self::Forwarded { fee, .. } => vec![leg("fee", Channels, RoutingFees, fee.base_units())],
+            Self::Undone { what, .. } => {
+                let turned = |leg: Leg| Leg { debit: leg.credit, credit: leg.debit, ..leg };
+                what.legs(owner).into_iter().map(turned).collect()
+            }
+            Self::Again { what, .. } => what.legs(owner),
+        }
+    }
+}
+
+/// What other flows know a movement by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject<'a> {
+    Paid { outpoint: OutPoint, script: &'a str },
+    Sent(Txid),
+}
+
+struct Leg {
+    step: &'static str,
+    debit: Account,
+    credit: Account,
+    msat: u64,
+}
+
+const fn leg(step: &'static str, debit: Account, credit: Account, msat: u64) -> Leg {
+    Leg { step, debit, credit, msat }
+}
+
+const fn msat(sat: Sat) -> u64 {
+    Amount::from_sat(sat).base_units()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use bitcoin::hashes::Hash as _;
+
+    use super::*;
+
+    fn txid(n: u8) -> Txid {
+        Txid::from_byte_array([n; 32])
+    }
+
+    /// What each account is worth after these movements.
+    fn fold(movements: &[Movement]) -> HashMap<Account, i64> {
+        let mut balances = HashMap::new();
+        for movement in movements {
+            for posting in movement.postings(RequestId::of_movement(&movement.key()), Owner::Capital) {
+                let amount = posting.money.amount.as_bigint();
+                *balances.entry(posting.debit).or_default() -= amount;
+                *balances.entry(posting.credit).or_default() += amount;
+            }
+        }
+        balances
+    }
+
+    /// The life of a channel of 1,000,000 sat, of which 100,000 are given away and 200,000.4 are paid out.
+    fn life() -> Vec<Movement> {
+        let channel = "c".to_owned();
+        let sat = Sat::literal;
+        let outpoint = OutPoint { txid: txid(1), vout: 0 };
+        vec![
+            Movement::Arrived { outpoint, script: String::new(), amount: sat(1_500_000) },
+            Movement::Funded {
+                txid: txid(2),
+                amount: sat(1_000_000),
+                given: Amount::from_sat(sat(100_000)),
+                fee: sat(300),
+            },
+            Movement::Closed { channel: channel.clone(), amount: Amount::from_msat(900_000_000).unwrap() },
+            Movement::Resolved {
+                channel,
+                paid: Amount::from_msat(200_000_400).unwrap(),
+                claimed: Amount::ZERO,
+                fee: sat(500),
+                fraction: Amount::from_msat(600).unwrap(),
+            },
+            Movement::Swept { txid: txid(3), back: sat(699_300), fee: sat(199) },
+        ]
+    }
+
+    #[test]
+    fn a_channel_leaves_nothing_behind_but_what_was_paid_out_of_it() {
+        let balances = fold(&life());
+        assert_eq!(balances[&Account::Closing], 0);
+        assert_eq!(balances[&Account::Channels], -200_000_400, "a payment's own entry makes this zero");
+        assert_eq!(balances[&Account::Onchain], -(1_500_000 - 1_000_300 + 699_300) * 1_000);
+        assert_eq!(balances[&Account::Rounding], -600);
+        assert_eq!(balances.values().sum::<i64>(), 0);
+    }
+
+    #[test]
+    fn what_is_undone_leaves_no_trace_and_may_come_again() {
+        for movement in life() {
+            let undone = Movement::Undone { what: Box::new(movement.clone()), times: 1 };
+            assert!(fold(&[movement.clone(), undone.clone()]).values().all(|balance| *balance == 0));
+            let again = Movement::Again { what: Box::new(movement.clone()), times: 1 };
+            assert_ne!(again.key(), movement.key());
+            assert_eq!(fold(&[movement.clone(), undone, again]), fold(std::slice::from_ref(&movement)));
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_a_wallet_is_posted_elsewhere() {
+        let all = life();
+        assert!(all[0].postings(RequestId::of_movement("a"), Owner::Elsewhere).is_empty());
+        assert!(!all[1].postings(RequestId::of_movement("a"), Owner::Elsewhere).is_empty());
+    }
+}

@@ -1,0 +1,198 @@
+//! The part of the audit that asks the Lightning node: whether the books say of its money what it says itself, and whether what is
+//! owed is covered.
+//!
+//! While something is under way the two can't agree to the millisatoshi. Then the report says what is under way, and what is left
+//! to compare is compared.
+
+use std::sync::Arc;
+
+use super::audit::{Drift, Report, Solvency};
+use super::{Error, Flows};
+use crate::money::{Amount, Sat};
+use crate::ports::PortError;
+use crate::ports::lightning::{LightningNode, NodeBalance};
+use crate::store::books::{self, Position};
+
+const CHANNELS: &str = "node_channels_are_what_the_node_says";
+const CLOSING: &str = "node_closing_is_what_the_node_says";
+const ONCHAIN: &str = "node_onchain_is_what_the_node_says";
+/// Claims of wallets are covered by what the node has.
+pub const SOLVENT: &str = "what_is_owed_is_covered";
+/// How often the node and the books are asked again when something moved between the two.
+const LOOKS: usize = 5;
+
+/// The node and the books at one moment.
+struct Seen {
+    balance: NodeBalance,
+    position: Position,
+    /// The node has told something that is not entered yet, or another flow still has to post something.
+    is_behind: bool,
+}
+
+pub(super) async fn audit_node(flows: &Flows, report: &mut Report) -> Result<(), Error> {
+    let node = match flows.node().node() {
+        Ok(node) => node,
+        Err(error) => return without_node(flows, report, error.to_string()).await,
+    };
+    match look(flows, &node).await? {
+        Err(why) => {
+            for rule in [CHANNELS, CLOSING, ONCHAIN, SOLVENT] {
+                report.pending.push(Drift { rule, detail: why.clone() });
+            }
+        }
+        Ok(seen) => {
+            compare(&seen, report);
+            cover(&seen, report);
+        }
+    }
+    Ok(())
+}
+
+/// Where no node ever was, there is nothing to compare.
+async fn without_node(flows: &Flows, report: &mut Report, why: String) -> Result<(), Error> {
+    let mut conn = flows.store().read().await?;
+    if books::position(&mut conn).await? != Position::default() {
+        for rule in [CHANNELS, CLOSING, ONCHAIN, SOLVENT] {
+            report.pending.push(Drift { rule, detail: why.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Both at a moment at which the node did not move; or why there was none.
+async fn look(flows: &Flows, node: &Arc<dyn LightningNode>) -> Result<Result<Seen, String>, Error> {
+    for _ in 0..LOOKS {
+        match look_once(flows, node).await? {
+            Ok(Some(seen)) => return Ok(Ok(seen)),
+            Ok(None) => {}
+            Err(error) => return Ok(Err(error.to_string())),
+        }
+    }
+    Ok(Err("the node's money moved while it was looked at; run the audit again".to_owned()))
+}
+
+async fn look_once(flows: &Flows, node: &Arc<dyn LightningNode>) -> Result<Result<Option<Seen>, PortError>, Error> {
+    let before = match node.balance().await {
+        Ok(balance) => balance,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut snapshot = flows.store().snapshot().await?;
+    let position = books::position(&mut snapshot).await?;
+    let is_elsewhere = books::is_something_pending_elsewhere(&mut snapshot).await?;
+    drop(snapshot);
+    let told = match node.movements(position.cursor, 1).await {
+        Ok(told) => told,
+        Err(error) => return Ok(Err(error)),
+    };
+    let balance = match node.balance().await {
+        Ok(balance) => balance,
+        Err(error) => return Ok(Err(error)),
+    };
+    let is_behind = is_elsewhere || !told.is_empty();
+    Ok(Ok((balance == before).then_some(Seen { balance, position, is_behind })))
+}
+
+fn compare(seen: &Seen, report: &mut Report) {
+    let Seen { balance, position, is_behind } = seen;
+    let in_channels = msat(balance.channels).saturating_add(msat(balance.in_flight));
+    let slack = msat(balance.in_flight)
+        .saturating_add(msat(balance.coming))
+        .saturating_add(position.paying)
+        .saturating_add(position.claiming);
+    let onchain = sat(balance.onchain_confirmed).saturating_add(sat(balance.onchain_unconfirmed));
+    if balance.is_moving || *is_behind {
+        let why = if balance.is_moving {
+            "a channel is opening or closing, or a transaction waits for a block"
+        } else {
+            "the node has told what is not entered yet"
+        };
+        for rule in [CHANNELS, CLOSING, ONCHAIN] {
+            report.pending.push(Drift { rule, detail: why.to_owned() });
+        }
+        return;
+    }
+    let is_paying = slack > 0 || position.waiting > 0;
+    if is_paying {
+        let detail = format!("payments of {slack} msat are under way; the books may differ by so much");
+        report.pending.push(Drift { rule: CHANNELS, detail });
+    }
+    let broken = |books: i64, node: i64, slack: i64| -> Vec<String> {
+        let differs = books.abs_diff(node) > slack.unsigned_abs();
+        differs.then(|| format!("{books} msat in the books, {node} msat at the node")).into_iter().collect()
+    };
+    report.note(CHANNELS, 1, broken(position.channels, in_channels, slack));
+    report.note(CLOSING, 1, broken(position.closing, sat(balance.closing), 0));
+    report.note(ONCHAIN, 1, broken(position.onchain, onchain, 0));
+}
+
+/// Only what is certain counts against the operator: a payment that may have left is not owed any more, and one that is coming in
+/// may be here already. A reserve that is not there can't be missing.
+fn cover(seen: &Seen, report: &mut Report) {
+    let Seen { balance, position, is_behind: _ } = seen;
+    let onchain = balance.onchain_confirmed.checked_add(balance.onchain_unconfirmed).unwrap_or(Sat::MAX);
+    let free = onchain.checked_sub(balance.reserve).unwrap_or(Sat::ZERO);
+    let backing = [msat(balance.channels), msat(balance.in_flight), sat(balance.closing), sat(free)]
+        .into_iter()
+        .fold(0_i64, i64::saturating_add);
+    report.solvency = Some(Solvency { claims_msat: position.claims, backing_msat: backing });
+    let least = position.claims.saturating_sub(position.paying);
+    let most = backing.saturating_add(msat(balance.coming));
+    let broken = (least > most).then(|| {
+        format!("wallets own {} msat, and {backing} msat are there for it, the reserve left out", position.claims)
+    });
+    report.note(SOLVENT, 1, broken.into_iter().collect());
+}
+
+const fn msat(amount: Amount) -> i64 {
+    amount.as_bigint()
+}
+
+const fn sat(sat: Sat) -> i64 {
+    Amount::from_sat(sat).as_bigint()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(channels: u64, books: i64, claims: i64) -> Seen {
+        let balance = NodeBalance { channels: Amount::from_msat(channels).unwrap(), ..NodeBalance::default() };
+        let position = Position { channels: books, claims, ..Position::default() };
+        Seen { balance, position, is_behind: false }
+    }
+
+    fn drifts(seen: &Seen) -> Vec<&'static str> {
+        let mut report = Report::default();
+        compare(seen, &mut report);
+        cover(seen, &mut report);
+        report.drifts.iter().map(|drift| drift.rule).collect()
+    }
+
+    #[test]
+    fn a_millisatoshi_is_a_drift_when_nothing_is_under_way() {
+        assert_eq!(drifts(&seen(1_000, 1_000, 1_000)), [""; 0]);
+        assert_eq!(drifts(&seen(1_000, 1_001, 1_000)), [CHANNELS]);
+        assert_eq!(drifts(&seen(1_000, 1_000, 1_001)), [SOLVENT]);
+    }
+
+    #[test]
+    fn what_is_under_way_is_a_bound() {
+        let mut paying = seen(900, 1_000, 1_000);
+        paying.position.paying = 100;
+        assert_eq!(drifts(&paying), [""; 0]);
+        paying.position.channels = 1_001;
+        assert_eq!(drifts(&paying), [CHANNELS]);
+        paying.balance.is_moving = true;
+        assert_eq!(drifts(&paying), [""; 0]);
+    }
+
+    #[test]
+    fn the_reserve_covers_no_claim() {
+        let mut rich = seen(0, 0, 50_000);
+        rich.balance.onchain_confirmed = Sat::literal(60);
+        rich.position.onchain = 60_000;
+        assert_eq!(drifts(&rich), [""; 0]);
+        rich.balance.reserve = Sat::literal(11);
+        assert_eq!(drifts(&rich), [SOLVENT]);
+    }
+}
