@@ -11,6 +11,8 @@ CREATE TABLE node_sends (
     created_at BIGINT NOT NULL
 );
 
+CREATE INDEX node_sends_by_tx ON node_sends (txid);
+
 -- Which transaction stands for a withdrawal: the follower looks for it in blocks.
 CREATE TABLE withdrawals (
     txid TEXT PRIMARY KEY,

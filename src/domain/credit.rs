@@ -140,7 +140,7 @@ impl Credit {
                 let next = Self { times: self.times.saturating_add(1), ..self.in_state(State::Credited { height }) };
                 let to = Account::Wallet(self.wallet.clone());
                 let step = format!("credit-{}", next.times);
-                let posting = self.posting(&step, Account::Onchain, to, Amount::from_sat(self.amount));
+                let posting = self.posting(&step, Account::Crossing, to, Amount::from_sat(self.amount));
                 Ok(next.announce().posting(posting))
             }
             State::Credited { .. } => Ok(self.unchanged()),
@@ -165,7 +165,7 @@ impl Credit {
                 ] {
                     if !amount.is_zero() {
                         let step = format!("{what}-{}", self.times);
-                        transition = transition.posting(self.posting(&step, from, Account::Onchain, amount));
+                        transition = transition.posting(self.posting(&step, from, Account::Crossing, amount));
                     }
                 }
                 transition

@@ -14,8 +14,8 @@ use crate::money::{Amount, AssetId, Money, Sat};
 pub enum Movement {
     /// Somebody paid to the node's own wallet. The script is hex.
     Arrived { outpoint: OutPoint, script: String, amount: Sat },
-    /// The node's own coins went to somebody else.
-    Sent { txid: Txid, amount: Sat, fee: Sat },
+    /// The node's own coins went to somebody else; by this order, if it was one.
+    Sent { txid: Txid, order: Option<RequestId>, amount: Sat, fee: Sat },
     /// The node's own coins went into channels, and of that something to the peers.
     Funded { txid: Txid, amount: Sat, given: Amount, fee: Sat },
     /// A peer gave the node something when it opened a channel.
@@ -43,8 +43,8 @@ pub enum Owner {
     Capital,
     /// Nobody knows.
     Suspense,
-    /// A wallet, in an entry of another flow: nothing is posted here.
-    Elsewhere,
+    /// A wallet: the entry of its own request meets this one on the account of what crosses.
+    Wallet,
 }
 
 impl Movement {
@@ -83,12 +83,12 @@ impl Movement {
         }
     }
 
-    /// What it is about, where others look it up: the output that was paid to, or the transaction that paid.
+    /// What tells whose it is.
     #[must_use]
     pub fn subject(&self) -> Option<Subject<'_>> {
         match self {
-            Self::Arrived { outpoint, script, .. } => Some(Subject::Paid { outpoint: *outpoint, script }),
-            Self::Sent { txid, .. } => Some(Subject::Sent(*txid)),
+            Self::Arrived { script, .. } => Some(Subject::Paid { script }),
+            Self::Sent { order, .. } => order.map(Subject::Ordered),
             Self::Undone { what, .. } | Self::Again { what, .. } => what.subject(),
             Self::Funded { .. }
             | Self::Given { .. }
@@ -121,19 +121,21 @@ impl Movement {
     }
 
     fn legs(&self, owner: Owner) -> Vec<Leg> {
-        use Account::{Capital, Channels, Closing, ClosingFees, Onchain, OnchainFees, Rounding, RoutingFees, Suspense};
+        use Account::{
+            Capital, Channels, Closing, ClosingFees, Crossing, Onchain, OnchainFees, Rounding, RoutingFees, Suspense,
+        };
         let other = match owner {
-            Owner::Capital => Some(Capital),
-            Owner::Suspense => Some(Suspense),
-            Owner::Elsewhere => None,
+            Owner::Capital => Capital,
+            Owner::Suspense => Suspense,
+            Owner::Wallet => Crossing,
         };
         match self {
-            Self::Arrived { amount, .. } => {
-                other.map(|other| leg("arrived", Onchain, other, msat(*amount))).into_iter().collect()
+            Self::Arrived { amount, .. } => vec![leg("arrived", Onchain, other, msat(*amount))],
+            Self::Sent { amount, fee, .. } => {
+                // The wallet that withdraws pays the fee, too.
+                let payer = if owner == Owner::Wallet { Crossing } else { OnchainFees };
+                vec![leg("sent", other, Onchain, msat(*amount)), leg("fee", payer, Onchain, msat(*fee))]
             }
-            Self::Sent { amount, fee, .. } => other.map_or_else(Vec::new, |other| {
-                vec![leg("sent", other, Onchain, msat(*amount)), leg("fee", OnchainFees, Onchain, msat(*fee))]
-            }),
             Self::Funded { amount, given, fee, .. } => vec![
                 leg("funded", Channels, Onchain, msat(*amount)),
                 leg("fee", OnchainFees, Onchain, msat(*fee)),
@@ -168,11 +170,11 @@ impl Movement {
     }
 }
 
-/// What other flows know a movement by.
+/// What tells whose a movement is: where it was paid to, or the request that it was ordered for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject<'a> {
-    Paid { outpoint: OutPoint, script: &'a str },
-    Sent(Txid),
+    Paid { script: &'a str },
+    Ordered(RequestId),
 }
 
 struct Leg {
@@ -262,9 +264,13 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_a_wallet_is_posted_elsewhere() {
-        let all = life();
-        assert!(all[0].postings(RequestId::of_movement("a"), Owner::Elsewhere).is_empty());
-        assert!(!all[1].postings(RequestId::of_movement("a"), Owner::Elsewhere).is_empty());
+    fn what_belongs_to_a_wallet_crosses_with_its_fee() {
+        let sent = Movement::Sent { txid: txid(4), order: None, amount: Sat::literal(5_000), fee: Sat::literal(200) };
+        let legs = |owner| {
+            let postings = sent.postings(RequestId::of_movement("a"), owner).into_iter();
+            postings.map(|one| (one.debit, one.money.amount.base_units())).collect::<Vec<_>>()
+        };
+        assert_eq!(legs(Owner::Wallet), [(Account::Crossing, 5_000_000), (Account::Crossing, 200_000)]);
+        assert_eq!(legs(Owner::Suspense), [(Account::Suspense, 5_000_000), (Account::OnchainFees, 200_000)]);
     }
 }

@@ -219,7 +219,7 @@ impl Withdraw {
     }
 
     fn posting(&self, id: PostingId, amount: Amount, kind: Kind) -> Posting {
-        let (debit, credit) = (Account::Wallet(self.wallet.clone()), Account::Onchain);
+        let (debit, credit) = (Account::Wallet(self.wallet.clone()), Account::Crossing);
         Posting { id, request: self.request, debit, credit, money: Money::btc(amount), kind }
     }
 

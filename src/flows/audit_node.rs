@@ -16,6 +16,7 @@ use crate::store::books::{self, Position};
 const CHANNELS: &str = "node_channels_are_what_the_node_says";
 const CLOSING: &str = "node_closing_is_what_the_node_says";
 const ONCHAIN: &str = "node_onchain_is_what_the_node_says";
+const CROSSING: &str = "nothing_is_left_between_the_node_and_wallets";
 /// Claims of wallets are covered by what the node has.
 pub const SOLVENT: &str = "what_is_owed_is_covered";
 /// How often the node and the books are asked again when something moved between the two.
@@ -25,7 +26,9 @@ const LOOKS: usize = 5;
 struct Seen {
     balance: NodeBalance,
     position: Position,
-    /// The node has told something that is not entered yet, or another flow still has to post something.
+    /// The block that the node has read.
+    height: u32,
+    /// The node has told something that is not entered yet.
     is_behind: bool,
 }
 
@@ -36,7 +39,7 @@ pub(super) async fn audit_node(flows: &Flows, report: &mut Report) -> Result<(),
     };
     match look(flows, &node).await? {
         Err(why) => {
-            for rule in [CHANNELS, CLOSING, ONCHAIN, SOLVENT] {
+            for rule in [CHANNELS, CLOSING, ONCHAIN, CROSSING, SOLVENT] {
                 report.pending.push(Drift { rule, detail: why.clone() });
             }
         }
@@ -52,7 +55,7 @@ pub(super) async fn audit_node(flows: &Flows, report: &mut Report) -> Result<(),
 async fn without_node(flows: &Flows, report: &mut Report, why: String) -> Result<(), Error> {
     let mut conn = flows.store().read().await?;
     if books::position(&mut conn).await? != Position::default() {
-        for rule in [CHANNELS, CLOSING, ONCHAIN, SOLVENT] {
+        for rule in [CHANNELS, CLOSING, ONCHAIN, CROSSING, SOLVENT] {
             report.pending.push(Drift { rule, detail: why.clone() });
         }
     }
@@ -78,7 +81,6 @@ async fn look_once(flows: &Flows, node: &Arc<dyn LightningNode>) -> Result<Resul
     };
     let mut snapshot = flows.store().snapshot().await?;
     let position = books::position(&mut snapshot).await?;
-    let is_elsewhere = books::is_something_pending_elsewhere(&mut snapshot).await?;
     drop(snapshot);
     let told = match node.movements(position.cursor, 1).await {
         Ok(told) => told,
@@ -88,12 +90,16 @@ async fn look_once(flows: &Flows, node: &Arc<dyn LightningNode>) -> Result<Resul
         Ok(balance) => balance,
         Err(error) => return Ok(Err(error)),
     };
-    let is_behind = is_elsewhere || !told.is_empty();
-    Ok(Ok((balance == before).then_some(Seen { balance, position, is_behind })))
+    let height = match node.info().await {
+        Ok(info) => info.height,
+        Err(error) => return Ok(Err(error)),
+    };
+    let is_behind = !told.is_empty();
+    Ok(Ok((balance == before).then_some(Seen { balance, position, height, is_behind })))
 }
 
 fn compare(seen: &Seen, report: &mut Report) {
-    let Seen { balance, position, is_behind } = seen;
+    let Seen { balance, position, height, is_behind } = seen;
     let in_channels = msat(balance.channels).saturating_add(msat(balance.in_flight));
     let slack = msat(balance.in_flight)
         .saturating_add(msat(balance.coming))
@@ -106,7 +112,7 @@ fn compare(seen: &Seen, report: &mut Report) {
         } else {
             "the node has told what is not entered yet"
         };
-        for rule in [CHANNELS, CLOSING, ONCHAIN] {
+        for rule in [CHANNELS, CLOSING, ONCHAIN, CROSSING] {
             report.pending.push(Drift { rule, detail: why.to_owned() });
         }
         return;
@@ -123,12 +129,19 @@ fn compare(seen: &Seen, report: &mut Report) {
     report.note(CHANNELS, 1, broken(position.channels, in_channels, slack));
     report.note(CLOSING, 1, broken(position.closing, sat(balance.closing), 0));
     report.note(ONCHAIN, 1, broken(position.onchain, onchain, 0));
+    if position.crossings > 0 || position.height != Some(*height) {
+        let detail = format!("{} credits and withdrawals wait for blocks", position.crossings);
+        report.pending.push(Drift { rule: CROSSING, detail });
+        return;
+    }
+    let left = (position.crossing != 0).then(|| format!("{} msat, and nothing is under way", position.crossing));
+    report.note(CROSSING, 1, left.into_iter().collect());
 }
 
 /// Only what is certain counts against the operator: a payment that may have left is not owed any more, and one that is coming in
 /// may be here already. A reserve that is not there can't be missing.
 fn cover(seen: &Seen, report: &mut Report) {
-    let Seen { balance, position, is_behind: _ } = seen;
+    let Seen { balance, position, height: _, is_behind: _ } = seen;
     let onchain = balance.onchain_confirmed.checked_add(balance.onchain_unconfirmed).unwrap_or(Sat::MAX);
     let free = onchain.checked_sub(balance.reserve).unwrap_or(Sat::ZERO);
     let backing = [msat(balance.channels), msat(balance.in_flight), sat(balance.closing), sat(free)]
@@ -157,8 +170,8 @@ mod tests {
 
     fn seen(channels: u64, books: i64, claims: i64) -> Seen {
         let balance = NodeBalance { channels: Amount::from_msat(channels).unwrap(), ..NodeBalance::default() };
-        let position = Position { channels: books, claims, ..Position::default() };
-        Seen { balance, position, is_behind: false }
+        let position = Position { channels: books, claims, height: Some(7), ..Position::default() };
+        Seen { balance, position, height: 7, is_behind: false }
     }
 
     fn drifts(seen: &Seen) -> Vec<&'static str> {
@@ -184,6 +197,18 @@ mod tests {
         assert_eq!(drifts(&paying), [CHANNELS]);
         paying.balance.is_moving = true;
         assert_eq!(drifts(&paying), [""; 0]);
+    }
+
+    #[test]
+    fn nothing_is_left_between_the_rails_once_all_is_told() {
+        let mut left = seen(1_000, 1_000, 0);
+        left.position.crossing = 1;
+        assert_eq!(drifts(&left), [CROSSING]);
+        left.position.crossings = 1;
+        assert_eq!(drifts(&left), [""; 0], "a credit waits for blocks");
+        left.position.crossings = 0;
+        left.position.height = Some(8);
+        assert_eq!(drifts(&left), [""; 0], "the node has not read this block");
     }
 
     #[test]

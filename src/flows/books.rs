@@ -69,12 +69,12 @@ impl Write for Enter {
 
 async fn owner_of(tx: &mut Tx<'_>, movement: &Movement) -> Result<Owner, StoreError> {
     let Some(subject) = movement.subject() else { return Ok(Owner::Suspense) };
-    if books::is_posted_elsewhere(tx.conn(), subject).await? {
-        return Ok(Owner::Elsewhere);
+    if books::is_of_a_wallet(tx.conn(), subject).await? {
+        return Ok(Owner::Wallet);
     }
     match subject {
-        Subject::Paid { script, .. } if books::is_of_reserve(tx.conn(), script).await? => Ok(Owner::Capital),
-        Subject::Paid { .. } | Subject::Sent(_) => Ok(Owner::Suspense),
+        Subject::Paid { script } if books::is_of_reserve(tx.conn(), script).await? => Ok(Owner::Capital),
+        Subject::Paid { .. } | Subject::Ordered(_) => Ok(Owner::Suspense),
     }
 }
 

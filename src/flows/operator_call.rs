@@ -63,6 +63,7 @@ fn was_not_done(error: &Error) -> bool {
     match error {
         Error::Field { .. }
         | Error::Refused { .. }
+        | Error::Later { .. }
         | Error::Psbt(_)
         | Error::Fee(_)
         | Error::SignatureTime(_)

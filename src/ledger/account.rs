@@ -17,6 +17,8 @@ pub enum Account {
     Closing,
     /// The node's own coins on the chain.
     Onchain,
+    /// Coins between the node and a wallet: here and not credited yet, or debited and not in a block yet.
+    Crossing,
     /// The operator's own money.
     Capital,
     /// Fees paid to others for routing, less what others paid us.
@@ -42,6 +44,7 @@ impl Account {
             | Self::InFlight
             | Self::Closing
             | Self::Onchain
+            | Self::Crossing
             | Self::Capital
             | Self::RoutingFees
             | Self::OnchainFees
@@ -61,6 +64,7 @@ impl fmt::Display for Account {
             Self::InFlight => f.write_str("node:in_flight"),
             Self::Closing => f.write_str("node:closing"),
             Self::Onchain => f.write_str("node:onchain"),
+            Self::Crossing => f.write_str("node:crossing"),
             Self::Capital => f.write_str("operator:capital"),
             Self::RoutingFees => f.write_str("operator:routing_fees"),
             Self::OnchainFees => f.write_str("operator:onchain_fees"),

@@ -170,9 +170,9 @@ pub const RULES: &[Rule] = &[
         count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'settle_credit'",
         broken: "SELECT r.id AS what FROM requests r LEFT JOIN credits c ON c.request_id = r.id AND c.wallet_id = r.wallet_id \
                  WHERE r.kind = 'settle_credit' AND (c.request_id IS NULL OR \
-                 (SELECT CAST(COALESCE(SUM(p.amount), 0) AS BIGINT) FROM postings p WHERE p.request_id = r.id AND p.debit = 'node:onchain' \
+                 (SELECT CAST(COALESCE(SUM(p.amount), 0) AS BIGINT) FROM postings p WHERE p.request_id = r.id AND p.debit = 'node:crossing' \
                   AND p.credit = 'wallet:' || r.wallet_id) - \
-                 (SELECT CAST(COALESCE(SUM(p.amount), 0) AS BIGINT) FROM postings p WHERE p.request_id = r.id AND p.credit = 'node:onchain' \
+                 (SELECT CAST(COALESCE(SUM(p.amount), 0) AS BIGINT) FROM postings p WHERE p.request_id = r.id AND p.credit = 'node:crossing' \
                   AND p.debit IN ('wallet:' || r.wallet_id, 'debt:' || r.wallet_id)) \
                  <> CASE r.state WHEN 'credited' THEN c.amount_sat * 1000 ELSE 0 END)",
     },
@@ -197,7 +197,7 @@ pub const RULES: &[Rule] = &[
                  (SELECT COUNT(*) FROM holds h WHERE h.request_id = r.id) <> CASE WHEN r.state IN ('awaiting_signature', 'requested', 'queued') THEN 1 ELSE 0 END \
                  OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'hold') <> 1 \
                  OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'void_hold') <> CASE WHEN r.state IN ('cancelled', 'expired') THEN 1 ELSE 0 END \
-                 OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'post_hold' AND c.credit = 'node:onchain') <> \
+                 OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'post_hold' AND c.credit = 'node:crossing') <> \
                  CASE WHEN r.state IN ('broadcast', 'seen', 'confirmed') THEN 1 ELSE 0 END)",
     },
     Rule {

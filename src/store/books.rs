@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 
 use super::row::Columns;
-use super::{Conn, StoreError, Tx};
+use super::{Conn, StoreError, Tx, chain};
 use crate::clock::Timestamp;
 use crate::domain::movement::Subject;
 use crate::ids::RequestId;
@@ -61,24 +61,16 @@ pub async fn is_of_reserve(conn: &mut Conn, script: &str) -> Result<bool, StoreE
     Ok(row.is_some())
 }
 
-/// Whether another flow posts this: what was paid to an address that is bound to a wallet, or left for one.
+/// Whether this is a wallet's: paid to an address that is bound to one, or sent for its request.
 ///
 /// # Errors
 /// When the database can't answer.
-pub async fn is_posted_elsewhere(_conn: &mut Conn, subject: Subject<'_>) -> Result<bool, StoreError> {
-    // Whoever binds addresses of the node to wallets, or sends the node's coins for one, looks it up here.
-    Ok(match subject {
-        Subject::Paid { .. } | Subject::Sent(_) => false,
-    })
-}
-
-/// Whether another flow still has to post what the node's own coins know already, or has posted what they don't.
-///
-/// # Errors
-/// When the database can't answer.
-#[allow(clippy::unused_async, reason = "whoever posts elsewhere asks the database")]
-pub async fn is_something_pending_elsewhere(_conn: &mut Conn) -> Result<bool, StoreError> {
-    Ok(false)
+pub async fn is_of_a_wallet(conn: &mut Conn, subject: Subject<'_>) -> Result<bool, StoreError> {
+    let (sql, key) = match subject {
+        Subject::Paid { script } => ("SELECT 1 AS there FROM node_addresses WHERE script = $1", script.to_owned()),
+        Subject::Ordered(request) => ("SELECT 1 AS there FROM requests WHERE id = $1", request.to_string()),
+    };
+    Ok(sqlx::query(sql).bind(key).fetch_optional(conn).await?.is_some())
 }
 
 /// One line of the trial balance: an account, or all accounts of one kind together.
@@ -207,6 +199,12 @@ pub struct Position {
     pub channels: i64,
     pub closing: i64,
     pub onchain: i64,
+    /// On the way between the node's coins and wallets.
+    pub crossing: i64,
+    /// Credits that are in a block and not deep enough, and withdrawals that may have left and are in none.
+    pub crossings: u64,
+    /// The block that the follower has read.
+    pub height: Option<u32>,
     /// What wallets own together.
     pub claims: i64,
     /// What payments that are under way have set aside.
@@ -226,6 +224,7 @@ pub async fn position(conn: &mut Conn) -> Result<Position, StoreError> {
         "SELECT CAST(COALESCE(SUM(CASE WHEN account IN ('node:channels', 'node:in_flight') THEN -total ELSE 0 END), 0) AS BIGINT) AS channels, \
          CAST(COALESCE(SUM(CASE WHEN account = 'node:closing' THEN -total ELSE 0 END), 0) AS BIGINT) AS closing, \
          CAST(COALESCE(SUM(CASE WHEN account = 'node:onchain' THEN -total ELSE 0 END), 0) AS BIGINT) AS onchain, \
+         CAST(COALESCE(SUM(CASE WHEN account = 'node:crossing' THEN total ELSE 0 END), 0) AS BIGINT) AS crossing, \
          CAST(COALESCE(SUM(CASE WHEN account LIKE 'wallet:%' THEN total ELSE 0 END), 0) AS BIGINT) AS claims \
          FROM balances WHERE asset = $1",
     )
@@ -235,6 +234,12 @@ pub async fn position(conn: &mut Conn) -> Result<Position, StoreError> {
     let waiting = sqlx::query("SELECT COUNT(*) AS n FROM requests WHERE state IN ('claiming', 'paying')")
         .fetch_one(&mut *conn)
         .await?;
+    let crossings = sqlx::query(
+        "SELECT COUNT(*) AS n FROM requests WHERE (kind = 'settle_credit' AND state IN ('mined', 'reorged')) \
+         OR (kind = 'withdraw' AND state IN ('requested', 'broadcast'))",
+    )
+    .fetch_one(&mut *conn)
+    .await?;
     let paying = sqlx::query(
         "SELECT CAST(COALESCE(SUM(h.amount), 0) AS BIGINT) AS n FROM holds h JOIN requests r ON r.id = h.request_id \
          WHERE r.state = 'paying' AND r.kind = 'lightning_pay'",
@@ -251,6 +256,9 @@ pub async fn position(conn: &mut Conn) -> Result<Position, StoreError> {
         channels: row.take("channels")?,
         closing: row.take("closing")?,
         onchain: row.take("onchain")?,
+        crossing: row.take("crossing")?,
+        crossings: crossings.number("n")?,
+        height: chain::cursor(conn).await?.map(|block| block.height),
         claims: row.take("claims")?,
         paying: paying.take("n")?,
         claiming: claiming.take("n")?,

@@ -355,6 +355,16 @@ pub async fn send(conn: &mut Conn, id: RequestId) -> Result<Option<(Txid, Sat)>,
     row.map(|row| Ok((row.parsed("txid")?, row.sat("fee_sat")?))).transpose()
 }
 
+/// By whose order a transaction was sent, if it was one.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn order_of(conn: &mut Conn, txid: Txid) -> Result<Option<RequestId>, StoreError> {
+    let row =
+        sqlx::query("SELECT id FROM node_sends WHERE txid = $1").bind(txid.to_string()).fetch_optional(conn).await?;
+    row.map(|row| row.parsed("id")).transpose()
+}
+
 /// A payment as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaymentRow {

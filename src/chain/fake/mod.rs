@@ -256,6 +256,12 @@ impl FakeChain {
         self.lock().state.find(txid)
     }
 
+    /// Every transaction of the best chain.
+    #[must_use]
+    pub fn confirmed(&self) -> Vec<Transaction> {
+        self.lock().state.confirmed()
+    }
+
     /// Every call of the port goes through here, and hangs or fails if it shall.
     async fn reach(&self) -> Result<MutexGuard<'_, Inner>, PortError> {
         let fault = self.lock().fault;

@@ -118,6 +118,11 @@ impl State {
         self.waiting(txid).or_else(mined).cloned()
     }
 
+    pub(super) fn confirmed(&self) -> Vec<Transaction> {
+        let blocks = self.best.iter().filter_map(|hash| self.blocks.get(hash));
+        blocks.flat_map(|block| block.txdata.iter().cloned()).collect()
+    }
+
     pub(super) fn is_unspent(&self, outpoint: &OutPoint) -> bool {
         self.coins.contains_key(outpoint)
     }

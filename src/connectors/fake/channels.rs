@@ -174,7 +174,7 @@ impl State {
         let wallet = &mut self.nodes[node].wallet;
         wallet.confirmed = left;
         wallet.sent.insert(order.id, sent);
-        self.moved(node, Movement::Sent { txid, amount: order.amount, fee });
+        wallet.leaving.push((txid, Movement::Sent { txid, order: Some(order.id), amount: order.amount, fee }));
         Asked::Done(sent)
     }
 

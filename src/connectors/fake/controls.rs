@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bitcoin::Address;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{ScriptBuf, Txid};
+use bitcoin::{ScriptBuf, Transaction, Txid};
 use tokio::sync::broadcast;
 
 use super::state::{Receive, State};
@@ -132,6 +132,17 @@ impl FakeNode {
     /// What it sends on-chain is paid by this from now on, so that whoever follows that chain sees it.
     pub fn send_through(&self, pays: impl Fn(&ScriptBuf, Sat) -> Txid + Send + Sync + 'static) {
         self.lock().nodes[self.index].wallet.through = Some(Arc::new(pays));
+    }
+
+    /// Shows it a chain: its height, and every transaction in its blocks. Where nothing of the node's is, nothing happens.
+    pub fn see_chain(&self, height: u32, confirmed: impl FnOnce() -> Vec<Transaction>) {
+        let mut state = self.lock();
+        let wallet = &mut state.nodes[self.index].wallet;
+        if wallet.scripts.is_empty() && wallet.leaving.is_empty() {
+            wallet.height = Some(height);
+        } else {
+            state.see_chain(self.index, height, &confirmed());
+        }
     }
 
     /// What its own wallet keeps for bumping.

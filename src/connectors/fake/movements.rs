@@ -1,6 +1,8 @@
 //! What a node in memory tells of its own money.
 
-use bitcoin::OutPoint;
+use std::collections::HashSet;
+
+use bitcoin::{OutPoint, Transaction, TxOut};
 
 use super::amount;
 use super::state::{Flight, Stage, State};
@@ -20,7 +22,7 @@ impl State {
         let wallet = &self.nodes[node].wallet;
         let opening =
             self.channels.iter().any(|channel| channel.ends.contains(&node) && channel.stage == Stage::Unconfirmed);
-        opening || !wallet.closing.is_empty() || wallet.unconfirmed != Sat::ZERO
+        opening || !wallet.closing.is_empty() || !wallet.leaving.is_empty() || wallet.unconfirmed != Sat::ZERO
     }
 
     /// A channel is in a block: its opener has put something into it, and the other end has perhaps been given something.
@@ -42,6 +44,65 @@ impl State {
                 self.moved(node, Movement::Arrived { outpoint, script, amount: sat });
             }
         }
+    }
+
+    /// What was sent is in a block, unless it was sent through a chain that tells this itself.
+    pub fn tell_left(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].wallet.through.is_none() {
+                for (_, movement) in std::mem::take(&mut self.nodes[node].wallet.leaving) {
+                    self.moved(node, movement);
+                }
+            }
+        }
+    }
+
+    /// What a chain has brought to this node, what it has taken back, and what of the node's is in its blocks.
+    pub fn see_chain(&mut self, node: usize, height: u32, confirmed: &[Transaction]) {
+        self.nodes[node].wallet.height = Some(height);
+        let mut there = HashSet::new();
+        for transaction in confirmed {
+            let txid = transaction.compute_txid();
+            for (vout, output) in (0..).zip(&transaction.output) {
+                if self.nodes[node].wallet.scripts.contains(&output.script_pubkey) {
+                    there.insert(OutPoint { txid, vout });
+                    self.brought(node, OutPoint { txid, vout }, output);
+                }
+            }
+            let leaving = &mut self.nodes[node].wallet.leaving;
+            let left: Vec<_> = leaving.extract_if(.., |(sent, _)| *sent == txid).collect();
+            left.into_iter().for_each(|(_, movement)| self.moved(node, movement));
+        }
+        self.take_back(node, &there);
+    }
+
+    fn brought(&mut self, node: usize, outpoint: OutPoint, output: &TxOut) {
+        let amount = Sat::new(output.value.to_sat()).unwrap_or(Sat::MAX);
+        let arrived = Movement::Arrived { outpoint, script: output.script_pubkey.to_hex_string(), amount };
+        let wallet = &mut self.nodes[node].wallet;
+        let (_, _, times) = wallet.brought.entry(outpoint).or_insert((arrived.clone(), amount, 0));
+        if !times.is_multiple_of(2) {
+            return;
+        }
+        *times += 1;
+        let again = *times / 2;
+        wallet.confirmed = wallet.confirmed.checked_add(amount).unwrap_or(Sat::MAX);
+        let movement = if again == 0 { arrived } else { Movement::Again { what: Box::new(arrived), times: again } };
+        self.moved(node, movement);
+    }
+
+    /// Of what the chain has brought, what is not there any more.
+    fn take_back(&mut self, node: usize, there: &HashSet<OutPoint>) {
+        let wallet = &mut self.nodes[node].wallet;
+        let mut undone = Vec::new();
+        for (outpoint, (what, amount, times)) in &mut wallet.brought {
+            if !times.is_multiple_of(2) && !there.contains(outpoint) {
+                undone.push(Movement::Undone { what: Box::new(what.clone()), times: times.div_ceil(2) });
+                *times += 1;
+                wallet.confirmed = wallet.confirmed.checked_sub(*amount).unwrap_or(Sat::ZERO);
+            }
+        }
+        undone.into_iter().for_each(|movement| self.moved(node, movement));
     }
 
     /// Before what is ripe is put to the others.

@@ -45,7 +45,12 @@ impl LightningNode for FakeNode {
 
     async fn info(&self) -> Result<NodeInfo, PortError> {
         let state = self.reach().await?;
-        Ok(NodeInfo { id: self.id, height: state.height, ready: true, listens: vec![self.address()] })
+        Ok(NodeInfo {
+            id: self.id,
+            height: state.nodes[self.index].wallet.height.unwrap_or(state.height),
+            ready: true,
+            listens: vec![self.address()],
+        })
     }
 
     fn events(&self) -> broadcast::Receiver<NodeEvent> {

@@ -66,6 +66,12 @@ pub(super) struct Wallet {
     pub unconfirmed: Sat,
     /// What the unconfirmed coins are, with the scripts that they were paid to.
     pub arriving: Vec<(String, Sat)>,
+    /// What it has sent and no block holds.
+    pub leaving: Vec<(Txid, Movement)>,
+    /// What the chain that it follows has brought, and how often that was told and undone: an odd number says that it stands.
+    pub brought: BTreeMap<OutPoint, (Movement, Sat, u32)>,
+    /// Of the chain that it follows, if it follows one.
+    pub height: Option<u32>,
     pub reserve: Sat,
     /// Of closed channels, and when it is confirmed and unlocked.
     pub closing: Vec<(Sat, u32)>,
@@ -247,6 +253,7 @@ impl State {
         }
         opened.into_iter().for_each(|index| self.tell_opened(index));
         self.tell_arrived();
+        self.tell_left();
         self.tell_swept();
         for channel in &self.channels {
             if matches!(channel.stage, Stage::Confirmed { at } if at + CHANNEL_CONFIRMATIONS == height + 1) {

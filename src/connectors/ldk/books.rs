@@ -172,7 +172,7 @@ impl Inner {
 
     /// What a transaction of the wallet was for, which shows in what it spends and creates.
     fn classify(&self, own: &OwnTransaction) -> Vec<Movement> {
-        let OwnTransaction { txid, inputs, outputs, spent, received, out } = own;
+        let OwnTransaction { txid, inputs, outputs, spent, received, out, order } = own;
         if spent.is_empty() && !inputs.iter().any(|input| self.outputs.contains_key(input)) {
             let arrived = outputs.iter().map(|(vout, script, sat)| Movement::Arrived {
                 outpoint: OutPoint { txid: *txid, vout: *vout },
@@ -203,7 +203,7 @@ impl Inner {
         }
         let fee = total.saturating_sub(out.iter().sum());
         let sent = total.saturating_sub(*received).saturating_sub(fee);
-        vec![Movement::Sent { txid: *txid, amount: sats(sent), fee: sats(fee) }]
+        vec![Movement::Sent { txid: *txid, order: *order, amount: sats(sent), fee: sats(fee) }]
     }
 }
 
@@ -329,11 +329,27 @@ impl Node {
         if !self.books.is_stale.swap(false, Ordering::SeqCst) {
             return;
         }
-        let mut inner = lock(&self.books.inner);
-        let (in_blocks, known) = self.wallet.in_blocks(|txid| inner.stands(txid));
-        for movement in inner.changes(&in_blocks, &known) {
+        let (mut in_blocks, known) = {
+            let inner = lock(&self.books.inner);
+            self.wallet.in_blocks(|txid| inner.stands(txid))
+        };
+        if let Err(error) = self.name_orders(&mut in_blocks).await {
+            tracing::warn!(%error, "what happened to the node's coins can't be told yet");
+            self.books.is_stale.store(true, Ordering::SeqCst);
+            return;
+        }
+        for movement in lock(&self.books.inner).changes(&in_blocks, &known) {
             self.tell(movement);
         }
+    }
+
+    /// Of these, says by whose order those were sent that were.
+    async fn name_orders(&self, all: &mut [OwnTransaction]) -> Result<(), StoreError> {
+        for own in all.iter_mut().filter(|own| !own.spent.is_empty()) {
+            let mut conn = self.store.read().await?;
+            own.order = node::order_of(&mut conn, own.txid).await?;
+        }
+        Ok(())
     }
 
     async fn resolve(&self, name: &str) -> Result<(), StoreError> {

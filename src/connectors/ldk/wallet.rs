@@ -22,6 +22,7 @@ use super::seed::Seed;
 use super::stage::Stage;
 use super::types::lock;
 use crate::clock::Clock;
+use crate::ids::RequestId;
 use crate::money::Sat;
 use crate::ports::chain::BroadcastOutcome;
 use crate::store::node::Step;
@@ -53,6 +54,8 @@ pub struct Coins {
 /// A transaction that spends coins of the wallet or pays to it.
 pub struct OwnTransaction {
     pub txid: Txid,
+    /// By whose order it was sent, once that was looked up.
+    pub order: Option<RequestId>,
     pub inputs: Vec<OutPoint>,
     /// Of the inputs, the wallet's, with what they bring.
     pub spent: Vec<(OutPoint, u64)>,
@@ -77,7 +80,7 @@ impl OwnTransaction {
             ours.map(|(vout, output)| (vout, output.script_pubkey.clone(), sat(output.value))).collect();
         let received = outputs.iter().map(|(_, _, sat)| sat.to_u64()).sum();
         let out = transaction.output.iter().map(|output| output.value.to_sat()).collect();
-        Self { txid, inputs, spent, outputs, received, out }
+        Self { txid, order: None, inputs, spent, outputs, received, out }
     }
 }
 

@@ -77,7 +77,7 @@ on_both!(coins_become_offchain_money_once_they_are_deep_enough, three_deep(), as
     assert_eq!(rig.available(&client).await, 40_000_000);
     rig.mine(3).await;
     assert_eq!(rig.available(&client).await, 40_000_000, "once");
-    rig.audit().await;
+    rig.audit_exactly().await;
 });
 
 fn three_deep() -> Policy {
@@ -95,7 +95,7 @@ on_both!(everything_is_what_is_spendable_less_the_fee, async |rig: Rig| {
     assert_eq!(rig.spendable(&client).await, 0);
     let refused = begin(&rig, &client, None).await.expect_err("nothing is left");
     assert_eq!(refused.code(), Code::InsufficientFunds);
-    rig.audit().await;
+    rig.audit_exactly().await;
 });
 
 on_both!(whoever_pays_the_bound_address_pays_its_wallet, async |rig: Rig| {
@@ -121,7 +121,7 @@ on_both!(whoever_pays_the_bound_address_pays_its_wallet, async |rig: Rig| {
     assert_eq!((rig.available(&client).await, rig.available(&other).await), (24_000_000, 0));
     let third = begin(&rig, &client, Some(5_000)).await.expect("it begins");
     assert_ne!(to(&third), script, "a used address is not given out again");
-    rig.audit().await;
+    rig.audit_exactly().await;
 });
 
 on_both!(a_reorganisation_takes_the_credit_back_and_the_next_block_brings_it_again, async |rig: Rig| {
@@ -139,7 +139,7 @@ on_both!(a_reorganisation_takes_the_credit_back_and_the_next_block_brings_it_aga
     rig.mine(1).await;
     assert_eq!(rig.available(&client).await, 40_000_000);
     assert_eq!(credits_of(&rig, &begun).await[0].times, 5);
-    rig.audit().await;
+    rig.audit_exactly().await;
 });
 
 on_both!(what_was_spent_before_the_reorganisation_is_owed, async |rig: Rig| {
@@ -166,7 +166,7 @@ on_both!(what_was_spent_before_the_reorganisation_is_owed, async |rig: Rig| {
     rig.mine(1).await;
     assert_eq!((rig.available(&client).await, debt(&rig, &client).await), (22_000_000, 0));
     assert_eq!(rig.available(&shop).await, 30_000_000);
-    rig.audit().await;
+    rig.audit_exactly().await;
 });
 
 on_both!(what_a_hold_lets_go_of_pays_the_debt, async |rig: Rig| {
@@ -197,7 +197,7 @@ on_both!(sixty_four_ends_are_one_settle, async |rig: Rig| {
     assert!(ended.iter().all(Result::is_ok));
     rig.mine(1).await;
     assert_eq!(rig.available(&client).await, 40_000_000);
-    rig.audit().await;
+    rig.audit_exactly().await;
 });
 
 on_both!(a_settle_is_ended_and_read_where_it_was_begun, async |rig: Rig| {
@@ -229,7 +229,7 @@ on_both!(a_bumped_settle_is_credited_by_the_version_that_confirms, async |rig: R
     assert_eq!(rig.available(&client).await, 40_000_000);
     assert_eq!(look(&rig, &client, &begun).await.credited(), Some(Sat::literal(40_000)));
     assert!(matches!(credits_of(&rig, &begun).await[0].state, CreditState::Replaced { .. }));
-    rig.audit().await;
+    rig.audit_exactly().await;
 });
 
 on_both!(without_the_node_a_known_address_still_serves, async |rig: Rig| {

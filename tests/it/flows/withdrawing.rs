@@ -74,7 +74,8 @@ on_both!(the_wallet_pays_what_it_really_cost, async |rig: Rig| {
     rig.mine(1).await;
     assert!(matches!(look(&rig, &client, begun.request).await.state, State::Confirmed { txid: t, .. } if t == txid));
     assert_eq!(end(&rig, &client, &begun).await.expect("said before").txid(), Some(txid));
-    rig.audit().await;
+    rig.mine(1).await;
+    rig.audit_exactly().await;
 });
 
 on_both!(the_fee_may_be_taken_from_the_amount, async |rig: Rig| {
@@ -86,7 +87,8 @@ on_both!(the_fee_may_be_taken_from_the_amount, async |rig: Rig| {
     assert_eq!(sent.terms.amount_sent.to_u64(), 50_000 - begun.fee.to_u64());
     let back = begun.fee.to_u64() - sent.fee().expect("it is out").to_u64();
     assert_eq!(rig.available(&client).await, back * 1_000, "what the ceiling was too high is given back");
-    rig.audit().await;
+    rig.mine(1).await;
+    rig.audit_exactly().await;
 });
 
 on_both!(offchain_money_is_never_taken_by_accident, async |rig: Rig| {
@@ -125,7 +127,8 @@ on_both!(a_low_reserve_refuses_a_begin_and_queues_an_end, async |rig: Rig| {
     assert!(look(&rig, &client, second.request).await.txid().is_some(), "a block has it tried again");
     let late = cancel(&rig, &client, second.request).await.expect_err("it is out");
     assert_eq!(late.code(), Code::NotCancellable);
-    rig.audit().await;
+    rig.mine(1).await;
+    rig.audit_exactly().await;
 });
 
 on_both!(what_waits_is_taken_back, async |rig: Rig| {
@@ -166,7 +169,7 @@ on_both!(a_reorganisation_moves_no_money, async |rig: Rig| {
     rig.mine(1).await;
     assert!(matches!(look(&rig, &client, begun.request).await.state, State::Confirmed { .. }));
     assert_eq!(rig.available(&client).await, left);
-    rig.audit().await;
+    rig.audit_exactly().await;
 });
 
 on_both!(sixty_four_ends_are_one_send, async |rig: Rig| {
@@ -177,7 +180,7 @@ on_both!(sixty_four_ends_are_one_send, async |rig: Rig| {
     assert!(!txids.is_empty() && txids.iter().all(|txid| *txid == txids[0]));
     assert_eq!(onchain(&rig).await / 1_000, 449, "the node sent once");
     rig.mine(1).await;
-    rig.audit().await;
+    rig.audit_exactly().await;
 });
 
 on_both!(begins_share_one_balance, async |rig: Rig| {
@@ -212,7 +215,8 @@ on_both!(a_lost_answer_is_found_again_even_behind_a_block, async |rig: Rig| {
         assert!(matches!(look(&rig, &client, begun.request).await.state, State::Confirmed { .. }));
         assert_eq!(before - onchain(&rig).await, 50_000 + found.fee().expect("it is out").to_u64(), "sent once");
     }
-    rig.audit().await;
+    rig.mine(1).await;
+    rig.audit_exactly().await;
 });
 
 on_both!(addresses_of_the_node_are_refused, async |rig: Rig| {

@@ -180,6 +180,7 @@ impl Rig {
 
     /// Lets the follower, the scanner, the effects and the sequencer do all there is to do.
     pub async fn settle(&self) {
+        self.lightning.node.see_chain(self.chain.tip().height, || self.chain.confirmed());
         self.follow_node().await;
         loop {
             let progress = self.follow().await;
@@ -375,10 +376,22 @@ impl Rig {
 
     /// Every test ends here: the books balance and agree with the chain.
     pub async fn audit(&self) {
+        self.audited().await;
+    }
+
+    /// The same where nothing is under way: then the books say of the node's money exactly what the node says.
+    pub async fn audit_exactly(&self) {
+        let report = self.audited().await;
+        assert_eq!(report.pending, [], "something is still under way");
+        assert!(report.checked.iter().any(|(rule, _)| rule.starts_with("node_onchain")), "{report:?}");
+    }
+
+    async fn audited(&self) -> audit::Report {
         self.settle().await;
         let report = audit::audit(&self.flows).await.expect("the audit runs");
         assert_eq!(report.drifts, [], "the audit found drift");
         assert_eq!(report.skipped, [], "the audit could not check everything");
+        report
     }
 }
 
