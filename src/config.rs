@@ -27,6 +27,7 @@ pub struct Config {
     pub ldk: ldk::Config,
     pub policy: flows::Policy,
     pub settle: flows::SettlePolicy,
+    pub withdraw: flows::WithdrawPolicy,
     pub audit: Audit,
     pub log: Log,
 }
@@ -106,6 +107,7 @@ impl Config {
         // Sections of their own in the file, because operators look for them there; others are who obeys them.
         config.http.auth = config.auth.clone();
         config.policy.settle = config.settle.clone();
+        config.policy.withdraw = config.withdraw.clone();
         Ok(config)
     }
 

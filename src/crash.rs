@@ -57,6 +57,10 @@ pub const RAIL_POINTS: &[&str] = &[
     "withdraw.cancelled",
 ];
 
+/// Points that a gateway passes when a channel is closed for a withdrawal.
+pub const CLOSING_POINTS: &[&str] =
+    &["withdraw.close_begun", "withdraw.close_asked", "withdraw.close_mined", "withdraw.swept"];
+
 /// Dies here, at once and without clean-up, when a test asked for it.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {

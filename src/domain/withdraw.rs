@@ -1,6 +1,6 @@
 //! Off-chain money that leaves on-chain: the client consents, the node sends its own coins, the wallet pays what that really cost.
 
-use bitcoin::Txid;
+use bitcoin::{OutPoint, Txid};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -9,6 +9,10 @@ use crate::clock::Timestamp;
 use crate::ids::{RequestId, WalletId};
 use crate::ledger::{Account, Kind, Posting, PostingId};
 use crate::money::{Amount, FeeRate, Money, Sat};
+
+mod closing;
+
+pub use closing::Close;
 
 /// What was asked for. Fixed at begin, and what the client consents to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,16 @@ pub enum State {
     Queued {
         reason: String,
     },
+    /// The node's coins do not reach, and the last of `closes` is being closed, by agreement with its peer.
+    ClosingChannels,
+    /// The channel is closed, and the transaction that closes it is in no block up to this height.
+    WaitingClose {
+        since: u32,
+    },
+    /// That is in a block of this height, and what it brought is not among the node's coins yet.
+    Sweeping {
+        height: u32,
+    },
     /// The node has signed and sent it.
     Broadcast {
         txid: Txid,
@@ -64,6 +78,9 @@ pub struct Withdraw {
     pub request: RequestId,
     pub wallet: WalletId,
     pub terms: Terms,
+    /// Channels that were closed for it, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closes: Vec<Close>,
     #[serde(flatten)]
     pub state: State,
 }
@@ -83,6 +100,29 @@ pub enum Event {
     /// The node says that it can't now, and that nothing was sent.
     Short {
         reason: String,
+    },
+    /// A channel is to be closed for it.
+    Close {
+        channel: String,
+        funding: OutPoint,
+    },
+    /// That channel can't be closed now.
+    NotClosed {
+        reason: String,
+    },
+    /// The node has closed it. The chain is so high.
+    Closed {
+        height: u32,
+    },
+    /// The transaction that closed it is in a block.
+    CloseMined {
+        txid: Txid,
+        height: u32,
+    },
+    /// What it brought is among the node's coins.
+    Swept {
+        by: Option<Txid>,
+        height: u32,
     },
     /// The node is asked once more. The chain is so high.
     Retry {
@@ -105,6 +145,11 @@ impl Event {
             Self::TimedOut => "timed_out",
             Self::Sent { .. } => "sent",
             Self::Short { .. } => "short",
+            Self::Close { .. } => "close",
+            Self::NotClosed { .. } => "not_closed",
+            Self::Closed { .. } => "closed",
+            Self::CloseMined { .. } => "close_mined",
+            Self::Swept { .. } => "swept",
             Self::Retry { .. } => "retry",
             Self::Cancelled => "cancelled",
             Self::Mined { .. } => "mined",
@@ -123,6 +168,9 @@ impl Machine for Withdraw {
             State::AwaitingSignature => "awaiting_signature",
             State::Requested { .. } => "requested",
             State::Queued { .. } => "queued",
+            State::ClosingChannels => "closing_channels",
+            State::WaitingClose { .. } => "waiting_close",
+            State::Sweeping { .. } => "sweeping",
             State::Broadcast { .. } => "broadcast",
             State::Seen { .. } => "seen",
             State::Confirmed { .. } => "confirmed",
@@ -136,6 +184,9 @@ impl Machine for Withdraw {
             State::AwaitingSignature
             | State::Requested { .. }
             | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
             | State::Broadcast { .. }
             | State::Seen { .. } => true,
             State::Confirmed { .. } | State::Cancelled | State::Expired => false,
@@ -148,6 +199,11 @@ impl Machine for Withdraw {
             Event::TimedOut => Ok(self.timed_out()),
             Event::Sent { txid, fee } => self.sent(*txid, *fee),
             Event::Short { reason } => self.short(reason),
+            Event::Close { channel, funding } => self.close(channel, *funding),
+            Event::NotClosed { reason } => self.not_closed(reason),
+            Event::Closed { height } => self.closed(*height),
+            Event::CloseMined { txid, height } => self.close_mined(*txid, *height),
+            Event::Swept { by, height } => self.swept(*by, *height),
             Event::Retry { height } => self.retry(*height),
             Event::Cancelled => self.cancelled(),
             Event::Mined { height } => self.mined(*height),
@@ -182,6 +238,9 @@ impl Withdraw {
             State::AwaitingSignature
             | State::Requested { .. }
             | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
             | State::Cancelled
             | State::Expired => None,
         }
@@ -195,6 +254,9 @@ impl Withdraw {
             State::AwaitingSignature
             | State::Requested { .. }
             | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
             | State::Cancelled
             | State::Expired => None,
         }
@@ -208,6 +270,9 @@ impl Withdraw {
             State::AwaitingSignature
             | State::Requested { .. }
             | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
             | State::Broadcast { .. }
             | State::Cancelled
             | State::Expired => None,
@@ -243,6 +308,9 @@ impl Withdraw {
                 .effect(Effect::Withdraw(self.request))),
             State::Requested { .. }
             | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
             | State::Broadcast { .. }
             | State::Seen { .. }
             | State::Confirmed { .. } => Ok(self.unchanged()),
@@ -255,6 +323,9 @@ impl Withdraw {
             State::AwaitingSignature => self.released(State::Expired).event("withdraw.expired", json!({})),
             State::Requested { .. }
             | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
             | State::Broadcast { .. }
             | State::Seen { .. }
             | State::Confirmed { .. }
@@ -266,7 +337,12 @@ impl Withdraw {
     /// The wallet pays what it really cost, and never more than it agreed to.
     fn sent(&self, txid: Txid, fee: Sat) -> Result<Transition<Self>, Illegal> {
         match self.state {
-            State::Requested { .. } | State::Queued { .. } => {
+            // An order of before may be found to be done whatever was begun since.
+            State::Requested { .. }
+            | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. } => {
                 let event = Event::Sent { txid, fee };
                 let charged = fee.min(self.terms.max_fee);
                 let sum = self.terms.amount_sent.checked_add(charged).ok_or_else(|| self.illegal(&event))?;
@@ -294,9 +370,13 @@ impl Withdraw {
             State::Requested { .. } => Ok(self
                 .to(State::Queued { reason: reason.to_owned() })
                 .event("withdraw.queued", json!({ "reason": reason }))),
-            State::Queued { .. } | State::Broadcast { .. } | State::Seen { .. } | State::Confirmed { .. } => {
-                Ok(self.unchanged())
-            }
+            State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
+            | State::Broadcast { .. }
+            | State::Seen { .. }
+            | State::Confirmed { .. } => Ok(self.unchanged()),
             State::AwaitingSignature | State::Cancelled | State::Expired => {
                 Err(self.illegal(&Event::Short { reason: reason.to_owned() }))
             }
@@ -307,6 +387,9 @@ impl Withdraw {
         match self.state {
             State::Queued { .. } => Ok(self.to(State::Requested { since: height })),
             State::Requested { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
             | State::Broadcast { .. }
             | State::Seen { .. }
             | State::Confirmed { .. }
@@ -319,9 +402,11 @@ impl Withdraw {
     /// While the node is being asked, nobody knows whether it sends: only what it has put off can be taken back.
     fn cancelled(&self) -> Result<Transition<Self>, Illegal> {
         match self.state {
-            State::AwaitingSignature | State::Queued { .. } => {
-                Ok(self.released(State::Cancelled).event("withdraw.cancelled", json!({})))
-            }
+            State::AwaitingSignature
+            | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. } => Ok(self.released(State::Cancelled).event("withdraw.cancelled", json!({}))),
             State::Cancelled => Ok(self.unchanged()),
             State::Requested { .. }
             | State::Broadcast { .. }
@@ -342,6 +427,9 @@ impl Withdraw {
             State::AwaitingSignature
             | State::Requested { .. }
             | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
             | State::Cancelled
             | State::Expired => Err(self.illegal(&Event::Mined { height })),
         }
@@ -356,6 +444,9 @@ impl Withdraw {
             State::AwaitingSignature
             | State::Requested { .. }
             | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
             | State::Broadcast { .. }
             | State::Cancelled
             | State::Expired => Err(self.illegal(&Event::Deep)),
@@ -370,6 +461,9 @@ impl Withdraw {
             State::AwaitingSignature
             | State::Requested { .. }
             | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
             | State::Broadcast { .. }
             | State::Cancelled
             | State::Expired => self.unchanged(),

@@ -44,6 +44,7 @@ use serde::{Deserialize, Serialize};
 pub use error::{Code, Error};
 pub use node::NodeSlot;
 pub use settle::SettlePolicy;
+pub use withdraw::{CloseChannels, WithdrawPolicy};
 
 use crate::clock::Timestamp;
 use crate::domain::policy::{FeeCaps, SignatureTime};
@@ -78,6 +79,9 @@ pub struct Policy {
     /// The section `settle` of the configuration.
     #[serde(skip)]
     pub settle: SettlePolicy,
+    /// The section `withdraw` of the configuration.
+    #[serde(skip)]
+    pub withdraw: WithdrawPolicy,
 }
 
 impl Default for Policy {
@@ -94,6 +98,7 @@ impl Default for Policy {
             reorg_max: 100,
             sync_seconds: 30,
             settle: SettlePolicy::default(),
+            withdraw: WithdrawPolicy::default(),
         }
     }
 }

@@ -14,17 +14,22 @@ use crate::domain::withdraw::{Event, State, Terms, Withdraw};
 use crate::domain::{Effect, Machine, Request, psbt};
 use crate::ids::{RequestId, WalletId};
 use crate::money::{Amount, FeeRate, Money, Sat};
-use crate::ports::chain::BlockRef;
-use crate::ports::lightning::{Asked, OnchainOrder, OnchainQuote, SentOnchain};
+use crate::ports::lightning::OnchainQuote;
 use crate::store::authorizations::{self, Authorization};
 use crate::store::idempotency::{self, Remembered};
 use crate::store::requests::{Filter, PageAfter};
-use crate::store::{
-    Retryable, StoreError, Tx, Write, apply, chain, credits, effects, halts, ledger, requests, withdrawals,
-};
+use crate::store::{StoreError, Tx, Write, apply, chain, credits, effects, ledger, requests};
+
+mod closing;
+mod sending;
+
+pub use closing::{CloseChannels, WithdrawPolicy};
+pub(super) use sending::push;
 
 /// The ceiling is so many times what it would cost at begin: by the time it is signed the node may need more coins for it.
 const CEILING: u64 = 2;
+/// About what a send takes whose coins are still in a channel: two inputs, two outputs.
+const ROUGH_VBYTES: u64 = 210;
 
 /// Begins a send of the wallet's own coins, or of its off-chain money. Unless the caller says which, off-chain money is taken only
 /// when everything on-chain, leased and unconfirmed coins included, could not cover it.
@@ -141,7 +146,13 @@ async fn terms(flows: &Flows, wanted: &BeginSend) -> Result<Terms, Error> {
     let fee = match quoted {
         OnchainQuote::Fee(fee) => fee,
         OnchainQuote::OwnAddress => return Err(own()),
-        OnchainQuote::Short { reason } => return Err(reserve_low(&reason)),
+        OnchainQuote::Short { reason } => {
+            let cost = rate.fee(ROUGH_VBYTES).unwrap_or(Sat::MAX);
+            if !closing::would_cover(flows, wanted.amount, cost).await? {
+                return Err(reserve_low(&reason));
+            }
+            cost
+        }
     };
     let max_fee = Sat::new(fee.to_u64().saturating_mul(CEILING)).unwrap_or(Sat::MAX);
     flows.policy().fees.check_fee(max_fee, wanted.amount)?;
@@ -188,7 +199,13 @@ impl Write for Begin {
         send::require_room(tx, &self.flows, &wallet).await?;
         let available = ledger::available(tx.conn(), &wallet).await?;
         let request = self.id(&wallet);
-        let machine = Withdraw { request, wallet, terms: self.terms.clone(), state: State::AwaitingSignature };
+        let machine = Withdraw {
+            request,
+            wallet,
+            terms: self.terms.clone(),
+            closes: Vec::new(),
+            state: State::AwaitingSignature,
+        };
         let too_much = || Error::field("amount_sats", "asks for more than there is");
         let held = machine.held().ok_or_else(too_much)?;
         if available < held {
@@ -325,6 +342,9 @@ impl Write for End {
             State::Expired => return Err(expired_error()),
             State::Requested { .. }
             | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
             | State::Broadcast { .. }
             | State::Seen { .. }
             | State::Confirmed { .. }
@@ -351,164 +371,6 @@ async fn load(tx: &mut Tx<'_>, id: RequestId) -> Result<Request<Withdraw>, Store
 
 async fn height(tx: &mut Tx<'_>) -> Result<u32, StoreError> {
     Ok(chain::cursor(tx.conn()).await?.map_or(0, |tip| tip.height))
-}
-
-// ---- the node sends ----
-
-/// Has the node send. The same request is the same send, however often this is called.
-pub(super) async fn push(flows: &Flows, id: RequestId) -> Result<(), Error> {
-    send::refuse_while_halted(flows).await?;
-    let node = flows.node().ready()?;
-    let Some(request) = flows.store().write(Take(id)).await? else { return Ok(()) };
-    let State::Requested { since } = request.machine.state else { return Ok(()) };
-    let terms = &request.machine.terms;
-    let to = send::read_address(flows, "address_or_rgbinvoice", &terms.to)?;
-    let order = OnchainOrder { id, to, amount: terms.amount_sent, fee_rate: terms.fee_rate, max_fee: terms.max_fee };
-    let asked = node.onchain_send(&order).await.map_err(Error::Node)?;
-    crash::point("withdraw.sent");
-    match asked {
-        Asked::Done(sent) => conclude(flows, id, since, sent).await,
-        Asked::Refused { reason } => Ok(flows.store().write(PutOff { id, reason }).await?),
-    }
-}
-
-/// What is put off is asked for again; what was taken back is not.
-struct Take(RequestId);
-
-#[async_trait]
-impl Write for Take {
-    type Output = Option<Request<Withdraw>>;
-    type Error = StoreError;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Option<Request<Withdraw>>, StoreError> {
-        let request = load(tx, self.0).await?;
-        match request.machine.state {
-            State::Requested { .. } => Ok(Some(request)),
-            State::Queued { .. } => {
-                let height = height(tx).await?;
-                apply::advance::<Withdraw>(tx, self.0, &Event::Retry { height }).await.map(Some)
-            }
-            State::AwaitingSignature
-            | State::Broadcast { .. }
-            | State::Seen { .. }
-            | State::Confirmed { .. }
-            | State::Cancelled
-            | State::Expired => {
-                effects::done(tx, &Effect::Withdraw(self.0)).await?;
-                Ok(None)
-            }
-        }
-    }
-}
-
-struct PutOff {
-    id: RequestId,
-    reason: String,
-}
-
-#[async_trait]
-impl Write for PutOff {
-    type Output = ();
-    type Error = StoreError;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        apply::advance::<Withdraw>(tx, self.id, &Event::Short { reason: self.reason.clone() }).await?;
-        effects::postpone(tx, &Effect::Withdraw(self.id), &self.reason).await
-    }
-}
-
-/// Writes down that it was sent, and the block it is in, should the follower have passed that already.
-async fn conclude(flows: &Flows, id: RequestId, since: u32, sent: SentOnchain) -> Result<(), Error> {
-    loop {
-        let mut conn = flows.store().read().await?;
-        let at = chain::cursor(&mut conn).await?;
-        drop(conn);
-        let mined = match at {
-            Some(at) => block_with(flows, sent.txid, since, at.height).await?,
-            None => None,
-        };
-        match flows.store().write(Conclude { id, sent, at, mined }).await {
-            Ok(()) => break,
-            // The follower has moved on: what it passed meanwhile is looked at, too.
-            Err(Concluding::Moved) => {}
-            Err(Concluding::Other(error)) => return Err(error.into()),
-        }
-    }
-    crash::point("withdraw.concluded");
-    flows.tell_ended(id, false);
-    Ok(())
-}
-
-async fn block_with(flows: &Flows, txid: Txid, since: u32, until: u32) -> Result<Option<u32>, Error> {
-    for height in since.saturating_add(1)..=until {
-        let Some(hash) = flows.chain().block_hash(height).await? else { return Ok(None) };
-        let block = flows.chain().block(hash).await?;
-        if block.txdata.iter().any(|tx| tx.compute_txid() == txid) {
-            return Ok(Some(height));
-        }
-    }
-    Ok(None)
-}
-
-struct Conclude {
-    id: RequestId,
-    sent: SentOnchain,
-    at: Option<BlockRef>,
-    mined: Option<u32>,
-}
-
-enum Concluding {
-    Moved,
-    Other(StoreError),
-}
-
-impl From<StoreError> for Concluding {
-    fn from(error: StoreError) -> Self {
-        Self::Other(error)
-    }
-}
-
-impl Retryable for Concluding {
-    fn is_retryable(&self) -> bool {
-        match self {
-            Self::Moved => false,
-            Self::Other(error) => error.is_retryable(),
-        }
-    }
-}
-
-#[async_trait]
-impl Write for Conclude {
-    type Output = ();
-    type Error = Concluding;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), Concluding> {
-        match self.at {
-            Some(at) => match chain::hold_cursor(tx, at).await {
-                Ok(()) => {}
-                Err(StoreError::Conflict(_)) => return Err(Concluding::Moved),
-                Err(error) => return Err(error.into()),
-            },
-            None if chain::cursor(tx.conn()).await?.is_some() => return Err(Concluding::Moved),
-            None => {}
-        }
-        let before = load(tx, self.id).await?;
-        let was_sent = before.machine.txid().is_some();
-        let SentOnchain { txid, fee } = self.sent;
-        if fee > before.machine.terms.max_fee && !was_sent {
-            let detail = format!("request {}: a fee of {fee} sat, and the ceiling was less", self.id);
-            halts::raise(tx, halts::NODE_OVERSPENT, &detail).await?;
-        }
-        apply::advance::<Withdraw>(tx, self.id, &Event::Sent { txid, fee }).await?;
-        if !was_sent {
-            withdrawals::insert(tx, txid, self.id, &before.wallet).await?;
-            if let Some(height) = self.mined {
-                withdrawals::set_height(tx.conn(), self.id, Some(height)).await?;
-                apply::advance::<Withdraw>(tx, self.id, &Event::Mined { height }).await?;
-            }
-        }
-        Ok(effects::done(tx, &Effect::Withdraw(self.id)).await?)
-    }
 }
 
 // ---- taking back ----

@@ -102,7 +102,7 @@ pub const RULES: &[Rule] = &[
         count: "SELECT COUNT(*) AS n FROM requests WHERE kind IN ('lightning_pay', 'withdraw')",
         broken: "SELECT r.id AS what FROM requests r LEFT JOIN authorizations a ON a.request_id = r.id AND a.wallet_id = r.wallet_id \
                  WHERE r.kind IN ('lightning_pay', 'withdraw') AND (a.request_id IS NULL OR (a.signed_tx IS NULL \
-                 AND r.state IN ('paying', 'succeeded', 'requested', 'queued', 'broadcast', 'seen', 'confirmed'))) \
+                 AND r.state IN ('paying', 'succeeded', 'requested', 'queued', 'closing_channels', 'waiting_close', 'sweeping', 'broadcast', 'seen', 'confirmed'))) \
                  AND NOT EXISTS (SELECT 1 FROM key_payments k WHERE k.request_id = r.id)",
     },
     Rule {
@@ -194,7 +194,7 @@ pub const RULES: &[Rule] = &[
         name: "a_withdrawal_holds_until_it_is_sent_and_is_debited_once",
         count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'withdraw'",
         broken: "SELECT r.id AS what FROM requests r WHERE r.kind = 'withdraw' AND ( \
-                 (SELECT COUNT(*) FROM holds h WHERE h.request_id = r.id) <> CASE WHEN r.state IN ('awaiting_signature', 'requested', 'queued') THEN 1 ELSE 0 END \
+                 (SELECT COUNT(*) FROM holds h WHERE h.request_id = r.id) <> CASE WHEN r.state IN ('awaiting_signature', 'requested', 'queued', 'closing_channels', 'waiting_close', 'sweeping') THEN 1 ELSE 0 END \
                  OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'hold') <> 1 \
                  OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'void_hold') <> CASE WHEN r.state IN ('cancelled', 'expired') THEN 1 ELSE 0 END \
                  OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'post_hold' AND c.credit = 'node:crossing') <> \
@@ -210,8 +210,8 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "what_waits_for_the_node_has_an_effect",
-        count: "SELECT COUNT(*) AS n FROM requests WHERE state IN ('paying', 'claiming', 'requested', 'queued')",
-        broken: "SELECT r.id AS what FROM requests r WHERE r.state IN ('paying', 'claiming', 'requested', 'queued') AND NOT EXISTS \
+        count: "SELECT COUNT(*) AS n FROM requests WHERE state IN ('paying', 'claiming', 'requested', 'queued', 'closing_channels', 'waiting_close', 'sweeping')",
+        broken: "SELECT r.id AS what FROM requests r WHERE r.state IN ('paying', 'claiming', 'requested', 'queued', 'closing_channels', 'waiting_close', 'sweeping') AND NOT EXISTS \
                  (SELECT 1 FROM effects e WHERE e.request_id = r.id AND e.done_at IS NULL)",
     },
     Rule {

@@ -1,5 +1,6 @@
 //! Entries that belong to no wallet's request, and what is read from the ledger as a whole. They are written by `apply::enter`.
 
+use bitcoin::Txid;
 use sqlx::any::AnyRow;
 
 use super::row::Columns;
@@ -71,6 +72,16 @@ pub async fn is_of_a_wallet(conn: &mut Conn, subject: Subject<'_>) -> Result<boo
         Subject::Ordered(request) => ("SELECT 1 AS there FROM requests WHERE id = $1", request.to_string()),
     };
     Ok(sqlx::query(sql).bind(key).fetch_optional(conn).await?.is_some())
+}
+
+/// Whether a transaction has brought home what was in closed channels.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn has_swept(conn: &mut Conn, txid: Txid) -> Result<bool, StoreError> {
+    let id = RequestId::of_movement(&format!("swept:{txid}"));
+    let row = sqlx::query("SELECT 1 AS there FROM book_entries WHERE id = $1").bind(id.to_string());
+    Ok(row.fetch_optional(conn).await?.is_some())
 }
 
 /// One line of the trial balance: an account, or all accounts of one kind together.

@@ -36,6 +36,7 @@ const MIGRATIONS: &[Migration] = &[
     shared("0010_withdraw", include_str!("../../migrations/0010_withdraw.sql")),
     shared("0011_operator", include_str!("../../migrations/0011_operator.sql")),
     shared("0012_node_books", include_str!("../../migrations/0012_node_books.sql")),
+    shared("0013_closes", include_str!("../../migrations/0013_closes.sql")),
 ];
 
 /// Any number will do, as long as every gateway on one PostgreSQL uses the same.

@@ -53,3 +53,34 @@ pub async fn set_height(conn: &mut Conn, request: RequestId, height: Option<u32>
         .await?;
     Ok(())
 }
+
+/// Takes one closing of a channel out of the budget of a day. Whoever has it is alone until the transaction ends; nobody gets one that is
+/// not there.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn take_close(tx: &mut Tx<'_>, day: i64, per_day: u32) -> Result<bool, StoreError> {
+    let written = sqlx::query(
+        "UPDATE close_budget SET closes = CASE WHEN day = $1 THEN closes + 1 ELSE 1 END, day = $1 \
+         WHERE name = 'cooperative' AND CASE WHEN day = $1 THEN closes ELSE 0 END < $2",
+    )
+    .bind(day)
+    .bind(i64::from(per_day))
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    Ok(written == 1)
+}
+
+/// Withdrawals for which a channel is being closed.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn closing(conn: &mut Conn) -> Result<u64, StoreError> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS n FROM requests WHERE kind = 'withdraw' AND state IN ('closing_channels', 'waiting_close', 'sweeping')",
+    )
+    .fetch_one(conn)
+    .await?;
+    row.number("n")
+}

@@ -115,6 +115,12 @@ impl Node {
             return Ok(no("there is no such channel"));
         };
         let peer = channel.counterparty.node_id;
+        // Both have agreed before: that is what was asked for.
+        if how == CloseHow::Cooperative
+            && channel.channel_shutdown_state.as_ref().is_some_and(|state| !map::is_open(state))
+        {
+            return Ok(Asked::Done(()));
+        }
         let ask = || match how {
             CloseHow::Cooperative => self.manager.close_channel(&id, &peer),
             CloseHow::Force => {

@@ -51,18 +51,38 @@ fn withdraw_in(state: withdraw::State) -> Withdraw {
         max_fee: Sat::literal(200),
         deduct_fee: false,
     };
-    Withdraw { request: request(), wallet: wallet(), terms, state }
+    let close = withdraw::Close { channel: "c0".to_owned(), funding: OutPoint::null(), txid: None, swept_by: None };
+    let closes = match state {
+        withdraw::State::ClosingChannels | withdraw::State::WaitingClose { .. } | withdraw::State::Sweeping { .. } => {
+            vec![close]
+        }
+        withdraw::State::AwaitingSignature
+        | withdraw::State::Requested { .. }
+        | withdraw::State::Queued { .. }
+        | withdraw::State::Broadcast { .. }
+        | withdraw::State::Seen { .. }
+        | withdraw::State::Confirmed { .. }
+        | withdraw::State::Cancelled
+        | withdraw::State::Expired => Vec::new(),
+    };
+    Withdraw { request: request(), wallet: wallet(), terms, closes, state }
 }
 
 const FEE: Sat = Sat::literal(100);
 
 pub fn withdraws() -> Vec<Withdraw> {
-    use withdraw::State::{AwaitingSignature, Broadcast, Cancelled, Confirmed, Expired, Queued, Requested, Seen};
+    use withdraw::State::{
+        AwaitingSignature, Broadcast, Cancelled, ClosingChannels, Confirmed, Expired, Queued, Requested, Seen,
+        Sweeping, WaitingClose,
+    };
     let (txid, fee, height) = (ours(), FEE, HEIGHT);
     let states = [
         AwaitingSignature,
         Requested { since: HEIGHT },
         Queued { reason: "short".to_owned() },
+        ClosingChannels,
+        WaitingClose { since: HEIGHT },
+        Sweeping { height },
         Broadcast { txid, fee },
         Seen { txid, fee, height },
         Confirmed { txid, fee, height },
@@ -73,7 +93,10 @@ pub fn withdraws() -> Vec<Withdraw> {
 }
 
 pub fn withdraw_events() -> Vec<withdraw::Event> {
-    use withdraw::Event::{Cancelled, Deep, Mined, Retry, Sent, Short, Signed, TimedOut, Unmined};
+    use withdraw::Event::{
+        Cancelled, Close, CloseMined, Closed, Deep, Mined, NotClosed, Retry, Sent, Short, Signed, Swept, TimedOut,
+        Unmined,
+    };
     let (txid, height) = (ours(), HEIGHT);
     let sent = |fee| Sent { txid, fee };
     let short = Short { reason: "short".to_owned() };
@@ -84,6 +107,11 @@ pub fn withdraw_events() -> Vec<withdraw::Event> {
         sent(FEE),
         sent(Sat::literal(201)),
         short,
+        Close { channel: "c1".to_owned(), funding: OutPoint::null() },
+        NotClosed { reason: "short".to_owned() },
+        Closed { height },
+        CloseMined { txid: stranger(), height },
+        Swept { by: Some(stranger()), height },
         Retry { height },
         Cancelled,
         mined(HEIGHT),
@@ -101,6 +129,11 @@ pub fn withdraw_event(event: &withdraw::Event) -> &'static str {
         E::Sent { fee, .. } if *fee == FEE => "the node has sent it",
         E::Sent { .. } => "the node has sent it at a higher fee than it was allowed",
         E::Short { .. } => "the node's coins do not reach",
+        E::Close { .. } => "a channel is to be closed for it",
+        E::NotClosed { .. } => "that channel can't be closed now",
+        E::Closed { .. } => "the node has closed it",
+        E::CloseMined { .. } => "the transaction that closed it is in a block",
+        E::Swept { .. } => "what it brought is among the node's coins",
         E::Retry { .. } => "it is tried again",
         E::Cancelled => "its owner takes it back",
         E::Mined { height: HEIGHT } => "it is in a block",

@@ -13,10 +13,13 @@ use crate::flows::values::{IssuedTx, Machine, Request, Role, SendState, Withdraw
 use crate::money::Sat;
 
 /// The states of the machine that a list can be narrowed to.
-pub const SEND_STATES: [&str; 9] = [
+pub const SEND_STATES: [&str; 12] = [
     "awaiting_signature",
     "requested",
     "queued",
+    "closing_channels",
+    "waiting_close",
+    "sweeping",
     "broadcast",
     "seen",
     "confirmed",
@@ -32,9 +35,13 @@ pub const SEND_STATES: [&str; 9] = [
 pub enum Status {
     /// It waits for the client's signature, or the operator's node has it to send and has not sent it yet.
     Requested,
+    /// The node's coins do not reach, and a channel of the node is being closed by agreement with its peer.
     ClosingChannels,
+    /// The channel is closed, and the transaction that closed it is in no block yet.
     WaitingCloseConfirmations,
+    /// Never said: what came out of a channel is spent as soon as it counts.
     WaitingBalanceUpdate,
+    /// That is in a block, and what it brought is not among the node's coins yet.
     SweepingOutputs,
     /// A signed version is out, in a block or not, and not deep enough.
     Broadcasted,
@@ -101,9 +108,9 @@ pub struct GetOnchainSendResponse {
     pub amount_sats_sent: Option<Sat>,
     /// Empty for bitcoin.
     pub asset: Option<LightningAsset>,
-    /// Transactions that closed channels for it. None for on-chain coins.
+    /// Transactions that closed channels of the node for it, each once it is in a block. None for on-chain coins.
     pub close_txids: Vec<String>,
-    /// The transaction that swept closed channels for it. None for on-chain coins.
+    /// The transaction that brought home what was in the last of them, if one was needed. None for on-chain coins.
     pub sweep_txid: Option<String>,
     /// The fee of the current version. For off-chain money what it really cost, once it is sent.
     #[schema(value_type = Option<u64>)]
@@ -272,6 +279,9 @@ impl Status {
             WithdrawState::AwaitingSignature | WithdrawState::Requested { .. } | WithdrawState::Queued { .. } => {
                 Self::Requested
             }
+            WithdrawState::ClosingChannels => Self::ClosingChannels,
+            WithdrawState::WaitingClose { .. } => Self::WaitingCloseConfirmations,
+            WithdrawState::Sweeping { .. } => Self::SweepingOutputs,
             WithdrawState::Broadcast { .. } | WithdrawState::Seen { .. } => Self::Broadcasted,
             WithdrawState::Confirmed { .. } => Self::Confirmed,
             WithdrawState::Cancelled | WithdrawState::Expired => Self::Failed,
@@ -289,6 +299,9 @@ fn withdraw_failure(state: &WithdrawState) -> Option<Failure> {
         WithdrawState::Expired => ("request_expired", "no signature arrived in time".to_owned()),
         WithdrawState::AwaitingSignature
         | WithdrawState::Requested { .. }
+        | WithdrawState::ClosingChannels
+        | WithdrawState::WaitingClose { .. }
+        | WithdrawState::Sweeping { .. }
         | WithdrawState::Broadcast { .. }
         | WithdrawState::Seen { .. }
         | WithdrawState::Confirmed { .. } => return None,
@@ -315,8 +328,8 @@ impl From<&Request<Withdraw>> for GetOnchainSendResponse {
             amount_sats_requested: Some(terms.amount_requested),
             amount_sats_sent: machine.txid().map(|_| terms.amount_sent),
             asset: None,
-            close_txids: Vec::new(),
-            sweep_txid: None,
+            close_txids: machine.closes.iter().filter_map(|close| close.txid).map(|txid| txid.to_string()).collect(),
+            sweep_txid: machine.closes.iter().rev().find_map(|close| close.swept_by).map(|txid| txid.to_string()),
             fee_sats: machine.fee(),
             timestamps,
             error_code: failure.as_ref().map(|failure| failure.code),

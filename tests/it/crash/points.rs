@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use sluice::crash::{LIGHTNING_POINTS, POINTS, RAIL_POINTS};
+use sluice::crash::{CLOSING_POINTS, LIGHTNING_POINTS, POINTS, RAIL_POINTS};
 use sluice::domain::wallet::Account;
 use sluice::money::Sat;
 
@@ -34,7 +34,8 @@ fn is_there(point: &str, database: Database) -> bool {
 
 #[test]
 fn the_list_of_points_is_the_list_of_places() {
-    let all: Vec<&str> = POINTS.iter().chain(LIGHTNING_POINTS).chain(RAIL_POINTS).copied().collect();
+    let all: Vec<&str> =
+        POINTS.iter().chain(LIGHTNING_POINTS).chain(RAIL_POINTS).chain(CLOSING_POINTS).copied().collect();
     let listed: BTreeSet<&str> = all.iter().copied().collect();
     assert_eq!(listed.len(), all.len(), "a point is listed twice");
     let mut sources = String::new();

@@ -8,14 +8,14 @@ use sluice::connectors::fake::Fault;
 use sluice::domain::withdraw::{State, Withdraw};
 use sluice::flows::send::{BeginSend, Begun, Source};
 use sluice::flows::settle::{self, BeginSettle};
-use sluice::flows::{Code, Error, Idempotency, withdraw};
+use sluice::flows::{CloseChannels, Code, Error, Idempotency, Policy, WithdrawPolicy, withdraw};
 use sluice::ids::RequestId;
 use sluice::money::{Amount, Sat};
 use sluice::ports::lightning::LightningNode;
 use sluice::store::requests::Filter;
 
 use crate::harness::lightning::sat;
-use crate::harness::rig::{Client, Rig, on_both, stranger, unsigned, wanted};
+use crate::harness::rig::{Client, Rig, on_both, policy, stranger, unsigned, wanted};
 
 /// A wallet with off-chain money, and a node with coins of its own.
 async fn start(rig: &Rig, offchain: u64, reserve: u64) -> Client {
@@ -301,5 +301,41 @@ on_both!(a_hundred_times_in_over_lightning_and_out_on_chain_costs_the_operator_n
         rig.mine(1).await;
         assert_eq!(operators_own(&rig, &client).await, before, "round {round}");
     }
+    rig.audit().await;
+});
+
+fn one_close_a_day() -> Policy {
+    let withdraw = WithdrawPolicy { close_channels: CloseChannels::Cooperative, closes_per_day: 1 };
+    Policy { withdraw, ..policy() }
+}
+
+on_both!(channels_are_closed_one_at_a_time_and_so_many_a_day, one_close_a_day(), async |rig: Rig| {
+    let client = start(&rig, 600_000, 60_000).await;
+    let far = rig.lightning.network.add_node();
+    for side in [200_000, 450_000] {
+        let side = Sat::literal(side);
+        rig.lightning.network.open(&rig.lightning.node, &far, side, side);
+    }
+    let first = begin(&rig, &client, wanted(&stranger(), 150_000)).await.expect("a channel can pay it");
+    let second = begin(&rig, &client, wanted(&stranger(), 100_000)).await.expect("a channel can pay it");
+    let closing = end(&rig, &client, &first).await.expect("it is accepted");
+    assert!(matches!(closing.state, State::WaitingClose { .. }) && closing.closes.len() == 1, "{closing:?}");
+    let waiting = end(&rig, &client, &second).await.expect("it is accepted");
+    assert!(matches!(waiting.state, State::Queued { .. }) && waiting.closes.is_empty(), "{waiting:?}");
+    rig.audit().await;
+    // Its owner does not want it any more. The channel is closed all the same, and counts for this day.
+    cancel(&rig, &client, first.request).await.expect("nothing was sent");
+    rig.wait(31).await;
+    assert!(matches!(look(&rig, &client, second.request).await.state, State::Queued { .. }));
+    assert_eq!(rig.lightning.node.channels().await.expect("a list").len(), 2);
+    // What came out of it is enough for the other.
+    rig.lightning.network.mine(1);
+    rig.mine(1).await;
+    assert!(look(&rig, &client, second.request).await.txid().is_some());
+    let third = begin(&rig, &client, wanted(&stranger(), 450_000)).await.expect("a channel can pay it");
+    let waiting = end(&rig, &client, &third).await.expect("it is accepted");
+    assert!(matches!(waiting.state, State::Queued { .. }), "one was closed today: {waiting:?}");
+    rig.wait(24 * 60 * 60).await;
+    assert!(matches!(look(&rig, &client, third.request).await.state, State::WaitingClose { .. }));
     rig.audit().await;
 });

@@ -6,6 +6,7 @@ mod funding;
 mod line;
 mod scene;
 mod stuck;
+mod withdrawing;
 
 /// Tells a story on both databases, in a scene of this kind.
 macro_rules! on_both {

@@ -42,7 +42,9 @@ pub const CHANNEL: Opening =
 pub enum Set {
     /// The peer, which has a channel with the gateway's node. There is money on both sides of it.
     Pair,
-    /// The same, and a far node behind the peer, which takes a fee for it.
+    /// The same, and the operator lets a channel be closed for a withdrawal.
+    Closing,
+    /// The peer, with a channel, and a far node behind the peer, which takes a fee for it.
     Line,
     /// The peer, connected, without a channel. The gateway's node waits for three blocks before it uses one.
     Strangers,
@@ -312,6 +314,7 @@ async fn site(database: Database, set: Set, chain: &Bitcoind) -> Option<Site> {
         .with("ldk.poll_ms", "100");
     Some(match set {
         Set::Pair | Set::Line => site,
+        Set::Closing => site.with("withdraw.close_channels", "cooperative"),
         Set::Strangers => site.with("ldk.channels.minimum_depth", "3"),
     })
 }

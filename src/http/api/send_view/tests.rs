@@ -81,7 +81,7 @@ fn each_state_has_its_word_and_its_reason() {
     ];
     assert_eq!(seen, expected);
     let states: Vec<_> = seen.iter().map(|(state, ..)| *state).collect();
-    let of_offchain_money = ["requested", "queued"];
+    let of_offchain_money = ["requested", "queued", "closing_channels", "waiting_close", "sweeping"];
     let of_coins: Vec<_> = SEND_STATES.into_iter().filter(|state| !of_offchain_money.contains(state)).collect();
     assert_eq!(states, of_coins);
 }
@@ -93,6 +93,9 @@ fn each_state_of_a_withdrawal_has_its_word_and_its_reason() {
         (WithdrawState::AwaitingSignature, "REQUESTED", None, false),
         (WithdrawState::Requested { since: 1 }, "REQUESTED", None, false),
         (WithdrawState::Queued { reason: "short".to_owned() }, "REQUESTED", Some("reserve_low"), false),
+        (WithdrawState::ClosingChannels, "CLOSING_CHANNELS", None, false),
+        (WithdrawState::WaitingClose { since: 1 }, "WAITING_CLOSE_CONFIRMATIONS", None, false),
+        (WithdrawState::Sweeping { height }, "SWEEPING_OUTPUTS", None, false),
         (WithdrawState::Broadcast { txid, fee }, "BROADCASTED", None, true),
         (WithdrawState::Seen { txid, fee, height }, "BROADCASTED", None, true),
         (WithdrawState::Confirmed { txid, fee, height }, "CONFIRMED", None, true),
@@ -128,7 +131,7 @@ fn withdrawal(state: WithdrawState) -> Request<Withdraw> {
         updated_at: Timestamp::from_millis(0),
         expires_at: None,
         version: 1,
-        machine: Withdraw { request, wallet, terms, state },
+        machine: Withdraw { request, wallet, terms, closes: Vec::new(), state },
     }
 }
 

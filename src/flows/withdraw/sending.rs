@@ -1,0 +1,208 @@
+//! Having the node send, as often as it takes, and once.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bitcoin::Txid;
+
+use super::super::{Error, Flows, send};
+use super::{closing, height, load};
+use crate::crash;
+use crate::domain::withdraw::{Event, State, Withdraw};
+use crate::domain::{Effect, Request};
+use crate::ids::RequestId;
+use crate::ports::chain::BlockRef;
+use crate::ports::lightning::{Asked, LightningNode, OnchainOrder, SentOnchain};
+use crate::store::{Retryable, StoreError, Tx, Write, apply, chain, effects, halts, withdrawals};
+
+/// Has the node send, and closes a channel for it where the operator allows that. The same request is the same send, however often this
+/// is called.
+pub async fn push(flows: &Flows, id: RequestId) -> Result<(), Error> {
+    send::refuse_while_halted(flows).await?;
+    let node = flows.node().ready()?;
+    while let Some(request) = flows.store().write(Take(id)).await? {
+        let next = match request.machine.state {
+            State::Requested { since } => order(flows, &node, &request, since).await?,
+            State::ClosingChannels => closing::close(flows, &node, &request).await?,
+            State::WaitingClose { since } => closing::look_for_close(flows, &request, since).await?,
+            State::Sweeping { height } => closing::look_for_sweep(flows, &node, &request, height).await?,
+            State::AwaitingSignature
+            | State::Queued { .. }
+            | State::Broadcast { .. }
+            | State::Seen { .. }
+            | State::Confirmed { .. }
+            | State::Cancelled
+            | State::Expired => Next::Wait,
+        };
+        if next == Next::Wait {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is more to do at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    GoOn,
+    Wait,
+}
+
+async fn order(
+    flows: &Flows,
+    node: &Arc<dyn LightningNode>,
+    request: &Request<Withdraw>,
+    since: u32,
+) -> Result<Next, Error> {
+    let (id, terms) = (request.id, &request.machine.terms);
+    let to = send::read_address(flows, "address_or_rgbinvoice", &terms.to)?;
+    let order = OnchainOrder { id, to, amount: terms.amount_sent, fee_rate: terms.fee_rate, max_fee: terms.max_fee };
+    let asked = node.onchain_send(&order).await.map_err(Error::Node)?;
+    crash::point("withdraw.sent");
+    match asked {
+        Asked::Done(sent) => conclude(flows, id, since, sent).await.map(|()| Next::Wait),
+        Asked::Refused { reason } => closing::begin_or_wait(flows, node, request, reason).await,
+    }
+}
+
+/// What is put off is asked for again; what was taken back is not.
+struct Take(RequestId);
+
+#[async_trait]
+impl Write for Take {
+    type Output = Option<Request<Withdraw>>;
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Option<Request<Withdraw>>, StoreError> {
+        let request = load(tx, self.0).await?;
+        match request.machine.state {
+            State::Requested { .. } | State::ClosingChannels | State::WaitingClose { .. } | State::Sweeping { .. } => {
+                Ok(Some(request))
+            }
+            State::Queued { .. } => {
+                let height = height(tx).await?;
+                apply::advance::<Withdraw>(tx, self.0, &Event::Retry { height }).await.map(Some)
+            }
+            State::AwaitingSignature
+            | State::Broadcast { .. }
+            | State::Seen { .. }
+            | State::Confirmed { .. }
+            | State::Cancelled
+            | State::Expired => {
+                effects::done(tx, &Effect::Withdraw(self.0)).await?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The node's coins do not reach, and nothing else helps now.
+pub struct PutOff {
+    pub id: RequestId,
+    pub reason: String,
+}
+
+#[async_trait]
+impl Write for PutOff {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        apply::advance::<Withdraw>(tx, self.id, &Event::Short { reason: self.reason.clone() }).await?;
+        effects::postpone(tx, &Effect::Withdraw(self.id), &self.reason).await
+    }
+}
+
+/// Writes down that it was sent, and the block it is in, should the follower have passed that already.
+async fn conclude(flows: &Flows, id: RequestId, since: u32, sent: SentOnchain) -> Result<(), Error> {
+    loop {
+        let mut conn = flows.store().read().await?;
+        let at = chain::cursor(&mut conn).await?;
+        drop(conn);
+        let mined = match at {
+            Some(at) => block_with(flows, sent.txid, since, at.height).await?,
+            None => None,
+        };
+        match flows.store().write(Conclude { id, sent, at, mined }).await {
+            Ok(()) => break,
+            // The follower has moved on: what it passed meanwhile is looked at, too.
+            Err(Concluding::Moved) => {}
+            Err(Concluding::Other(error)) => return Err(error.into()),
+        }
+    }
+    crash::point("withdraw.concluded");
+    flows.tell_ended(id, false);
+    Ok(())
+}
+
+async fn block_with(flows: &Flows, txid: Txid, since: u32, until: u32) -> Result<Option<u32>, Error> {
+    for height in since.saturating_add(1)..=until {
+        let Some(hash) = flows.chain().block_hash(height).await? else { return Ok(None) };
+        let block = flows.chain().block(hash).await?;
+        if block.txdata.iter().any(|tx| tx.compute_txid() == txid) {
+            return Ok(Some(height));
+        }
+    }
+    Ok(None)
+}
+
+struct Conclude {
+    id: RequestId,
+    sent: SentOnchain,
+    at: Option<BlockRef>,
+    mined: Option<u32>,
+}
+
+enum Concluding {
+    Moved,
+    Other(StoreError),
+}
+
+impl From<StoreError> for Concluding {
+    fn from(error: StoreError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Retryable for Concluding {
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Moved => false,
+            Self::Other(error) => error.is_retryable(),
+        }
+    }
+}
+
+#[async_trait]
+impl Write for Conclude {
+    type Output = ();
+    type Error = Concluding;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), Concluding> {
+        match self.at {
+            Some(at) => match chain::hold_cursor(tx, at).await {
+                Ok(()) => {}
+                Err(StoreError::Conflict(_)) => return Err(Concluding::Moved),
+                Err(error) => return Err(error.into()),
+            },
+            None if chain::cursor(tx.conn()).await?.is_some() => return Err(Concluding::Moved),
+            None => {}
+        }
+        let before = load(tx, self.id).await?;
+        let was_sent = before.machine.txid().is_some();
+        let SentOnchain { txid, fee } = self.sent;
+        if fee > before.machine.terms.max_fee && !was_sent {
+            let detail = format!("request {}: a fee of {fee} sat, and the ceiling was less", self.id);
+            halts::raise(tx, halts::NODE_OVERSPENT, &detail).await?;
+        }
+        apply::advance::<Withdraw>(tx, self.id, &Event::Sent { txid, fee }).await?;
+        if !was_sent {
+            withdrawals::insert(tx, txid, self.id, &before.wallet).await?;
+            if let Some(height) = self.mined {
+                withdrawals::set_height(tx.conn(), self.id, Some(height)).await?;
+                apply::advance::<Withdraw>(tx, self.id, &Event::Mined { height }).await?;
+            }
+        }
+        Ok(effects::done(tx, &Effect::Withdraw(self.id)).await?)
+    }
+}
