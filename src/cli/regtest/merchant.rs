@@ -20,6 +20,7 @@ use super::node::Node;
 use super::{step, usual_or_free};
 use crate::app::LoneNode;
 use crate::config::Config;
+use crate::flows::{Flows, node_admin};
 use crate::ids::RequestId;
 use crate::money::{Amount, Sat};
 use crate::ports::lightning::{
@@ -75,7 +76,7 @@ impl Merchant {
     }
 
     /// A channel from each side, so that money can go either way from the start.
-    pub(super) async fn connect(&self, node: &Node, ours: &dyn LightningNode) -> Result<(), Failure> {
+    pub(super) async fn connect(&self, node: &Node, ours: &dyn LightningNode, flows: &Flows) -> Result<(), Failure> {
         let theirs: &dyn LightningNode = self.lone.node.as_ref();
         if usable_channels(ours).await? >= 2 {
             return Ok(());
@@ -90,8 +91,11 @@ impl Merchant {
             return wait_for("the channels", async || Ok(usable_channels(ours).await? >= 2)).await;
         }
         step("Giving both Lightning nodes 0.2 BTC")?;
-        for side in [ours, theirs] {
-            node.pay(&side.onchain_address().await.map_err(said)?.to_string(), FUNDS).await?;
+        // As an operator does: what comes to this address is the operator's capital in the books.
+        let reserve = node_admin::reserve(flows).await.map_err(|error| Failure::new(error.to_string()))?;
+        let theirs_at = theirs.onchain_address().await.map_err(said)?.to_string();
+        for address in [&reserve.address, &theirs_at] {
+            node.pay(address, FUNDS).await?;
         }
         node.mine(1).await?;
         let funded = async || {

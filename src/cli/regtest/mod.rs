@@ -6,7 +6,9 @@ mod node;
 mod page;
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use super::signals::Stop;
 use super::{Settings, block_on, logging};
 use crate::app::{self, Running};
 use crate::config::{Config, Override};
+use crate::flows::Flows;
+use crate::flows::keys::{self, NewKey, Scope};
 use crate::ports::lightning::LightningNode;
 
 /// What a coinbase coin waits for, and one more.
@@ -118,11 +122,12 @@ impl Regtest {
     /// Sets the demo up, prints the page, and keeps the blocks coming until somebody stops it.
     async fn show(&self, node: &Node, running: &Running, merchant: &Merchant) -> Result<(), Failure> {
         let ours = lightning_node(running).await?;
-        merchant.connect(node, ours.as_ref()).await?;
+        merchant.connect(node, ours.as_ref(), &running.flows).await?;
         let demo = Demo::prepare(&self.dir, running.api_addr).await?;
         demo.register_and_fund(node).await?;
         let facts = page::Facts {
             demo: &demo,
+            operator_key: operator_key(&self.dir, &running.flows).await?,
             merchant: &merchant.url,
             operator: running.operator_addr,
             balance: demo.vanilla_balance().await?,
@@ -138,6 +143,23 @@ impl Regtest {
             node.mine(1).await?;
         }
     }
+}
+
+/// The file with the header by which the operator is known, for curl: kept from the first start.
+async fn operator_key(dir: &Path, flows: &Flows) -> Result<PathBuf, Failure> {
+    let file = dir.join("operator.header");
+    if !file.exists() {
+        let wanted = NewKey {
+            name: "regtest operator".to_owned(),
+            scopes: vec![Scope::Admin],
+            wallets: vec![],
+            expires_at: None,
+        };
+        let (_, secret) = keys::create(flows, wanted).await.map_err(|error| Failure::new(error.to_string()))?;
+        let mut written = File::options().create_new(true).write(true).mode(0o600).open(&file)?;
+        writeln!(written, "header = \"Authorization: Bearer {}\"", secret.expose())?;
+    }
+    Ok(file)
 }
 
 /// The gateway's own node, once it runs.

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::demo::Demo;
 
+/// What curl has to be told about a body.
+const JSON: &str = "-H 'Content-Type: application/json'";
+
 pub(super) struct Facts<'a> {
     pub(super) demo: &'a Demo,
     /// Where the merchant takes orders.
@@ -12,6 +15,8 @@ pub(super) struct Facts<'a> {
     pub(super) operator: SocketAddr,
     pub(super) balance: u64,
     /// An address of the private chain's own wallet, for the demo to pay to.
+    /// The file that makes curl the operator.
+    pub(super) operator_key: PathBuf,
     pub(super) pay_to: String,
     pub(super) block_seconds: u64,
 }
@@ -29,11 +34,11 @@ impl Facts<'_> {
         let (signer, wallet, headers) = (quoted(&from_here(signer)), quoted(wallet_file), quoted(headers_file));
         let file = |name: &str| quoted(&folder.join(name));
         let [begin, end, send] = ["begin", "end", "send"].map(|name| file(&format!("{name}.json")));
-        let [sale, bill, pay, settle] = ["sale", "bill", "pay", "settle"].map(|name| file(&format!("{name}.json")));
+        let [sale, bill, pay] = ["sale", "bill", "pay"].map(|name| file(&format!("{name}.json")));
         let merchant = self.merchant;
         let (operator, pay_to, balance) = (self.operator, &self.pay_to, self.balance);
         let blocks = self.blocks();
-        let json = "-H 'Content-Type: application/json'";
+        let json = JSON;
         format!(
             r#"
 The gateway runs:    {gateway}  (the API's pages: {gateway}/docs)
@@ -74,7 +79,18 @@ Try it: paste these into another terminal, in the folder where this one was star
 
   # How it went, and what it cost.
   curl -sS -K {headers} {gateway}/lightning/send-request/$(sed 's/.*"id":"\([^"]*\)".*/\1/' {pay}); echo
+"#
+        ) + &self.between_the_rails()
+    }
 
+    fn between_the_rails(&self) -> String {
+        let Demo { gateway, signer, wallet_file, headers_file, folder, .. } = self.demo;
+        let (signer, wallet, headers) = (quoted(&from_here(signer)), quoted(wallet_file), quoted(headers_file));
+        let files = ["begin", "end", "send", "settle"].map(|name| quoted(&folder.join(format!("{name}.json"))));
+        let ([begin, end, send, settle], operator_key) = (files, quoted(&self.operator_key));
+        let (pay_to, json) = (&self.pay_to, JSON);
+        format!(
+            r#"
   # Settle: 200,000 sat of the wallet's own coins become off-chain money. CREDITED after the next block.
   curl -sS -K {headers} {gateway}/lightning/settle-begin {json} -d '{{"amount_sats":200000,"fee_rate":2}}' -o {begin}
   {signer} sign --file {wallet} --json --max-amount 200000 < {begin} > {end}
@@ -90,6 +106,9 @@ Try it: paste these into another terminal, in the folder where this one was star
 
   # What happened to the wallet, in order.
   curl -sS -K {headers} "{gateway}/events?limit=20"; echo
+
+  # As the operator: the books of the gateway, which add up to 0. This file holds a key, which is a secret.
+  curl -sS -K {operator_key} {gateway}/admin/trial-balance; echo
 "#
         )
     }
