@@ -14,9 +14,9 @@ pub(super) struct Facts<'a> {
     pub(super) merchant: &'a str,
     pub(super) operator: SocketAddr,
     pub(super) balance: u64,
-    /// An address of the private chain's own wallet, for the demo to pay to.
     /// The file that makes curl the operator.
     pub(super) operator_key: PathBuf,
+    /// An address of the private chain's own wallet, for the demo to pay to.
     pub(super) pay_to: String,
     pub(super) block_seconds: u64,
 }
