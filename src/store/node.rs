@@ -468,11 +468,26 @@ pub async fn values(conn: &mut Conn, space: &str) -> Result<Vec<(String, Vec<u8>
 /// # Errors
 /// When the database can't answer or a row is corrupt.
 pub async fn movements(conn: &mut Conn, after: i64, limit: u32) -> Result<Vec<(i64, Movement)>, StoreError> {
-    let rows = sqlx::query("SELECT number, data FROM node_movements WHERE number > $1 ORDER BY number LIMIT $2")
-        .bind(after)
-        .bind(i64::from(limit))
-        .fetch_all(conn)
-        .await?;
+    let sql = "SELECT number, data FROM node_movements WHERE number > $1 ORDER BY number LIMIT $2";
+    read_movements(conn, sql, after, limit).await
+}
+
+/// The same without what was earned by forwarding, of which there is far more than of all else.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn movements_of_coins(conn: &mut Conn, after: i64, limit: u32) -> Result<Vec<(i64, Movement)>, StoreError> {
+    let sql = "SELECT number, data FROM node_movements WHERE number > $1 AND key NOT LIKE 'forwarded:%' ORDER BY number LIMIT $2";
+    read_movements(conn, sql, after, limit).await
+}
+
+async fn read_movements(
+    conn: &mut Conn,
+    sql: &'static str,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<(i64, Movement)>, StoreError> {
+    let rows = sqlx::query(sql).bind(after).bind(i64::from(limit)).fetch_all(conn).await?;
     let read = |text: String| serde_json::from_str(&text).map_err(|_| corrupt("data"));
     rows.iter().map(|row| Ok((row.take("number")?, read(row.take("data")?)?))).collect()
 }

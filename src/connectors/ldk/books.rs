@@ -108,7 +108,7 @@ impl Books {
         }
         let mut after = 0;
         loop {
-            let page = node::movements(conn, after, PAGE).await?;
+            let page = node::movements_of_coins(conn, after, PAGE).await?;
             let Some((last, _)) = page.last() else { break };
             after = *last;
             page.into_iter().for_each(|(_, movement)| inner.remember(movement));
