@@ -10,6 +10,7 @@ pub mod deposit;
 pub mod grant;
 pub mod invoice;
 pub mod lightning;
+pub mod liquidity;
 pub mod movement;
 pub mod offer;
 pub mod onchain_send;
