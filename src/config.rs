@@ -28,6 +28,7 @@ pub struct Config {
     pub policy: flows::Policy,
     pub settle: flows::SettlePolicy,
     pub withdraw: flows::WithdrawPolicy,
+    pub liquidity: flows::LiquidityPolicy,
     pub audit: Audit,
     pub log: Log,
 }
@@ -108,6 +109,7 @@ impl Config {
         config.http.auth = config.auth.clone();
         config.policy.settle = config.settle.clone();
         config.policy.withdraw = config.withdraw.clone();
+        config.policy.liquidity = config.liquidity.clone();
         Ok(config)
     }
 

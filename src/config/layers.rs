@@ -165,7 +165,7 @@ impl Layers {
             let mut table = self.merged.clone();
             add_default_url(&mut table);
             let error = match serde_path_to_error::deserialize::<_, Config>(Value::Table(table)) {
-                Ok(config) => return Ok(config),
+                Ok(config) => return self.checked(config),
                 Err(error) => error,
             };
             let key = error.path().to_string();
@@ -177,14 +177,23 @@ impl Layers {
         }
     }
 
-    fn bad_value(&self, key: &str, error: &toml::de::Error) -> ConfigError {
-        let origin = self.origins.iter().find(|(known, _)| key.starts_with(known.as_str()));
-        let reason = if SECRET_KEYS.contains(&key) { "it has to be text" } else { error.message() };
-        ConfigError::BadValue {
-            key: key.to_owned(),
-            origin: origin.map_or_else(|| "the configuration".to_owned(), |(_, origin)| origin.clone()),
-            reason: reason.to_owned(),
+    /// What a value means beside others is known once all are there.
+    fn checked(&self, config: Config) -> Result<Config, ConfigError> {
+        match config.liquidity.check() {
+            Ok(()) => Ok(config),
+            Err(bad) => Err(self.bad(&format!("liquidity.{}", bad.key), bad.reason)),
         }
+    }
+
+    fn bad_value(&self, key: &str, error: &toml::de::Error) -> ConfigError {
+        let reason = if SECRET_KEYS.contains(&key) { "it has to be text" } else { error.message() };
+        self.bad(key, reason.to_owned())
+    }
+
+    fn bad(&self, key: &str, reason: String) -> ConfigError {
+        let origin = self.origins.iter().find(|(known, _)| key.starts_with(known.as_str()));
+        let origin = origin.map_or_else(|| "the configuration".to_owned(), |(_, origin)| origin.clone());
+        ConfigError::BadValue { key: key.to_owned(), origin, reason }
     }
 
     fn known_at(&self, key: &str) -> Option<&Json> {
@@ -325,6 +334,27 @@ mod tests {
         assert!(enumeration.contains("auth.mode") && enumeration.contains("`key`"), "{enumeration}");
         assert!(error(&[("SLUICE__STORE", "1")], &[]).contains("store is a section"));
         assert!(from_text("store = 1").unwrap_err().to_string().contains("store is a section"));
+    }
+
+    #[test]
+    fn a_value_that_makes_no_sense_beside_another_is_named_with_its_source() {
+        let peer = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798@peer.example:9735";
+        let named = format!("liquidity.peers=[\"{peer}\"]");
+        let wanted = "liquidity.want_outbound_sats=2000000";
+        let config = load(&sources(&[], &[&named, wanted])).unwrap();
+        assert_eq!(config.liquidity.peers[0].to_string(), peer);
+        let small = error(&[("SLUICE__LIQUIDITY__CHANNEL_SATS", "100000")], &[&named, wanted]);
+        assert_eq!(
+            small,
+            "SLUICE__LIQUIDITY__CHANNEL_SATS: liquidity.channel_sats: must be at least min_channel_sats, 200000"
+        );
+        assert!(error(&[], &[&named]).contains("liquidity.want_outbound_sats: peers are named"));
+        assert!(error(&[], &[wanted]).contains("liquidity.peers: is empty"));
+        let unreadable = error(&[], &["liquidity.peers=[\"peer.example:9735\"]", wanted]);
+        assert!(
+            unreadable.starts_with("--set: liquidity.peers[0]: `peer.example:9735` is not <node id>"),
+            "{unreadable}"
+        );
     }
 
     #[test]

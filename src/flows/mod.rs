@@ -19,6 +19,7 @@ pub mod history;
 mod ingest;
 pub mod invoice;
 pub mod keys;
+pub mod liquidity;
 mod mempool;
 pub mod node;
 pub mod node_admin;
@@ -45,6 +46,8 @@ pub use error::{Code, Error};
 pub use node::NodeSlot;
 pub use settle::SettlePolicy;
 pub use withdraw::{CloseChannels, WithdrawPolicy};
+
+pub use crate::domain::liquidity::LiquidityPolicy;
 
 use crate::clock::Timestamp;
 use crate::domain::policy::{FeeCaps, SignatureTime};
@@ -82,6 +85,9 @@ pub struct Policy {
     /// The section `withdraw` of the configuration.
     #[serde(skip)]
     pub withdraw: WithdrawPolicy,
+    /// The section `liquidity` of the configuration.
+    #[serde(skip)]
+    pub liquidity: LiquidityPolicy,
 }
 
 impl Default for Policy {
@@ -99,6 +105,7 @@ impl Default for Policy {
             sync_seconds: 30,
             settle: SettlePolicy::default(),
             withdraw: WithdrawPolicy::default(),
+            liquidity: LiquidityPolicy::default(),
         }
     }
 }
@@ -123,6 +130,8 @@ struct Inner {
     mempool_seen: Mutex<(i64, Arc<HashSet<Txid>>)>,
     /// Lightning requests that have just ended, for whoever waits for one.
     ended: tokio::sync::broadcast::Sender<RequestId>,
+    /// Woken when somebody would like the channels to be looked at.
+    liquidity: tokio::sync::Notify,
 }
 
 /// Endings that a waiter may be behind before it looks for itself.
@@ -154,7 +163,9 @@ impl Flows {
         let moved = tokio::sync::Notify::new();
         let mempool_seen = Mutex::default();
         let ended = tokio::sync::broadcast::channel(ENDED_KEPT).0;
-        Self { inner: Arc::new(Inner { store, chain, node, network, policy, choosing, moved, mempool_seen, ended }) }
+        let liquidity = tokio::sync::Notify::new();
+        let inner = Inner { store, chain, node, network, policy, choosing, moved, mempool_seen, ended, liquidity };
+        Self { inner: Arc::new(inner) }
     }
 
     #[must_use]
@@ -184,6 +195,16 @@ impl Flows {
     #[must_use]
     pub fn endings(&self) -> tokio::sync::broadcast::Receiver<RequestId> {
         self.inner.ended.subscribe()
+    }
+
+    /// Has the channels looked at soon. What is done about them is the operator's policy alone.
+    fn wake_liquidity(&self) {
+        self.inner.liquidity.notify_one();
+    }
+
+    /// Returns when somebody has woken it, now or since the last time.
+    pub async fn liquidity_is_woken(&self) {
+        self.inner.liquidity.notified().await;
     }
 
     #[must_use]

@@ -233,7 +233,8 @@ pub enum Found {
     NeedsSignature(Sat),
 }
 
-/// Finishes what needs no signature: takes in the chain up to the node's tip, and what became final with it.
+/// Finishes what needs no signature: takes in the chain up to the node's tip, and what became final with it. The channels are looked at
+/// after it; whether one is opened is no wallet's call.
 ///
 /// # Errors
 /// When the chain can't be followed in time, or the store can't be used.
@@ -254,6 +255,7 @@ pub async fn finish(flows: &Flows, wallet: &WalletId) -> Result<Vec<Found>, Erro
     if found.is_empty() {
         found.push(Found::NothingToDo);
     }
+    flows.wake_liquidity();
     Ok(found)
 }
 

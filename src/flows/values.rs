@@ -22,6 +22,7 @@ pub use crate::store::events::Event;
 pub use crate::store::grants::GrantRow;
 pub use crate::store::halts::Halt;
 pub use crate::store::issued::IssuedTx;
+pub use crate::store::liquidity::{Opening as LiquidityOpening, Word};
 pub use crate::store::payments::{Listed, PaymentFilter};
 pub use crate::store::requests::{AnyRequest, Filter, PageAfter};
 pub use crate::store::spending::Budget;

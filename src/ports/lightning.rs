@@ -173,6 +173,7 @@ pub struct Channel {
     pub peer: PublicKey,
     pub funding: Option<OutPoint>,
     pub capacity: Sat,
+    /// What it holds to be sent and to be received, also while it can't be used.
     pub can_send: Amount,
     pub can_receive: Amount,
     /// Confirmed, connected, and in use.

@@ -22,6 +22,7 @@ pub mod issued;
 pub mod keys;
 pub mod leases;
 pub mod ledger;
+pub mod liquidity;
 mod migrate;
 pub mod node;
 pub mod operator_calls;

@@ -6,6 +6,7 @@ mod audit;
 mod chain_follow;
 mod effects;
 mod expiry;
+mod liquidity;
 mod node;
 mod observe;
 mod role;
@@ -66,6 +67,9 @@ impl Workers {
         if let Some(host) = node {
             let keeper = Keeper::new(flows, Role::Node);
             rounds.add(node::RunNode::new(flows, host, keeper.held(), tell_hopeless));
+            if flows.policy().liquidity.is_on() {
+                rounds.add(liquidity::Liquidity::new(flows));
+            }
             roles.add(keeper);
         }
         roles.add(chain);

@@ -84,21 +84,17 @@ impl State {
         let usual = self.nodes[node].fees;
         let ours = self.channels.iter().filter(|channel| channel.stage != Stage::Closed);
         let ours = ours.filter_map(|channel| channel.side_of(node).map(|side| (channel, side)));
-        ours.map(|(channel, side)| {
-            let usable = self.is_usable(channel);
-            let now = |msat| if usable { amount(msat) } else { Amount::ZERO };
-            Channel {
-                id: channel.id.clone(),
-                peer: self.nodes[channel.ends[1 - side]].id,
-                funding: Some(channel.funding),
-                capacity: Sat::new(channel.capacity / MSAT).unwrap_or(Sat::MAX),
-                can_send: now(channel.balances[side]),
-                can_receive: now(channel.balances[1 - side]),
-                usable,
-                announced: channel.announced,
-                is_outbound: side == 0,
-                fees: Some(forwarding_fees(channel.fees[side].unwrap_or(usual))),
-            }
+        ours.map(|(channel, side)| Channel {
+            id: channel.id.clone(),
+            peer: self.nodes[channel.ends[1 - side]].id,
+            funding: Some(channel.funding),
+            capacity: Sat::new(channel.capacity / MSAT).unwrap_or(Sat::MAX),
+            can_send: amount(channel.balances[side]),
+            can_receive: amount(channel.balances[1 - side]),
+            usable: self.is_usable(channel),
+            announced: channel.announced,
+            is_outbound: side == 0,
+            fees: Some(forwarding_fees(channel.fees[side].unwrap_or(usual))),
         })
         .collect()
     }

@@ -9,6 +9,7 @@ mod idempotency;
 mod lightning_books;
 mod lightning_pays;
 mod lightning_receives;
+mod liquidity;
 mod mutated_psbts;
 mod node_books;
 mod random_walks;
