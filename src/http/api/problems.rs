@@ -180,7 +180,7 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         | "sendRequest"
         | "sendRequestAuthorization" => vec![Code::NotFound],
         "adminNode" | "adminPeers" | "adminChannels" | "adminReserve" | "adminReserveNew" => NODE.to_vec(),
-        "adminTrialBalance" => Vec::new(),
+        "adminTrialBalance" | "adminLiquidity" => Vec::new(),
         "adminProfitAndLoss" | "adminSuspense" => vec![Code::InvalidRequest],
         "adminResolve" => {
             vec![Code::NotFound, Code::WalletNotRegistered, Code::OutcomeUnknown, Code::IdempotencyMismatch]

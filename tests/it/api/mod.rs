@@ -6,6 +6,7 @@ mod bad_input;
 mod idempotency;
 mod lightning;
 mod limits;
+mod liquidity;
 mod lists;
 mod mutated;
 mod not_offered;
