@@ -175,12 +175,13 @@ pub async fn spent_since(conn: &mut Conn, since: Timestamp) -> Result<Sat, Store
     row.sat("fee")
 }
 
-/// With whom one came to nothing since a time.
+/// With whom one came to nothing since a time. One of which the node perhaps never heard says nothing about the peer.
 ///
 /// # Errors
 /// When the database can't answer or a row is corrupt.
 pub async fn refused_since(conn: &mut Conn, since: Timestamp) -> Result<Vec<PublicKey>, StoreError> {
-    let sql = "SELECT DISTINCT peer FROM liquidity_openings WHERE updated_at > $1 AND state IN ($2, $3)";
+    let sql = "SELECT DISTINCT peer FROM liquidity_openings WHERE updated_at > $1 \
+               AND (state = $2 OR (state = $3 AND channel IS NOT NULL))";
     let rows = sqlx::query(sql)
         .bind(since.millis())
         .bind(State::Refused.as_str())

@@ -10,7 +10,7 @@ use sluice::flows::liquidity::{self, Overview};
 use sluice::flows::send::Source;
 use sluice::flows::{LiquidityPolicy, Policy, node_admin, settle, withdraw};
 use sluice::money::{FeeRate, Sat};
-use sluice::ports::lightning::LightningNode;
+use sluice::ports::lightning::{CloseHow, LightningNode};
 use sluice::store::halts;
 use sqlx::Row;
 
@@ -273,12 +273,31 @@ on_both!(a_death_before_the_node_is_asked_is_found, wants(500_000, |p| p.peers.t
     assert_eq!((opened(&rig).await.len(), states(&rig).await), (0, vec!["asking"]), "it may still come");
     rig.wait(1).await;
     look(&rig).await;
-    assert_eq!((opened(&rig).await.len(), states(&rig).await), (0, vec!["gone"]));
-    assert_eq!(last(&rig).await, "peers_refused", "not again at once");
-    assert_eq!(overview(&rig).await.spent_today.to_u64(), FEE, "it may have been spent");
+    assert_eq!(
+        (opened(&rig).await.len(), states(&rig).await),
+        (1, vec!["gone", "opening"]),
+        "the peer is not to blame"
+    );
+    assert_eq!(overview(&rig).await.spent_today.to_u64(), 2 * FEE, "the first one may have been spent");
+    look_later(&rig).await;
+    assert_eq!(said(&rig).await, ["opening", "refused", "opening", "opened"]);
+    rig.audit_exactly().await;
+});
+
+on_both!(a_channel_that_is_gone_before_it_was_used, wants(500_000, |p| p.peers.truncate(1)), async |rig: Rig| {
+    start(&rig, 3_000_000).await;
+    look(&rig).await;
+    // It is in a block, and not deep enough.
+    rig.lightning.network.mine(1);
+    let channels = rig.lightning.node.channels().await.expect("channels");
+    rig.lightning.node.close_channel(&channels[1].id, CloseHow::Cooperative).await.expect("it closes");
+    rig.lightning.network.mine(1);
+    rig.wait(COMES_WITHIN).await;
+    look(&rig).await;
+    assert_eq!((states(&rig).await, last(&rig).await.as_str()), (vec!["gone"], "peers_refused"));
+    assert_eq!(overview(&rig).await.spent_today.to_u64(), FEE);
     rig.wait(AN_HOUR).await;
     look(&rig).await;
-    assert_eq!(opened(&rig).await.len(), 1);
     look_later(&rig).await;
     assert_eq!(said(&rig).await, ["opening", "refused", "held_back: peers_refused", "opening", "opened"]);
     rig.audit_exactly().await;
