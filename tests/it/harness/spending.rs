@@ -44,7 +44,8 @@ impl Site {
         secret
     }
 
-    async fn said(&self, arguments: &[&str]) -> String {
+    /// What a subcommand prints that has to work.
+    pub async fn said(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments).await;
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text").trim().to_owned()

@@ -4,10 +4,11 @@ use std::future::Future;
 
 use bitcoin::secp256k1::PublicKey;
 use serde_json::{Value, json};
-use sluice::app::LoneNode;
+use sluice::app::{self, LoneNode};
 use sluice::config::Config;
 use sluice::connectors::ldk::LdkNode;
 use sluice::domain::lightning::{Destination, PaymentHash, Preimage};
+use sluice::flows::audit;
 use sluice::money::{Amount, Sat};
 use sluice::ports::lightning::{Asked, LightningNode, Quote};
 use sluice::secret::Secret;
@@ -25,6 +26,10 @@ pub const PUSHED: u64 = 1_000_000;
 pub const PURSE: u64 = 500_000;
 /// What the gateway's node has on-chain: enough to bump a closing, and to open a channel.
 pub const RESERVE: u64 = 2_000_000;
+/// The same where little of it may go out: about as much as the wallet has.
+pub const SMALL_RESERVE: u64 = 300_000;
+/// So deep a coin has to be before it is off-chain money, where stories cross the rails.
+pub const SETTLED_AFTER: u32 = 3;
 /// What the peer has on-chain before it opens a channel.
 pub const PEER_COINS: u64 = 6_000_000;
 
@@ -44,10 +49,21 @@ pub enum Set {
     Pair,
     /// The same, and the operator lets a channel be closed for a withdrawal.
     Closing,
-    /// The peer, with a channel, and a far node behind the peer, which takes a fee for it.
+    /// A pair, beside a small reserve, and coins are settled after some blocks.
+    Rails,
+    /// A pair, and a far node behind the peer, which takes a fee for it.
     Line,
     /// The peer, connected, without a channel. The gateway's node waits for three blocks before it uses one.
     Strangers,
+}
+
+impl Set {
+    const fn reserve(self) -> u64 {
+        match self {
+            Self::Rails => SMALL_RESERVE,
+            Self::Pair | Self::Line | Self::Strangers => RESERVE,
+        }
+    }
 }
 
 pub struct Scene {
@@ -59,6 +75,8 @@ pub struct Scene {
     /// The gateway's node, and where it listens.
     pub node: PublicKey,
     pub listens: String,
+    /// A key for the operator's calls.
+    pub operator: String,
     config: Config,
 }
 
@@ -89,7 +107,7 @@ impl Scene {
         let node = lone.node.id();
         // Whoever has connected remembers where: else, after a restart, the node waits for the peer to come to it.
         assert_eq!(lone.node.connect(peer.id(), peer.listens()).await, Ok(Asked::Done(())));
-        chain.pay(&lone.node.onchain_address().await.expect("an address"), Sat::literal(RESERVE)).await;
+        chain.pay(&lone.node.onchain_address().await.expect("an address"), Sat::literal(set.reserve())).await;
         peer.fund(&chain, Sat::literal(PEER_COINS)).await;
         let opening = Opening { announced: far.is_some(), ..CHANNEL };
         if set != Set::Strangers {
@@ -101,6 +119,7 @@ impl Scene {
             grow_up(&chain, far).await;
         }
         lone.stop().await;
+        let operator = site.said(&["keys", "create", "--name", "operator", "--scope", "admin"]).await;
         let scene = Self {
             chain,
             peer,
@@ -109,6 +128,7 @@ impl Scene {
             client: Client::number(1),
             node,
             listens,
+            operator,
             config,
         };
         scene.gateway.until("it registers", &Call::post("/wallet/register", &scene.client), Answer::is_ok).await;
@@ -261,6 +281,21 @@ impl Scene {
         }
         assert_eq!(self.gateway.site.audit().await, 0, "the audit could not check everything");
     }
+
+    /// The same where nothing is under way: a gateway in this process takes over, and its books say of the node's money exactly what the
+    /// node says.
+    pub async fn audit_exactly(&self) {
+        self.gateway.terminate().await;
+        let running = app::start(&self.config).await.expect("the gateway starts");
+        eventually_shown("nothing is under way", async || {
+            let report = audit::audit(&running.flows).await.expect("the audit runs");
+            assert_eq!(report.drifts, [], "the audit found drift");
+            if report.pending.is_empty() && report.skipped.is_empty() { Ok(()) } else { Err(report) }
+        })
+        .await;
+        running.stop().await;
+        self.audit().await;
+    }
 }
 
 /// Waits until the node knows the way to the far one. A word that overtakes the one it is about is dropped, and nobody says it again for
@@ -315,6 +350,7 @@ async fn site(database: Database, set: Set, chain: &Bitcoind) -> Option<Site> {
     Some(match set {
         Set::Pair | Set::Line => site,
         Set::Closing => site.with("withdraw.close_channels", "cooperative"),
+        Set::Rails => site.with("settle.confirmations", SETTLED_AFTER.to_string()),
         Set::Strangers => site.with("ldk.channels.minimum_depth", "3"),
     })
 }
@@ -328,5 +364,10 @@ fn config(site: &Site, chain: &Bitcoind) -> Config {
     config.ldk.seed_file = site.folder().join("node.seed");
     config.ldk.listen = site.setting("ldk.listen").and_then(|text| text.parse().ok());
     config.ldk.poll_ms = 100;
+    config.chain.poll_ms = 100;
+    config.http.listen = ([127, 0, 0, 1], 0).into();
+    config.operator.listen = config.http.listen;
+    config.policy.lookahead = 25;
+    config.policy.settle.confirmations = site.setting("settle.confirmations").and_then(|text| text.parse().ok());
     config
 }
