@@ -62,6 +62,43 @@ impl Model {
         Ok(())
     }
 
+    /// Applies the postings of one transition, all or none, and then has wallets that owe pay with what these gave them.
+    ///
+    /// # Errors
+    /// When one of the postings breaks a rule; the model is as it was.
+    pub fn apply_all(&mut self, postings: &[Posting]) -> Result<(), Refusal> {
+        let mut after = self.clone();
+        postings.iter().try_for_each(|posting| after.try_apply(posting))?;
+        postings.iter().try_for_each(|posting| after.collect_debt(posting))?;
+        *self = after;
+        Ok(())
+    }
+
+    /// Debts are in bitcoin. A wallet that owes has nothing free: what comes to it, and what a hold of it lets go of, is not its own. What
+    /// one wallet pays another uses up its hold.
+    fn collect_debt(&mut self, posting: &Posting) -> Result<(), Refusal> {
+        let gained = match (&posting.kind, &posting.debit, &posting.credit) {
+            (Kind::Post | Kind::PostHold(_), _, Account::Wallet(wallet))
+            | (Kind::PostHold(_) | Kind::VoidHold(_), Account::Wallet(wallet), _) => wallet,
+            _ => return Ok(()),
+        };
+        if posting.money.asset != AssetId::Btc {
+            return Ok(());
+        }
+        let key = |account: Account| (account, AssetId::Btc);
+        let of = |account: &(Account, AssetId)| self.balances.get(account).copied().unwrap_or_default();
+        let (own, debt) = (key(Account::Wallet(gained.clone())), key(Account::Debt(gained.clone())));
+        let (before, owed) = (of(&own), of(&debt));
+        let free = before.total.checked_sub(before.held).ok_or(Refusal::Overflow)?;
+        let paid = owed.total.checked_neg().ok_or(Refusal::Overflow)?.min(free);
+        if paid > 0 {
+            let given = paid.checked_neg().ok_or(Refusal::Overflow)?;
+            self.balances.insert(own, before.shifted(given, 0, true)?);
+            self.balances.insert(debt, owed.shifted(paid, 0, false)?);
+        }
+        Ok(())
+    }
+
     fn try_apply(&mut self, posting: &Posting) -> Result<(), Refusal> {
         check_form(posting)?;
         if !self.seen.insert(posting.id.clone()) {
