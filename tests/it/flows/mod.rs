@@ -20,4 +20,5 @@ mod settling;
 mod spending;
 mod spending_grants;
 mod spending_keys;
+mod whole_ledger;
 mod withdrawing;
