@@ -32,7 +32,7 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
-const TABLES: [&str; 34] = [
+const TABLES: [&str; 38] = [
     "meta",
     "wallets",
     "keychains",
@@ -63,10 +63,14 @@ const TABLES: [&str; 34] = [
     "spending_limits",
     "spending_budgets",
     "key_payments",
+    "node_addresses",
+    "credits",
+    "withdrawals",
     "operator_calls",
     "reserve_addresses",
     "node_movements",
     "book_entries",
+    "close_budget",
 ];
 
 pub struct Gateway {

@@ -61,7 +61,7 @@ impl Set {
     const fn reserve(self) -> u64 {
         match self {
             Self::Rails => SMALL_RESERVE,
-            Self::Pair | Self::Line | Self::Strangers => RESERVE,
+            Self::Pair | Self::Closing | Self::Line | Self::Strangers => RESERVE,
         }
     }
 }
