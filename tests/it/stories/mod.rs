@@ -5,6 +5,7 @@ mod between_rails;
 mod closing;
 mod funding;
 mod line;
+mod liquidity;
 mod scene;
 mod stuck;
 mod withdrawing;
