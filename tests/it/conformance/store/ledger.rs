@@ -23,6 +23,7 @@ on_both!(
     one_of_many_clients_gets_the_last_of_a_balance,
     one_of_many_clients_closes_a_hold,
     transfers_in_both_directions_add_up,
+    what_a_hold_lets_go_of_pays_what_is_owed,
     what_does_not_fit_is_refused_and_nothing_is_kept,
 );
 
@@ -246,6 +247,36 @@ fn random_operations_do_what_the_model_does_on_postgres() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     if let Some(db) = runtime.block_on(Db::postgres()) {
         compare_with_the_model(&runtime, &db);
+    }
+}
+
+/// A wallet that holds 600 of 1,000 comes to owe 300; then the hold is freed, or less is used of it.
+async fn what_a_hold_lets_go_of_pays_what_is_owed(db: Db) {
+    for (number, (used, left, owed)) in [(0, (None, 300, 0)), (1, (Some(100), 200, 0)), (2, (Some(450), 0, -150))] {
+        let wallet = db.wallet(number).await;
+        let request = db.request(&wallet).await;
+        let (own, debt) = (Account::Wallet(wallet.clone()), Account::Debt(wallet));
+        let mut model = Model::default();
+        let post = |step, debit: &Account, credit: &Account, msat| btc(request, step, debit, credit, msat, Kind::Post);
+        let hold = btc(request, "hold", &own, &Account::Channels, 600, Kind::Hold);
+        let close = match used {
+            None => btc(request, "end", &own, &Account::Channels, 600, Kind::VoidHold(hold.id.clone())),
+            Some(msat) => btc(request, "end", &own, &Account::Channels, msat, Kind::PostHold(hold.id.clone())),
+        };
+        let taken_back =
+            vec![post("reversal", &own, &Account::Crossing, 400), post("debt", &debt, &Account::Crossing, 300)];
+        let steps = [vec![post("fund", &Account::Crossing, &own, 1_000)], vec![hold], taken_back, vec![close]];
+        for postings in steps {
+            model.apply_all(&postings).expect("the rules are kept");
+            db.store.write(Posts { request, postings }).await.expect("the same");
+            for account in [&own, &debt] {
+                let wanted = model.balances.get(&(account.clone(), AssetId::Btc)).copied().unwrap_or_default();
+                assert_eq!(balance(&db.store, account).await, wanted, "{account}");
+            }
+        }
+        let ends = [Balance { total: left, held: 0 }, Balance { total: owed, held: 0 }];
+        assert_eq!([balance(&db.store, &own).await, balance(&db.store, &debt).await], ends);
+        db.audit().await;
     }
 }
 
