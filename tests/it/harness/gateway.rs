@@ -32,7 +32,7 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
-const TABLES: [&str; 38] = [
+const TABLES: [&str; 40] = [
     "meta",
     "wallets",
     "keychains",
@@ -71,6 +71,8 @@ const TABLES: [&str; 38] = [
     "node_movements",
     "book_entries",
     "close_budget",
+    "liquidity_openings",
+    "liquidity_words",
 ];
 
 pub struct Gateway {
