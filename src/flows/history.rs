@@ -136,6 +136,15 @@ pub async fn events(flows: &Flows, wallet: &WalletId, after: i64, limit: u32) ->
     Ok(events::after(&mut conn, wallet, after, limit.min(PAGE_MAX)).await?)
 }
 
+/// The gateway's own events after a number, oldest first: what happened to its node, what it did by itself, what its operator did.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn gateway_events(flows: &Flows, after: i64, limit: u32) -> Result<Vec<Event>, Error> {
+    let mut conn = flows.store().read().await?;
+    Ok(events::of_the_gateway(&mut conn, after, limit.min(PAGE_MAX)).await?)
+}
+
 /// How deep a height is buried, from the follower's point of view.
 ///
 /// # Errors

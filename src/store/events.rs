@@ -123,6 +123,22 @@ pub async fn after(conn: &mut Conn, wallet: &WalletId, after: i64, limit: u32) -
     rows.iter().map(read).collect()
 }
 
+/// What happened to the gateway itself and to no wallet, after a number, oldest first.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn of_the_gateway(conn: &mut Conn, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT o.seq, e.wallet_id, e.request_id, e.kind, e.data, e.created_at FROM event_order o \
+         JOIN events e ON e.id = o.event_id WHERE o.wallet_id IS NULL AND o.seq > $1 ORDER BY o.seq LIMIT $2",
+    )
+    .bind(after)
+    .bind(i64::from(limit.min(PAGE_MAX)))
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(read).collect()
+}
+
 /// Everything that happened to a request, oldest first.
 ///
 /// # Errors

@@ -184,28 +184,42 @@ pub async fn look_for_sweep(
 ) -> Result<Next, Error> {
     let id = request.id;
     let Some(close) = request.machine.closes.last().and_then(|last| last.txid) else { return Ok(Next::Wait) };
+    // The node first: whatever it had told by then is found below.
+    let quiet = quiet_at(flows, node).await?;
     let tip = tip(flows).await?;
-    let spends = |tx: &Transaction| tx.input.iter().any(|input| input.previous_output.txid == close);
-    let mut conn = flows.store().read().await?;
-    let mut by = None;
-    for (txid, _) in find(flows, height.saturating_sub(1), tip, spends).await? {
-        // The peer's output is spent by somebody, too.
-        if books::has_swept(&mut conn, txid).await? {
-            by = Some(txid);
-        }
-    }
-    let cursor = books::cursor(&mut conn).await?;
-    drop(conn);
-    if by.is_none() {
-        let balance = node.balance().await.map_err(Error::Node)?;
-        let told = node.movements(cursor, 1).await.map_err(Error::Node)?;
-        if balance.closing > Sat::ZERO || !told.is_empty() || node.info().await.map_err(Error::Node)?.height < tip {
-            return wait(flows, id, "what was in the channel is on its way").await;
-        }
+    let by = sweep_of(flows, close, height.saturating_sub(1), tip).await?;
+    if by.is_none() && quiet.is_none_or(|height| height > tip) {
+        return wait(flows, id, "what was in the channel is on its way").await;
     }
     flows.store().write(Tell { id, event: Event::Swept { by, height: tip }, rest: false }).await?;
     crash::point("withdraw.swept");
     Ok(Next::GoOn)
+}
+
+/// The block that the node has read, if nothing of its money moves and all that it has told is entered.
+async fn quiet_at(flows: &Flows, node: &Arc<dyn LightningNode>) -> Result<Option<u32>, Error> {
+    let balance = node.balance().await.map_err(Error::Node)?;
+    let height = node.info().await.map_err(Error::Node)?.height;
+    let mut conn = flows.store().read().await?;
+    let cursor = books::cursor(&mut conn).await?;
+    drop(conn);
+    let told = node.movements(cursor, 1).await.map_err(Error::Node)?;
+    // What has left the channel and is not being swept yet shows in no sum.
+    let is_quiet = !balance.is_moving && balance.closing == Sat::ZERO && told.is_empty();
+    Ok(is_quiet.then_some(height))
+}
+
+/// The transaction that spends what a closing brought us. The peer's part is spent by somebody, too.
+async fn sweep_of(flows: &Flows, close: Txid, after: u32, until: u32) -> Result<Option<Txid>, Error> {
+    let spends = |tx: &Transaction| tx.input.iter().any(|input| input.previous_output.txid == close);
+    let candidates = find(flows, after, until, spends).await?;
+    let mut conn = flows.store().read().await?;
+    for (txid, _) in candidates {
+        if books::has_swept(&mut conn, txid).await? {
+            return Ok(Some(txid));
+        }
+    }
+    Ok(None)
 }
 
 /// The block that the follower has read.

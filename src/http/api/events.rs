@@ -55,6 +55,20 @@ pub struct EventParams {
     pub limit: Option<u32>,
 }
 
+impl EventParams {
+    /// After which number, and how many.
+    ///
+    /// # Errors
+    /// When one of them can't be.
+    pub fn read(&self) -> Result<(i64, u32), Problem> {
+        let after = self.after.unwrap_or(0);
+        if after < 0 {
+            return Err(Problem::field(Code::InvalidRequest, "after", "after: must be 0 or more"));
+        }
+        Ok((after, limit(self.limit, PAGE_USUAL)?))
+    }
+}
+
 /// A page of events.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({ "events": [], "next_after": 42 }))]
@@ -63,6 +77,14 @@ pub struct EventsResponse {
     pub events: Vec<EventView>,
     /// What to send as `after` next time.
     pub next_after: i64,
+}
+
+impl EventsResponse {
+    #[must_use]
+    pub fn of(events: Vec<Event>, after: i64) -> Self {
+        let next_after = events.last().and_then(|event| event.seq).unwrap_or(after);
+        Self { events: events.into_iter().map(Into::into).collect(), next_after }
+    }
 }
 
 /// The events
@@ -77,12 +99,7 @@ pub async fn list(
     wallet: Wallet<ToRead>,
     Params(params): Params<EventParams>,
 ) -> Result<Json<EventsResponse>, Problem> {
-    let after = params.after.unwrap_or(0);
-    if after < 0 {
-        return Err(Problem::field(Code::InvalidRequest, "after", "after: must be 0 or more"));
-    }
-    let most = limit(params.limit, PAGE_USUAL)?;
+    let (after, most) = params.read()?;
     let events = history::events(&state.flows, &wallet.id, after, most).await?;
-    let next_after = events.last().and_then(|event| event.seq).unwrap_or(after);
-    Ok(Json(EventsResponse { events: events.into_iter().map(Into::into).collect(), next_after }))
+    Ok(Json(EventsResponse::of(events, after)))
 }

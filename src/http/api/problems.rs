@@ -181,7 +181,7 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         | "sendRequestAuthorization" => vec![Code::NotFound],
         "adminNode" | "adminPeers" | "adminChannels" | "adminReserve" | "adminReserveNew" => NODE.to_vec(),
         "adminTrialBalance" | "adminLiquidity" => Vec::new(),
-        "adminProfitAndLoss" | "adminSuspense" => vec![Code::InvalidRequest],
+        "adminProfitAndLoss" | "adminSuspense" | "adminEvents" => vec![Code::InvalidRequest],
         "adminResolve" => {
             vec![Code::NotFound, Code::WalletNotRegistered, Code::OutcomeUnknown, Code::IdempotencyMismatch]
         }

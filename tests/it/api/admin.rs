@@ -42,6 +42,7 @@ stories!(
     a_lost_answer_is_not_tried_again,
     a_channel_is_closed_and_its_fees_are_set,
     the_reserve_has_an_address,
+    what_happened_is_read_from_where_one_left_off,
     the_books_are_read_and_suspense_is_resolved,
 );
 
@@ -247,4 +248,29 @@ async fn the_books_are_read_and_suspense_is_resolved(desk: &Desk) {
     let before = desk.operator.get("/admin/profit-and-loss?from=0&to=1").await.ok();
     assert_eq!(before["suspense_msat"], 0);
     desk.operator.get("/admin/profit-and-loss?from=x").await.refused(400, "invalid_request");
+}
+
+async fn what_happened_is_read_from_where_one_left_off(desk: &Desk) {
+    desk.gateway.registered(1).await;
+    desk.operator.post_empty("/admin/reserve").await.ok();
+    let is_of_node = |event: &Value| event["kind"].as_str().is_some_and(|kind| kind.starts_with("node."));
+    let has_come = |page: &Value| page["events"].as_array().is_some_and(|events| events.iter().any(is_of_node));
+    desk.operator.until("/admin/events", has_come).await;
+    let read = async |after: i64| {
+        let page = desk.operator.get(format!("/admin/events?after={after}&limit=1")).await.ok();
+        let event = page["events"][0].clone();
+        (event, page["next_after"].as_i64().expect("a number"))
+    };
+    let (mut of_node, mut after) = (0, 0);
+    loop {
+        let (event, next) = read(after).await;
+        let Some(kind) = event["kind"].as_str() else { break };
+        assert!(next > after && event["seq"] == next, "{event}");
+        assert!(!kind.starts_with("wallet."), "what happened to a wallet is that wallet's: {event}");
+        of_node += usize::from(is_of_node(&event));
+        after = next;
+    }
+    assert!(of_node > 0, "page by page it is the same");
+    desk.operator.get("/admin/events?after=-1").await.refused(400, "invalid_request");
+    desk.gateway.caller(1).get("/admin/events").await.refused(401, "unauthorized");
 }

@@ -2,6 +2,7 @@
 
 pub mod books;
 pub mod channels;
+pub mod events;
 pub mod liquidity;
 pub mod node;
 
@@ -24,6 +25,7 @@ pub fn add_to(router: OpenApiRouter<HttpState>) -> OpenApiRouter<HttpState> {
         .routes(routes!(channels::close))
         .routes(routes!(channels::set_fees))
         .routes(routes!(liquidity::get))
+        .routes(routes!(events::list))
         .routes(routes!(books::trial_balance))
         .routes(routes!(books::profit_and_loss))
         .routes(routes!(books::suspense))
