@@ -33,8 +33,17 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
 }
 
 /// The same, for what says what it is as long as it isn't what it should be.
-pub async fn eventually_shown<T, E: Debug>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + DEADLINE;
+pub async fn eventually_shown<T, E: Debug>(what: &str, ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+    eventually_within(DEADLINE, what, ask).await
+}
+
+/// The same, for what takes several such waits one after the other.
+pub async fn eventually_within<T, E: Debug>(
+    span: Duration,
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    let deadline = Instant::now() + span;
     loop {
         match ask().await {
             Ok(answer) => return answer,

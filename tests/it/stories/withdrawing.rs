@@ -9,7 +9,7 @@ use sluice::ports::lightning::{Asked, LightningNode, OnchainOrder};
 
 use super::on_both;
 use super::scene::{PURSE, RESERVE, Scene, Set};
-use crate::harness::peer::{eventually, eventually_shown};
+use crate::harness::peer::{DEADLINE, eventually_within};
 use crate::harness::process::{Answer, Call, died_at_its_point};
 use crate::harness::rig::stranger;
 
@@ -49,7 +49,7 @@ async fn spend_the_coins(scene: &Scene) {
 async fn mine_until(scene: &Scene, id: &str, status: &str) -> (Value, Vec<String>) {
     let read = Call::get(format!("/onchain-send/{id}"), &scene.client);
     let mut seen: Vec<String> = Vec::new();
-    let last = eventually_shown(&format!("the withdrawal is {status}"), async || {
+    let last = eventually_within(DEADLINE * 3, &format!("the withdrawal is {status}"), async || {
         let answer = scene.gateway.answer(&read).await.ok();
         let now = answer["status"].as_str().expect("a status").to_owned();
         if seen.last() != Some(&now) {
@@ -99,12 +99,12 @@ on_both!(a_gateway_that_dies_while_a_channel_is_closed_comes_to_the_same_end, Se
     for point in CLOSING_POINTS {
         scene.gateway.kill();
         scene.gateway.restart(Some(point)).await;
-        let status = eventually(&format!("it dies at {point}"), async || {
+        let status = eventually_within(DEADLINE * 3, &format!("it dies at {point}"), async || {
             let end = Call::post("/lightning/onchain-send-end", &scene.client).json(signed.clone());
             drop(scene.gateway.call(&end).await);
             drop(scene.peer.try_call("connect", scene.whereabouts()).await);
             mine_if_read(&scene).await;
-            scene.gateway.exit_status()
+            scene.gateway.exit_status().ok_or("it lives")
         })
         .await;
         assert!(died_at_its_point(status), "{point}: {status}\n{}", scene.gateway.log());
