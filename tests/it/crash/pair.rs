@@ -140,6 +140,12 @@ async fn open(chain: &Bitcoind, lone: &[LoneNode; 2]) -> bitcoin::OutPoint {
         one.channels().await.expect("channels").first().is_some_and(|channel| channel.funding.is_some())
     })
     .await;
+    let funding = one.channels().await.expect("channels")[0].funding.expect("it is known");
+    // It is known before the node has told the network of it.
+    eventually("the funding is in the mempool", async || {
+        chain.try_rpc("getmempoolentry", json!([funding.txid])).await.is_ok()
+    })
+    .await;
     chain.mine(6).await;
     for side in [one, other] {
         eventually("the channel is usable", async || {
@@ -147,7 +153,7 @@ async fn open(chain: &Bitcoind, lone: &[LoneNode; 2]) -> bitcoin::OutPoint {
         })
         .await;
     }
-    one.channels().await.expect("channels")[0].funding.expect("it is known")
+    funding
 }
 
 /// The wallet's first money, from the node at the other end.
