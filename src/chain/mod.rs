@@ -1,4 +1,5 @@
-//! Adapters of the chain port, and the logic that follows a chain through reorganisations.
+//! Adapters of the chain port, and the face that a private chain shows to those who look for an Esplora.
 
 pub mod bitcoind;
 pub mod fake;
+pub mod indexer;
