@@ -2,6 +2,7 @@
 
 mod bitcoind_answers;
 mod chain;
+mod esplora;
 mod ldk_peer;
 pub mod lightning;
 mod lightning_ldk_smoke;

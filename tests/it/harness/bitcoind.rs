@@ -212,12 +212,12 @@ impl Bitcoind {
         parse(&self.rpc("bumpfee", json!([txid])).await["txid"])
     }
 
-    /// A signed payment of the wallet's that nobody has seen yet.
+    /// A signed payment of the wallet's that nobody has seen yet. Its output 0 is the payment.
     pub async fn unsent_payment(&self, address: &Address, sat: Sat) -> Transaction {
         let mut outputs = serde_json::Map::new();
         outputs.insert(address.to_string(), json!(bitcoin_text(sat)));
         let bare = self.rpc("createrawtransaction", json!([[], outputs])).await;
-        let funded = self.rpc("fundrawtransaction", json!([bare, { "lockUnspents": true }])).await;
+        let funded = self.rpc("fundrawtransaction", json!([bare, { "lockUnspents": true, "changePosition": 1 }])).await;
         self.sign(funded["hex"].clone()).await
     }
 

@@ -5,6 +5,7 @@ pub mod bitcoind;
 pub mod canned;
 pub mod client;
 pub mod document;
+pub mod esplora;
 pub mod gateway;
 pub mod lightning;
 pub mod peer;
