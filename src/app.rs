@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 pub use self::node::LoneNode;
 
 use crate::chain::bitcoind::Bitcoind;
+pub use crate::chain::indexer::Indexer;
+use crate::chain::indexer::IndexerError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::flows::health::Health;
@@ -44,6 +46,8 @@ pub enum StartError {
     Store(StoreError),
     #[error("chain.bitcoind: {0}")]
     Chain(#[from] PortError),
+    #[error("the indexer does not start: {0}")]
+    Indexer(#[from] IndexerError),
     #[error(
         "bitcoind is of another network: its first block is {found}, and chain.network = \"{network}\" begins with {wanted}"
     )]
@@ -163,6 +167,15 @@ fn without_login(config: &Config) -> crate::chain::bitcoind::Config {
         password: None,
         ..config.chain.bitcoind.clone()
     }
+}
+
+/// Starts the indexer that a private chain brings with it, on the node that the configuration names.
+///
+/// # Errors
+/// When the node can't be read, or is not one of regtest.
+pub async fn start_indexer(config: &Config) -> Result<Indexer, StartError> {
+    let chain = Arc::new(Bitcoind::new(&config.chain.bitcoind)?);
+    Ok(Indexer::start(chain).await?)
 }
 
 impl Running {

@@ -23,7 +23,7 @@ use self::node::Node;
 use super::failure::{Failure, print};
 use super::signals::Stop;
 use super::{Settings, block_on, logging};
-use crate::app::{self, Running};
+use crate::app::{self, Indexer, Running};
 use crate::config::{Config, Override};
 use crate::flows::Flows;
 use crate::flows::keys::{self, NewKey, Scope};
@@ -105,12 +105,17 @@ impl Regtest {
         }
         config.use_private_node(node.url(), node.cookie_file());
         self.add_lightning(&mut config);
+        step("Starting an indexer, which reads the chain")?;
+        let indexer = tokio::select! {
+            indexer = app::start_indexer(&config) => indexer?,
+            () = stop.asked() => return Ok(()),
+        };
         step(&format!("Starting the gateway on {}", config.http.listen))?;
         let running = app::start(&config).await?;
         step("Starting the merchant, a second Lightning node")?;
         let merchant = Merchant::start(&self.dir.join("merchant"), &config).await?;
         let outcome = tokio::select! {
-            outcome = self.show(node, &running, &merchant) => outcome,
+            outcome = self.show(node, &indexer, &running, &merchant) => outcome,
             () = stop.asked() => Ok(()),
         };
         step("Stopping")?;
@@ -120,7 +125,13 @@ impl Regtest {
     }
 
     /// Sets the demo up, prints the page, and keeps the blocks coming until somebody stops it.
-    async fn show(&self, node: &Node, running: &Running, merchant: &Merchant) -> Result<(), Failure> {
+    async fn show(
+        &self,
+        node: &Node,
+        indexer: &Indexer,
+        running: &Running,
+        merchant: &Merchant,
+    ) -> Result<(), Failure> {
         let ours = lightning_node(running).await?;
         merchant.connect(node, ours.as_ref(), &running.flows).await?;
         let demo = Demo::prepare(&self.dir, running.api_addr).await?;
@@ -129,6 +140,7 @@ impl Regtest {
             demo: &demo,
             operator_key: operator_key(&self.dir, &running.flows).await?,
             merchant: &merchant.url,
+            indexer: indexer.url(),
             operator: running.operator_addr,
             balance: demo.vanilla_balance().await?,
             pay_to: node.new_address().await?,

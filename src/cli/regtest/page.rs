@@ -12,6 +12,8 @@ pub(super) struct Facts<'a> {
     pub(super) demo: &'a Demo,
     /// Where the merchant takes orders.
     pub(super) merchant: &'a str,
+    /// Where the chain is told as an Esplora tells it.
+    pub(super) indexer: &'a str,
     pub(super) operator: SocketAddr,
     pub(super) balance: u64,
     /// The file that makes curl the operator.
@@ -35,7 +37,7 @@ impl Facts<'_> {
         let file = |name: &str| quoted(&folder.join(name));
         let [begin, end, send] = ["begin", "end", "send"].map(|name| file(&format!("{name}.json")));
         let [sale, bill, pay] = ["sale", "bill", "pay"].map(|name| file(&format!("{name}.json")));
-        let merchant = self.merchant;
+        let (merchant, indexer) = (self.merchant, self.indexer);
         let (operator, pay_to, balance) = (self.operator, &self.pay_to, self.balance);
         let blocks = self.blocks();
         let json = JSON;
@@ -43,6 +45,7 @@ impl Facts<'_> {
             r#"
 The gateway runs:    {gateway}  (the API's pages: {gateway}/docs)
 Health and metrics:  http://{operator}/health/ready and /metrics
+Esplora indexer:     {indexer}  (for wallets that look at this chain: {indexer}/blocks/tip/height)
 The demo wallet is registered and holds {balance} sat. {blocks} Ctrl-C stops everything.
 
 Try it: paste these into another terminal, in the folder where this one was started.
