@@ -29,6 +29,7 @@ pub struct Config {
     pub settle: flows::SettlePolicy,
     pub withdraw: flows::WithdrawPolicy,
     pub liquidity: flows::LiquidityPolicy,
+    pub proxy: flows::ProxyPolicy,
     pub audit: Audit,
     pub log: Log,
 }
@@ -110,6 +111,7 @@ impl Config {
         config.policy.settle = config.settle.clone();
         config.policy.withdraw = config.withdraw.clone();
         config.policy.liquidity = config.liquidity.clone();
+        config.policy.proxy = config.proxy.clone();
         Ok(config)
     }
 

@@ -179,10 +179,13 @@ impl Layers {
 
     /// What a value means beside others is known once all are there.
     fn checked(&self, config: Config) -> Result<Config, ConfigError> {
-        match config.liquidity.check() {
-            Ok(()) => Ok(config),
-            Err(bad) => Err(self.bad(&format!("liquidity.{}", bad.key), bad.reason)),
+        if let Err(bad) = config.liquidity.check() {
+            return Err(self.bad(&format!("liquidity.{}", bad.key), bad.reason));
         }
+        if let Err((key, reason)) = config.proxy.check() {
+            return Err(self.bad(&format!("proxy.{key}"), reason));
+        }
+        Ok(config)
     }
 
     fn bad_value(&self, key: &str, error: &toml::de::Error) -> ConfigError {
@@ -348,6 +351,8 @@ mod tests {
             small,
             "SLUICE__LIQUIDITY__CHANNEL_SATS: liquidity.channel_sats: must be at least min_channel_sats, 200000"
         );
+        let nothing = error(&[], &["proxy.max_media_bytes=0"]);
+        assert_eq!(nothing, "--set: proxy.max_media_bytes: must be from 1 to 134217728");
         assert!(error(&[], &[&named]).contains("liquidity.want_outbound_sats: peers are named"));
         assert!(error(&[], &[wanted]).contains("liquidity.peers: is empty"));
         let unreadable = error(&[], &["liquidity.peers=[\"peer.example:9735\"]", wanted]);

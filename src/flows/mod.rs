@@ -6,6 +6,7 @@ mod audit_node;
 pub mod balance;
 pub mod books;
 pub mod bump;
+pub mod consignments;
 pub mod effects;
 mod end;
 mod error;
@@ -42,6 +43,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bitcoin::{Network, Txid};
 use serde::{Deserialize, Serialize};
 
+pub use consignments::ProxyPolicy;
 pub use error::{Code, Error};
 pub use node::NodeSlot;
 pub use settle::SettlePolicy;
@@ -88,6 +90,9 @@ pub struct Policy {
     /// The section `liquidity` of the configuration.
     #[serde(skip)]
     pub liquidity: LiquidityPolicy,
+    /// The section `proxy` of the configuration.
+    #[serde(skip)]
+    pub proxy: ProxyPolicy,
 }
 
 impl Default for Policy {
@@ -106,6 +111,7 @@ impl Default for Policy {
             settle: SettlePolicy::default(),
             withdraw: WithdrawPolicy::default(),
             liquidity: LiquidityPolicy::default(),
+            proxy: ProxyPolicy::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod authorizations;
 mod batch;
 pub mod books;
 pub mod chain;
+pub mod consignments;
 pub mod credits;
 pub mod effects;
 mod engine;

@@ -1,11 +1,11 @@
-//! Ends what has waited too long: addresses that nobody paid to, sends that nobody signed.
+//! Ends what has waited too long: addresses that nobody paid to, sends that nobody signed, consignments of strangers.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::supervise::{Next, Worker};
-use crate::flows::{Error, Flows, expiry};
+use crate::flows::{Error, Flows, consignments, expiry};
 
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -27,10 +27,11 @@ impl Worker for Expiry {
 
     async fn round(&mut self) -> Result<Next, Error> {
         let expired = expiry::expire_overdue(&self.flows).await?;
-        if expired == 0 {
+        let forgotten = consignments::sweep(&self.flows).await?;
+        if expired + forgotten == 0 {
             return Ok(Next::After(IDLE));
         }
-        tracing::debug!(expired, "time was up");
+        tracing::debug!(expired, forgotten, "time was up");
         Ok(Next::AtOnce)
     }
 }

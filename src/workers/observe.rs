@@ -20,6 +20,7 @@ use crate::store::{StoreError, chain, halts};
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Counting rows costs more than asking for a cursor.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
+const MEGABYTE: i64 = 1_000_000;
 
 pub(super) struct Observe {
     flows: Flows,
@@ -128,9 +129,11 @@ impl Observe {
         }
         self.counted = Some(Instant::now());
         let mut conn = self.flows.store().read().await?;
-        let Gauges { open_requests, effects_pending } = gauges::count(&mut conn).await?;
+        let Gauges { open_requests, effects_pending, consignment_bytes } = gauges::count(&mut conn).await?;
         drop(conn);
         metrics::gauge!("sluice_effects_pending").set(as_gauge(effects_pending));
+        let megabytes = consignment_bytes / MEGABYTE;
+        metrics::gauge!("sluice_proxy_strangers_megabytes").set(as_gauge(megabytes));
         let mut gone = std::mem::take(&mut self.set_before);
         for (kind, state, number) in open_requests {
             set_open(&kind, &state, as_gauge(number));

@@ -3,6 +3,7 @@
 mod addresses;
 mod bumps;
 mod conflicts;
+mod consignments;
 mod deposits;
 mod faults;
 mod idempotency;
