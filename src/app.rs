@@ -4,7 +4,7 @@ mod node;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::flows::{Flows, NodeSlot};
 use crate::http::{self, HttpState, OperatorState};
 use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
+use crate::secret::Secret;
 use crate::store::{self, Store, StoreError};
 use crate::workers::{NodeHost, Pace, Workers};
 
@@ -81,6 +82,8 @@ impl From<StoreError> for StartError {
 pub struct Running {
     pub api_addr: SocketAddr,
     pub operator_addr: SocketAddr,
+    /// Where this process alone exchanges consignments.
+    pub own_proxy: Secret,
     pub flows: Flows,
     pub health: Health,
     workers: Workers,
@@ -140,12 +143,14 @@ pub async fn start_in(config: &Config, world: World) -> Result<Running, StartErr
     let metrics = metrics()?;
     let workers = Workers::start(&flows, &health, pace(config), node);
     let upkeep = tokio::spawn(http::metrics_upkeep(metrics.clone()));
-    let api_router = http::router(HttpState::new(flows.clone(), &config.http));
+    let http_state = HttpState::new(flows.clone(), &config.http);
+    let own_proxy = own_proxy(&http_state, api_addr);
+    let api_router = http::router(http_state);
     let operator_router = http::operator_router(OperatorState { health: health.clone(), metrics });
     let api = Server::spawn("api", api_listener, api_router, config);
     let operator = Server::spawn("operator", operator_listener, operator_router, config);
     tracing::info!(%api_addr, %operator_addr, network = %config.chain.network, "the gateway serves");
-    Ok(Running { api_addr, operator_addr, flows, health, workers, api, operator, upkeep })
+    Ok(Running { api_addr, operator_addr, own_proxy, flows, health, workers, api, operator, upkeep })
 }
 
 /// Opens the store for a command that does one thing and ends: nobody listens and no worker runs.
@@ -191,7 +196,8 @@ impl Running {
 
     /// Stops in the order in which others depend on it: callers, workers, probes, and last the database.
     pub async fn stop(self) {
-        let Self { flows, workers, api, operator, upkeep, api_addr: _, operator_addr: _, health: _ } = self;
+        let Self { flows, workers, api, operator, upkeep, api_addr: _, operator_addr: _, own_proxy: _, health: _ } =
+            self;
         api.stop().await;
         workers.stop().await;
         operator.stop().await;
@@ -268,6 +274,15 @@ async fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, So
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     let bound = listener.local_addr().map_err(refused)?;
     Ok((listener, bound))
+}
+
+/// How this process reaches its own listener.
+fn own_proxy(state: &HttpState, listener: SocketAddr) -> Secret {
+    let mut near = listener;
+    if near.ip().is_unspecified() {
+        near.set_ip(if near.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    Secret::new(format!("http://{near}{}", state.own_proxy_path().expose()))
 }
 
 async fn bind_network(store: &Store, config: &Config) -> Result<(), StartError> {

@@ -84,7 +84,11 @@ fn body_max(path: &str) -> usize {
     if last.ends_with("-end") || SIGNED.contains(&last) { SIGNED_BODY_MAX } else { BODY_MAX }
 }
 
-async fn read_at_most(headers: &HeaderMap, body: axum::body::Body, most: usize) -> Result<Bytes, Problem> {
+/// A body that is not longer than that.
+///
+/// # Errors
+/// When it is, or breaks off.
+pub async fn read_at_most(headers: &HeaderMap, body: axum::body::Body, most: usize) -> Result<Bytes, Problem> {
     let too_large = || Problem::new(Code::BodyTooLarge, format!("this call takes a body of at most {most} bytes"));
     let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());

@@ -1,4 +1,4 @@
-//! How often one caller may call. Each key and each wallet has a bucket of its own.
+//! How often one caller may call. Each key, each wallet and, where neither is asked for, each client has a bucket of its own.
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
+use super::client::Client;
 use super::config::RateLimits;
 use super::problem::Problem;
-use crate::flows::Code;
+use crate::flows::{Code, ProxyPolicy};
 use crate::ids::{KeyId, WalletId};
 
 /// Full buckets are forgotten each time so many calls have been counted: what is kept is who called lately.
@@ -23,6 +24,34 @@ struct Buckets {
     keys: Keyed<KeyId>,
     wallets: Keyed<WalletId>,
     begins: Keyed<WalletId>,
+}
+
+/// The buckets of those who exchange consignments. Empty when limits are off.
+pub struct Clients {
+    buckets: Option<(Keyed<Client>, Keyed<Client>)>,
+}
+
+impl Clients {
+    #[must_use]
+    pub fn new(enabled: bool, policy: &ProxyPolicy) -> Self {
+        let buckets = || {
+            let calls = Quota::per_second(policy.per_client_per_second);
+            let uploads = Quota::per_minute(policy.uploads_per_client_per_minute);
+            (
+                Keyed::new(calls, "this address has made too many calls"),
+                Keyed::new(uploads, "this address has brought too many files"),
+            )
+        };
+        Self { buckets: enabled.then(buckets) }
+    }
+
+    /// # Errors
+    /// When the client has to wait.
+    pub fn check(&self, client: &Client, brings_file: bool) -> Result<(), Problem> {
+        let Some((calls, uploads)) = &self.buckets else { return Ok(()) };
+        calls.check(client)?;
+        if brings_file { uploads.check(client) } else { Ok(()) }
+    }
 }
 
 struct Keyed<K: Hash + Eq + Clone> {

@@ -1,10 +1,11 @@
 //! The API over HTTP: wire types, and a mapping onto flows. This room sees neither database nor node.
 //!
 //! From the outside in: `server` accepts connections, `trace` gives every call an id and every problem its body, `auth` says
-//! who calls and for which wallet, `extract` reads what was sent, `api` answers.
+//! who calls and for which wallet, `extract` reads what was sent, `api` answers. `proxy` is another dialect on the same listener.
 
 pub mod api;
 mod auth;
+mod client;
 pub mod config;
 mod docs;
 mod extract;
@@ -12,6 +13,7 @@ mod limits;
 pub mod openapi;
 mod operator;
 pub mod problem;
+mod proxy;
 mod server;
 mod slow;
 mod trace;
@@ -27,6 +29,7 @@ pub use operator::{OperatorState, install_metrics, metrics_upkeep, operator_rout
 pub use server::serve;
 
 use crate::flows::{Code, Flows};
+use crate::secret::Secret;
 use problem::Problem;
 
 /// What every call is answered from. Cheap to clone.
@@ -36,19 +39,28 @@ pub struct HttpState {
     mode: Mode,
     limits: Arc<limits::Limits>,
     wallets: Arc<auth::Wallets>,
+    proxy: Arc<proxy::Proxy>,
     cors_origins: Arc<[String]>,
 }
 
 impl HttpState {
     #[must_use]
     pub fn new(flows: Flows, config: &Config) -> Self {
+        let proxy = Arc::new(proxy::Proxy::new(config.limits.enabled, &flows.policy().proxy));
         Self {
             flows,
             mode: config.mode(),
             limits: Arc::new(limits::Limits::new(&config.limits)),
             wallets: Arc::default(),
+            proxy,
             cors_origins: config.cors_origins.clone().into(),
         }
+    }
+
+    /// The path at which this process alone exchanges consignments. Whoever knows it speaks for the invoices of this gateway.
+    #[must_use]
+    pub fn own_proxy_path(&self) -> Secret {
+        self.proxy.own_path()
     }
 }
 

@@ -20,6 +20,7 @@ use super::api::send_view::SEND_STATES;
 use super::api::{self, admin, examples, not_yet, payments, problems};
 use super::auth::WALLET_HEADERS;
 use super::problem::{Problem, WireProblem, entry};
+use super::proxy;
 use crate::flows::Code;
 
 const ABOUT: &str = "A self-hosted gateway for bitcoin payments. The client keeps the keys: `begin` hands out a PSBT, the client \
@@ -74,6 +75,7 @@ fn tags() -> Vec<utoipa::openapi::Tag> {
         ("settle", "Moving the wallet's coins off-chain."),
         ("history", "Balances, requests and events."),
         (admin::TAG, "The operator's own calls. They need a key with the scope `admin`, and name no wallet."),
+        (proxy::TAG, "What wallets of RGB hand each other, in a dialect of its own."),
         (not_yet::TAG, "Calls of rails that this gateway does not have. They answer 501."),
     ]
     .map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build())
@@ -105,9 +107,9 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 /// Adds what every operation has: headers, security, examples, problems.
 fn complete(operation: &mut Operation, components: &Components) {
     let id = operation.operation_id.clone().unwrap_or_default();
-    let is_operators = is_operators(operation);
+    let (is_operators, is_public) = (is_operators(operation), is_public(operation));
     let parameters = operation.parameters.get_or_insert_default();
-    if !is_operators {
+    if !is_operators && !is_public {
         parameters.extend(wallet_headers());
     }
     if takes_idempotency_key(&id) {
@@ -119,6 +121,9 @@ fn complete(operation: &mut Operation, components: &Components) {
         vec![SecurityRequirement::new("bearer", no_scopes()), SecurityRequirement::new("basic", no_scopes())];
     if !is_operators {
         security.push(SecurityRequirement::default());
+    }
+    if is_public {
+        security.clear();
     }
     operation.security = Some(security);
     name_the_states(operation, &id);
@@ -177,6 +182,10 @@ fn name_the_states(operation: &mut Operation, id: &str) {
 
 fn is_operators(operation: &Operation) -> bool {
     operation.tags.iter().flatten().any(|tag| tag == admin::TAG)
+}
+
+fn is_public(operation: &Operation) -> bool {
+    operation.tags.iter().flatten().any(|tag| tag == proxy::TAG)
 }
 
 fn takes_no_body_too(id: &str) -> bool {
@@ -325,9 +334,14 @@ fn describe_begin(response: &mut utoipa::openapi::Response, id: &str) {
 
 fn add_problems(operation: &mut Operation, id: &str, has_body: bool) {
     let own = problems::of(id).unwrap_or_default();
-    let with_body: &[Code] = if has_body && !is_not_yet(id) { problems::WITH_BODY } else { &[] };
+    let is_public = is_public(operation);
+    let with_body: &[Code] = if has_body && !is_public && !is_not_yet(id) { problems::WITH_BODY } else { &[] };
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
-    let common = if is_operators(operation) { problems::OPERATOR } else { problems::COMMON };
+    let common = match (is_operators(operation), is_public) {
+        (true, _) => problems::OPERATOR,
+        (false, true) => problems::PUBLIC,
+        (false, false) => problems::COMMON,
+    };
     for code in common.iter().chain(with_body).chain(&own).copied() {
         if id == "walletRegister" && code == Code::WalletNotRegistered {
             continue;

@@ -2,17 +2,22 @@
 
 use std::future::Future;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tower::util::MapRequest;
 
+use super::client::Peer;
 use super::config::{Config, DRAIN_TIMEOUT, HEADER_TIMEOUT, WRITE_TIMEOUT};
 use super::problem::{Problem, entry};
 use super::slow::DropSlowReaders;
@@ -42,8 +47,8 @@ pub async fn serve(
             () = &mut shutdown => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, address)) => (stream, address.ip()),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -52,7 +57,7 @@ pub async fn serve(
         };
         match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => {
-                tokio::spawn(connection(stream, router.clone(), stopping.clone(), place));
+                tokio::spawn(connection((stream, peer), router.clone(), stopping.clone(), place));
             }
             Err(_full) => turn_away(stream),
         }
@@ -67,7 +72,7 @@ pub async fn serve(
 }
 
 async fn connection(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, IpAddr),
     router: Router,
     mut stopping: watch::Receiver<bool>,
     place: OwnedSemaphorePermit,
@@ -78,7 +83,11 @@ async fn connection(
     let io = TokioIo::new(DropSlowReaders::new(stream, WRITE_TIMEOUT));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).half_close(false);
-    let mut conn = pin!(http.serve_connection(io, TowerToHyperService::new(router)));
+    let service = MapRequest::new(router, move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        request
+    });
+    let mut conn = pin!(http.serve_connection(io, TowerToHyperService::new(service)));
     let asked_to_stop = async move { stopping.wait_for(|stop| *stop).await.is_ok() };
     let ended = tokio::select! {
         ended = conn.as_mut() => ended,

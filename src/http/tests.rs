@@ -1,6 +1,7 @@
 //! The whole router over a real store and a chain in memory, without a socket.
 
 mod lightning;
+mod proxy;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ struct Api {
     router: Router,
     flows: Flows,
     chain: Arc<crate::chain::fake::FakeChain>,
+    own_proxy: Secret,
     _folder: tempfile::TempDir,
 }
 
@@ -48,8 +50,10 @@ async fn api_with(config: Config, slot: NodeSlot, clock: Clock) -> Api {
     let chain = Arc::new(crate::chain::fake::FakeChain::new());
     let policy = Policy { lookahead: 5, ..Policy::default() };
     let flows = Flows::with_node(store, chain.clone(), slot, Network::Regtest, policy);
-    let router = router(HttpState::new(flows.clone(), &config));
-    Api { router, flows, chain, _folder: folder }
+    let state = HttpState::new(flows.clone(), &config);
+    let own_proxy = state.own_proxy_path();
+    let router = router(state);
+    Api { router, flows, chain, own_proxy, _folder: folder }
 }
 
 impl Api {

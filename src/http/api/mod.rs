@@ -33,6 +33,7 @@ use utoipa_axum::routes;
 use super::HttpState;
 use super::extract::{PAGE_USUAL, cursor, limit, read_page};
 use super::problem::Problem;
+use super::proxy;
 use crate::clock::Timestamp;
 use crate::flows::Code;
 use crate::flows::values::{Filter, PageAfter, Request};
@@ -90,7 +91,7 @@ pub fn endpoints() -> OpenApiRouter<HttpState> {
         .routes(routes!(settle::get))
         .routes(routes!(decode::decode))
         .routes(routes!(capabilities::get));
-    not_yet::add_to(admin::add_to(router))
+    not_yet::add_to(admin::add_to(proxy::add_to(router)))
 }
 
 /// Where the next page begins, if this one is full.

@@ -2,6 +2,7 @@
 
 use super::not_yet;
 use crate::flows::Code;
+use crate::http::proxy;
 
 /// What any call for a wallet may answer.
 pub const COMMON: &[Code] = &[
@@ -19,6 +20,9 @@ pub const COMMON: &[Code] = &[
 /// What any call of an operator may answer.
 pub const OPERATOR: &[Code] =
     &[Code::Unauthorized, Code::Forbidden, Code::RateLimited, Code::StoreUnavailable, Code::Timeout, Code::Internal];
+
+/// What a call of nobody in particular may answer beside its own dialect.
+pub const PUBLIC: &[Code] = &[Code::Timeout, Code::Internal];
 
 /// What any call of an operator that needs the node may answer besides.
 const NODE: &[Code] = &[Code::LightningUnavailable, Code::LightningNotReady];
@@ -128,6 +132,8 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         return Some(vec![endpoint.code]);
     }
     Some(match operation_id {
+        // Where it is turned off.
+        proxy::OPERATION => vec![Code::NotFound],
         "walletRegister" => vec![Code::KeychainInUse],
         "walletAddress" | "walletBtcBalance" | "balance" | "onchainReceive" | "capabilities" | "spendingGrants" => {
             Vec::new()

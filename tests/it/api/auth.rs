@@ -8,7 +8,7 @@ use sluice::flows::keys::{self, Scope};
 
 use super::{funded_on_fake, send_of};
 use crate::harness::client::{Answer, Call, Caller};
-use crate::harness::document::{Operation, every_operation, operations};
+use crate::harness::document::{Operation, guarded_operations, operations};
 use crate::harness::gateway::Gateway;
 use crate::harness::rig::stranger;
 
@@ -58,7 +58,7 @@ async fn without_a_key_in_force_nobody_gets_in_anywhere() {
         basic("no colon"),
         "Basic !".to_owned(),
     ];
-    for operation in every_operation() {
+    for operation in guarded_operations() {
         let none = ask(&caller, &operation).await;
         none.refused(401, "unauthorized");
         assert!(none.header("www-authenticate").is_some_and(|how| how.starts_with("Bearer")));
@@ -89,7 +89,7 @@ async fn each_endpoint_asks_for_exactly_one_scope() {
         with_one.push((scope, caller.with_key(&gateway.key(&[scope], &wallet).await)));
     }
     let mut asked = Vec::new();
-    for operation in every_operation() {
+    for operation in guarded_operations() {
         let mut lets_in = Vec::new();
         for (scope, caller) in &with_one {
             let answer = ask(caller, &operation).await;

@@ -10,6 +10,7 @@ mod liquidity;
 mod lists;
 mod mutated;
 mod not_offered;
+mod proxy;
 mod secrets;
 mod sends;
 mod spending_keys;

@@ -56,6 +56,11 @@ impl Operation {
         self.spec["tags"][0] == "operator"
     }
 
+    /// Whether it names no wallet and asks for no key.
+    pub fn is_anybodys(&self) -> bool {
+        self.spec["tags"][0] == "consignments"
+    }
+
     /// Whether it is only there to say that its rail is not.
     pub fn is_not_offered(&self) -> bool {
         self.spec["tags"][0] == "not offered yet"
@@ -64,10 +69,16 @@ impl Operation {
 
 /// Every operation that is for a wallet.
 pub fn operations() -> Vec<Operation> {
-    every_operation().into_iter().filter(|operation| !operation.is_operators()).collect()
+    let others = |operation: &Operation| operation.is_operators() || operation.is_anybodys();
+    every_operation().into_iter().filter(|operation| !others(operation)).collect()
 }
 
-/// Every operation, those of the operator too.
+/// Every operation that asks for something: for a wallet, or for the operator's key.
+pub fn guarded_operations() -> Vec<Operation> {
+    every_operation().into_iter().filter(|operation| !operation.is_anybodys()).collect()
+}
+
+/// Every operation, those of the operator and of nobody in particular too.
 pub fn every_operation() -> Vec<Operation> {
     let mut all = Vec::new();
     for (path, item) in DOCUMENT["paths"].as_object().expect("paths") {

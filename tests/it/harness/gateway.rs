@@ -32,7 +32,7 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
-const TABLES: [&str; 40] = [
+const TABLES: [&str; 44] = [
     "meta",
     "wallets",
     "keychains",
@@ -73,6 +73,10 @@ const TABLES: [&str; 40] = [
     "close_budget",
     "liquidity_openings",
     "liquidity_words",
+    "consignment_recipients",
+    "consignments",
+    "consignment_media",
+    "consignment_usage",
 ];
 
 pub struct Gateway {
@@ -95,12 +99,26 @@ impl Gateway {
 
     /// On SQLite and a chain in memory: for everything that is about calls and not about money.
     pub async fn start_fake(overrides: &[&str]) -> (Self, Arc<FakeChain>) {
-        let (config, folder) = config(Database::Sqlite, overrides).await.expect("SQLite is always there");
+        Self::start_fake_on(Database::Sqlite, overrides).await.expect("SQLite is always there")
+    }
+
+    /// The same on either database.
+    pub async fn start_fake_on(database: Database, overrides: &[&str]) -> Option<(Self, Arc<FakeChain>)> {
+        let (config, folder) = config(database, overrides).await?;
         let chain = Arc::new(FakeChain::new());
         chain.mine(101);
         let backend: Arc<dyn ChainBackend> = Arc::<FakeChain>::clone(&chain);
         let running = app::start_with(&config, backend, Clock::System).await.expect("the gateway starts");
-        (Self::of(running, config, folder).await, chain)
+        Some((Self::of(running, config, folder).await, chain))
+    }
+
+    /// Stops, and starts again on the same database: nothing but that is remembered.
+    pub async fn again(self, chain: &Arc<FakeChain>) -> Self {
+        let Self { config, running, _folder: folder, .. } = self;
+        running.stop().await;
+        let backend: Arc<dyn ChainBackend> = Arc::<FakeChain>::clone(chain);
+        let running = app::start_with(&config, backend, Clock::System).await.expect("the gateway starts again");
+        Self::of(running, config, folder).await
     }
 
     /// The same with a Lightning node, and a shop with another.
@@ -142,6 +160,11 @@ impl Gateway {
 
     pub fn flows(&self) -> &Flows {
         &self.running.flows
+    }
+
+    /// The path at which only the gateway's own engine exchanges consignments.
+    pub fn own_proxy_path(&self) -> String {
+        self.running.own_proxy.expose().trim_start_matches(&self.url).to_owned()
     }
 
     /// Somebody with a wallet, who calls over HTTP.
