@@ -64,7 +64,7 @@ clippy: rust
 tidy: rust
 	exec scripts/with-tools cargo-deny cargo test --locked --test tidy
 
-# Which crates are banned is about what we ship, so default features; a licence or a source binds whatever is in the lock.
+# deny.toml says what is banned, and why.
 .PHONY: deny
 deny: rust
 	deny=$$(scripts/ensure-cargo-deny) && \

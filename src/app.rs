@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 pub use self::node::LoneNode;
 
+use crate::assets::rgb::RgbEngine;
 use crate::chain::bitcoind::Bitcoind;
 pub use crate::chain::indexer::Indexer;
 use crate::chain::indexer::IndexerError;
@@ -49,6 +50,8 @@ pub enum StartError {
     Chain(#[from] PortError),
     #[error("the indexer does not start: {0}")]
     Indexer(#[from] IndexerError),
+    #[error("{0}")]
+    Assets(PortError),
     #[error(
         "bitcoind is of another network: its first block is {found}, and chain.network = \"{network}\" begins with {wanted}"
     )]
@@ -139,6 +142,7 @@ pub async fn start_in(config: &Config, world: World) -> Result<Running, StartErr
     });
     let slot = if node.is_some() { NodeSlot::expected() } else { NodeSlot::default() };
     let flows = Flows::with_node(store, chain, slot, config.chain.network, config.policy.clone());
+    add_assets(&flows, config).await?;
     let health = Health::default();
     let metrics = metrics()?;
     let workers = Workers::start(&flows, &health, pace(config), node);
@@ -288,6 +292,17 @@ fn own_proxy(state: &HttpState, listener: SocketAddr) -> Secret {
 async fn bind_network(store: &Store, config: &Config) -> Result<(), StartError> {
     let genesis = genesis_block(config.chain.network).block_hash();
     Ok(store.bind_network(&genesis.to_string()).await?)
+}
+
+/// Opens the engine for assets, where an indexer is named.
+async fn add_assets(flows: &Flows, config: &Config) -> Result<(), StartError> {
+    if config.assets.indexer.is_none() {
+        return Ok(());
+    }
+    let engine = RgbEngine::open(&config.assets, config.chain.network).map_err(StartError::Assets)?;
+    flows.store().bind_asset_folder(engine.folder_identity()).await?;
+    flows.use_assets(Arc::new(engine));
+    Ok(())
 }
 
 /// Wallet headers are no secret: without keys, whoever reaches the listener could move into any wallet's requests.

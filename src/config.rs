@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use layers::{ConfigError, Override, Sources};
 
+use crate::assets::rgb;
 use crate::chain::bitcoind;
 use crate::connectors::ldk;
 use crate::{flows, http, store};
@@ -30,6 +31,7 @@ pub struct Config {
     pub withdraw: flows::WithdrawPolicy,
     pub liquidity: flows::LiquidityPolicy,
     pub proxy: flows::ProxyPolicy,
+    pub assets: rgb::Config,
     pub audit: Audit,
     pub log: Log,
 }

@@ -61,6 +61,9 @@ pub const RAIL_POINTS: &[&str] = &[
 pub const CLOSING_POINTS: &[&str] =
     &["withdraw.close_begun", "withdraw.close_asked", "withdraw.close_mined", "withdraw.swept"];
 
+/// The same for what needs an engine for assets.
+pub const ASSET_POINTS: &[&str] = &["issue.committed", "issue.done"];
+
 /// Dies here, at once and without clean-up, when a test asked for it.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {

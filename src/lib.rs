@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod ports;
 pub mod store;
 
+pub mod assets;
 pub mod chain;
 pub mod connectors;
 pub mod flows;

@@ -32,6 +32,8 @@ pub enum Door {
     Pay,
     /// To an address of the node that is bound to the wallet.
     Settle,
+    /// To the wallet's own colored account, whose coins carry assets.
+    AssetCoins,
 }
 
 /// Why a transaction was issued for a request.

@@ -228,7 +228,8 @@ impl Write for Begin {
             return Err(Stale::ChooseAgain);
         }
         if let Some(index) = self.version.new_change_index {
-            send::issue_change(tx, &self.keys, index, self.wanted.send, self.flows.policy().lookahead).await?;
+            let lookahead = self.flows.policy().lookahead;
+            send::issue(tx, &self.keys, Account::Vanilla, index, self.wanted.send, lookahead).await?;
         }
         let now = tx.now();
         let time = self.flows.policy().signature.choose(self.wanted.expires_in_seconds).map_err(Error::from)?;

@@ -5,6 +5,7 @@ use crate::domain::psbt::PsbtProblem;
 use crate::domain::wallet::BadKeys;
 use crate::money::Sat;
 use crate::ports::PortError;
+use crate::ports::assets::{AssetError, Refusal};
 use crate::store::{Retryable, StoreError};
 
 /// The stable name of an answer. Never renamed, never given a second meaning.
@@ -60,6 +61,11 @@ pub enum Code {
     LightningUnavailable,
     LightningNotReady,
     AssetsUnavailable,
+    AssetsNotReady,
+    AssetUnknown,
+    ColorableUtxosNeeded,
+    ColorableUtxosThere,
+    NotIssued,
     NodeRefused,
     OutcomeUnknown,
     PayoutsHalted,
@@ -94,6 +100,8 @@ pub enum Error {
     Chain(#[from] PortError),
     #[error("the Lightning node can't be used now: {0}")]
     Node(PortError),
+    #[error("the RGB engine can't be used now: {0}")]
+    Assets(PortError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -125,6 +133,7 @@ impl Error {
             Self::Keys(_) => Code::InvalidKeys,
             Self::Chain(_) => Code::ChainUnavailable,
             Self::Node(_) => Code::LightningNotReady,
+            Self::Assets(_) => Code::AssetsNotReady,
             Self::Store(error) => store_code(error),
         }
     }
@@ -138,7 +147,45 @@ impl Error {
             Self::Fee(_) => Some("fee_rate"),
             Self::SignatureTime(_) => Some("expires_in_seconds"),
             Self::Keys(keys) => Some(keys.header()),
-            Self::Refused { .. } | Self::Later { .. } | Self::Chain(_) | Self::Node(_) | Self::Store(_) => None,
+            Self::Refused { .. }
+            | Self::Later { .. }
+            | Self::Chain(_)
+            | Self::Node(_)
+            | Self::Assets(_)
+            | Self::Store(_) => None,
+        }
+    }
+}
+
+/// What an engine refuses, with the call that helps.
+impl From<AssetError> for Error {
+    fn from(error: AssetError) -> Self {
+        match error {
+            AssetError::Port(error) => Self::Assets(error),
+            AssetError::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let detail = refusal.to_string();
+        match refusal {
+            Refusal::UnknownAsset(_) => Self::refused(Code::AssetUnknown, detail),
+            Refusal::NoFreeCoin => {
+                Self::refused(Code::ColorableUtxosNeeded, format!("{detail}; POST /wallet/createutxosbegin makes some"))
+            }
+            Refusal::NotEnough { .. } => Self::refused(Code::InsufficientFunds, detail),
+            Refusal::BitcoinLow { .. } => Self::refused(
+                Code::InsufficientFunds,
+                format!("{detail}; POST /wallet/createutxosbegin with a larger size makes coins that hold more"),
+            ),
+            Refusal::Invalid { what: "invoice", reason } => {
+                Self::Field { code: Code::InvalidInvoice, field: "invoice", reason }
+            }
+            Refusal::Invalid { what, reason } => Self::field(what, reason),
+            Refusal::NoSuchTransfer => Self::refused(Code::NotFound, detail),
+            Refusal::TooLate => Self::refused(Code::NotCancellable, detail),
         }
     }
 }
@@ -180,7 +227,8 @@ impl Retryable for Error {
             | Self::SignatureTime(_)
             | Self::Keys(_)
             | Self::Chain(_)
-            | Self::Node(_) => false,
+            | Self::Node(_)
+            | Self::Assets(_) => false,
         }
     }
 }

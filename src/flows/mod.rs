@@ -1,6 +1,7 @@
 //! What the gateway does, one file per verb. Flows decide and write; they never name an adapter and never see HTTP.
 
 pub mod address;
+pub mod assets;
 pub mod audit;
 mod audit_node;
 pub mod balance;
@@ -38,7 +39,7 @@ pub mod values;
 pub mod withdraw;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bitcoin::{Network, Txid};
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,7 @@ use crate::clock::Timestamp;
 use crate::domain::policy::{FeeCaps, SignatureTime};
 use crate::ids::{RequestId, WalletId};
 use crate::money::Sat;
+use crate::ports::assets::AssetEngine;
 use crate::ports::chain::ChainBackend;
 use crate::store::Store;
 use crate::store::owners::Ownership;
@@ -126,6 +128,8 @@ struct Inner {
     store: Store,
     chain: Arc<dyn ChainBackend>,
     node: NodeSlot,
+    /// Empty where there are no assets.
+    assets: OnceLock<Arc<dyn AssetEngine>>,
     network: Network,
     policy: Policy,
     /// One at a time per wallet where coins are chosen. Across processes the database decides; this only saves retries.
@@ -170,7 +174,9 @@ impl Flows {
         let mempool_seen = Mutex::default();
         let ended = tokio::sync::broadcast::channel(ENDED_KEPT).0;
         let liquidity = tokio::sync::Notify::new();
-        let inner = Inner { store, chain, node, network, policy, choosing, moved, mempool_seen, ended, liquidity };
+        let assets = OnceLock::new();
+        let inner =
+            Inner { store, chain, node, assets, network, policy, choosing, moved, mempool_seen, ended, liquidity };
         Self { inner: Arc::new(inner) }
     }
 
@@ -187,6 +193,17 @@ impl Flows {
     #[must_use]
     pub fn node(&self) -> &NodeSlot {
         &self.inner.node
+    }
+
+    /// Gives the flows an engine for assets, once.
+    pub fn use_assets(&self, engine: Arc<dyn AssetEngine>) {
+        let _first = self.inner.assets.get_or_init(|| engine);
+    }
+
+    /// The engine for assets; nothing where there are no assets.
+    #[must_use]
+    pub fn asset_engine(&self) -> Option<&Arc<dyn AssetEngine>> {
+        self.inner.assets.get()
     }
 
     /// Tells whoever waits for a Lightning request that it has ended.

@@ -1,11 +1,12 @@
 //! Sending the client's own coins: `begin` chooses and sets aside, the client signs, `end` checks and broadcasts.
 
+use std::ops::Range;
 use std::str::FromStr;
 
 use async_trait::async_trait;
 use bitcoin::absolute::LockTime;
 use bitcoin::address::NetworkUnchecked;
-use bitcoin::{Address, Psbt, ScriptBuf};
+use bitcoin::{Address, Psbt, ScriptBuf, TxOut};
 
 use super::balance::is_ripe;
 use super::history::Send;
@@ -27,7 +28,7 @@ use crate::store::wallets::{self, Purpose};
 use crate::store::{Retryable, StoreError, Tx, Write, apply, halts, leases};
 
 /// How often coins are chosen anew when somebody else took one meanwhile.
-const CHOICES: u32 = 12;
+pub(super) const CHOICES: u32 = 12;
 /// Characters of a caller's own reference or label.
 pub const REFERENCE_MAX: usize = 256;
 
@@ -102,6 +103,7 @@ pub async fn begin(
         return Ok(begun);
     }
     let to = destination(flows, &wanted)?;
+    let pays = vec![TxOut { value: wanted.amount.to_bitcoin(), script_pubkey: to.clone() }];
     check_terms(flows, &wanted)?;
     refuse_while_halted(flows).await?;
     let lock = flows.choosing(&keys.id());
@@ -111,13 +113,14 @@ pub async fn begin(
         if let Some(begun) = answered_before(flows, &keys.id(), idempotency.as_ref()).await? {
             return Ok(begun);
         }
-        let choice = choose(flows, keys, &wanted, &to).await?;
+        let choice = choose(flows, keys, &wanted, pays.clone()).await?;
         let begin = Begin {
             keys: keys.clone(),
             wanted: wanted.clone(),
             choice,
             idempotency: idempotency.clone(),
             flows: flows.clone(),
+            asset_scripts: 0..0,
         };
         match flows.store().write(begin).await {
             Ok(begun) => {
@@ -128,7 +131,11 @@ pub async fn begin(
             Err(Stale::Other(error)) => return Err(error),
         }
     }
-    Err(Error::refused(Code::CoinsLeased, "other requests keep taking this wallet's coins; try again"))
+    Err(coins_keep_going())
+}
+
+pub(super) fn coins_keep_going() -> Error {
+    Error::refused(Code::CoinsLeased, "other requests keep taking this wallet's coins; try again")
 }
 
 /// What an idempotency key was answered with, to the byte.
@@ -216,14 +223,20 @@ pub(super) async fn refuse_while_halted(flows: &Flows) -> Result<(), Error> {
 }
 
 /// Everything decided before the transaction that writes it.
-struct Choice {
+pub(super) struct Choice {
     planned: Planned,
     change_index: u32,
     /// How deep strangers' coins had to be.
     depth: u32,
 }
 
-async fn choose(flows: &Flows, keys: &WalletKeys, wanted: &BeginSend, to: &ScriptBuf) -> Result<Choice, Error> {
+/// Finds coins for these outputs, and builds the transaction.
+pub(super) async fn choose(
+    flows: &Flows,
+    keys: &WalletKeys,
+    wanted: &BeginSend,
+    pays: Vec<TxOut>,
+) -> Result<Choice, Error> {
     let wallet = keys.id();
     let mut conn = flows.store().read().await?;
     let tip = chain::cursor(&mut conn).await?.ok_or_else(not_synced)?;
@@ -239,7 +252,7 @@ async fn choose(flows: &Flows, keys: &WalletKeys, wanted: &BeginSend, to: &Scrip
         all.into_iter().partition(|coin| coin.leased_by.is_none() && is_ripe(coin, tip.height, depth));
     let job = PlanJob {
         keys: keys.clone(),
-        to: to.clone(),
+        pays,
         amount: wanted.amount,
         fee_rate: FeeRate::from_sat_per_vb(wanted.fee_rate),
         deduct_fee: wanted.deduct_fee,
@@ -276,7 +289,8 @@ fn not_synced() -> Error {
 /// Choosing coins, as a value that can be sent to a thread of its own.
 struct PlanJob {
     keys: WalletKeys,
-    to: ScriptBuf,
+    pays: Vec<TxOut>,
+    /// What they add up to.
     amount: Sat,
     fee_rate: FeeRate,
     deduct_fee: bool,
@@ -292,8 +306,7 @@ impl PlanJob {
         let plan = Plan {
             keys: &self.keys,
             coins: usable,
-            to: &self.to,
-            amount: self.amount,
+            pays: &self.pays,
             fee_rate: self.fee_rate,
             deduct_fee: self.deduct_fee,
             change: &self.change,
@@ -389,12 +402,14 @@ pub(super) async fn require_room(tx: &mut Tx<'_>, flows: &Flows, wallet: &Wallet
     Err(Error::refused(Code::TooManyOpenRequests, detail))
 }
 
-struct Begin {
-    flows: Flows,
-    keys: WalletKeys,
-    wanted: BeginSend,
-    choice: Choice,
-    idempotency: Option<Idempotency>,
+pub(super) struct Begin {
+    pub flows: Flows,
+    pub keys: WalletKeys,
+    pub wanted: BeginSend,
+    pub choice: Choice,
+    pub idempotency: Option<Idempotency>,
+    /// Indexes of the colored account that it makes coins on, and that nobody else may be given.
+    pub asset_scripts: Range<u32>,
 }
 
 #[async_trait]
@@ -421,7 +436,11 @@ impl Write for Begin {
         apply::create(tx, request, first).await?;
         leases::take(tx, issued.request, &wallet, &inputs).await?;
         if self.choice.planned.has_change {
-            issue_change(tx, &self.keys, self.choice.change_index, issued.request, policy.lookahead).await?;
+            let index = self.choice.change_index;
+            issue(tx, &self.keys, Account::Vanilla, index, issued.request, policy.lookahead).await?;
+        }
+        for index in self.asset_scripts.clone() {
+            issue(tx, &self.keys, Account::Colored, index, issued.request, policy.lookahead).await?;
         }
         issued::insert(tx.conn(), &issued).await?;
         if let Some(key) = &self.idempotency {
@@ -490,16 +509,17 @@ async fn require_free(tx: &mut Tx<'_>, inputs: &[bitcoin::OutPoint], depth: u32)
     if coins.iter().filter(is_free).count() == inputs.len() { Ok(()) } else { Err(Stale::ChooseAgain) }
 }
 
-/// Issues an index as change and keeps the lookahead full.
-pub(super) async fn issue_change(
+/// Issues an index for an output to the wallet itself, and keeps the lookahead full.
+pub(super) async fn issue(
     tx: &mut Tx<'_>,
     keys: &WalletKeys,
+    account: Account,
     index: u32,
     request: RequestId,
     lookahead: u32,
 ) -> Result<(), StoreError> {
-    address::extend_lookahead(tx, keys, Account::Vanilla, index.saturating_add(1), lookahead).await?;
-    wallets::issue_index(tx, &keys.id(), Account::Vanilla, index, Purpose::Change, request).await
+    address::extend_lookahead(tx, keys, account, index.saturating_add(1), lookahead).await?;
+    wallets::issue_index(tx, &keys.id(), account, index, Purpose::Change, request).await
 }
 
 // ---- end ----

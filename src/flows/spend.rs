@@ -29,8 +29,8 @@ pub(super) struct Plan<'a> {
     pub keys: &'a WalletKeys,
     /// Coins that may be spent, largest first, at most `MAX_INPUTS`.
     pub coins: &'a [Coin],
-    pub to: &'a Script,
-    pub amount: Sat,
+    /// Whom it pays, and how much. With a deducted fee there is one.
+    pub pays: &'a [TxOut],
     pub fee_rate: FeeRate,
     pub deduct_fee: bool,
     pub change: &'a Script,
@@ -81,9 +81,11 @@ fn added(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
     for coin in plan.coins {
         add_coin(&mut builder, plan.keys, coin)?;
     }
+    for pay in plan.pays {
+        builder.add_recipient(pay.script_pubkey.clone(), pay.value);
+    }
     builder
         .manually_selected_only()
-        .add_recipient(plan.to.to_owned(), plan.amount.to_bitcoin())
         .drain_to(plan.change.to_owned())
         .fee_rate(rate(plan.fee_rate))
         .nlocktime(plan.lock_time);
@@ -92,16 +94,18 @@ fn added(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
 
 /// The recipient pays the fee: coins for the amount are chosen, what exceeds it comes back, the rest less the fee goes out.
 fn deducted(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
+    let [pay] = plan.pays else { return Err(unexpected("a fee is deducted from one amount").into()) };
+    let amount = Sat::try_from(pay.value).map_err(|_| unexpected("the amount is out of range"))?;
     let mut chosen = Vec::new();
     let mut sum = Sat::ZERO;
     for coin in plan.coins {
-        if sum >= plan.amount {
+        if sum >= amount {
             break;
         }
         sum = sum.checked_add(coin.amount).ok_or_else(|| Error::field("amount", "out of range"))?;
         chosen.push(coin);
     }
-    let over = sum.checked_sub(plan.amount).ok_or(Unplannable::Short { needed: plan.amount })?;
+    let over = sum.checked_sub(amount).ok_or(Unplannable::Short { needed: amount })?;
     let has_change = over.to_bitcoin() >= plan.change.minimal_non_dust();
     let mut wallet = watch_only(plan.keys)?;
     let mut builder = wallet.build_tx();
@@ -112,13 +116,13 @@ fn deducted(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
     if has_change {
         builder
             .add_recipient(plan.change.to_owned(), over.to_bitcoin())
-            .drain_to(plan.to.to_owned())
+            .drain_to(pay.script_pubkey.clone())
             .fee_rate(rate(plan.fee_rate));
     } else {
         // What is too little for change goes to the fee: the recipient never gets more than was asked for.
-        let fee = fee_without_change(plan, chosen.len())?.max(over);
+        let fee = fee_without_change(plan.fee_rate, pay, chosen.len())?.max(over);
         let rest = sum.checked_sub(fee).filter(|rest| *rest > Sat::ZERO).ok_or_else(below_dust)?;
-        builder.add_recipient(plan.to.to_owned(), rest.to_bitcoin()).fee_absolute(fee.to_bitcoin());
+        builder.add_recipient(pay.script_pubkey.clone(), rest.to_bitcoin()).fee_absolute(fee.to_bitcoin());
     }
     builder.finish().map_err(|error| match error {
         CreateTxError::CoinSelection(_) | CreateTxError::OutputBelowDustLimit(_) => below_dust().into(),
@@ -126,23 +130,26 @@ fn deducted(plan: &Plan<'_>) -> Result<Psbt, Unplannable> {
     })
 }
 
-fn fee_without_change(plan: &Plan<'_>, inputs: usize) -> Result<Sat, Error> {
+fn fee_without_change(fee_rate: FeeRate, output: &TxOut, inputs: usize) -> Result<Sat, Error> {
     /// Version, lock time, counts and the segwit marker.
     const OVERHEAD_WU: usize = 42;
     /// Outpoint, empty script, sequence and the witness of a key-path spend.
     const INPUT_WU: usize = 41 * 4 + 1 + 66;
-    let output = TxOut { value: plan.amount.to_bitcoin(), script_pubkey: plan.to.to_owned() };
     let weight = OVERHEAD_WU + inputs * INPUT_WU + output.size() * 4;
-    plan.fee_rate.fee(weight.div_ceil(4) as u64).ok_or_else(|| Error::field("fee_rate", "the fee is out of range"))
+    fee_rate.fee(weight.div_ceil(4) as u64).ok_or_else(|| Error::field("fee_rate", "the fee is out of range"))
 }
 
 fn finish(plan: &Plan<'_>, mut psbt: Psbt) -> Result<Planned, Unplannable> {
     let fee = psbt.fee().map_err(unexpected)?;
     let fee = Sat::try_from(fee).map_err(|_| unexpected("the fee is out of range"))?;
-    let paid = psbt.unsigned_tx.output.iter().find(|out| *out.script_pubkey == *plan.to);
-    // What the recipient would get was too little for an output, and went to the fee.
-    let paid = paid.ok_or_else(below_dust)?;
-    let amount_sent = Sat::try_from(paid.value).map_err(|_| unexpected("the amount is out of range"))?;
+    let mut amount_sent = Sat::ZERO;
+    for pay in plan.pays {
+        let paid = psbt.unsigned_tx.output.iter().find(|out| out.script_pubkey == pay.script_pubkey);
+        // What the recipient would get was too little for an output, and went to the fee.
+        let paid = Sat::try_from(paid.ok_or_else(below_dust)?.value).ok();
+        let sum = paid.and_then(|paid| amount_sent.checked_add(paid));
+        amount_sent = sum.ok_or_else(|| unexpected("the amount is out of range"))?;
+    }
     let has_change = describe_change(plan, &mut psbt);
     Ok(Planned { psbt, fee, amount_sent, has_change })
 }

@@ -11,6 +11,7 @@ pub use crate::domain::receive::{Rail, Receive, State as ReceiveState};
 pub use crate::domain::wallet::{Account, BadKeys, WalletKeys};
 pub use crate::domain::withdraw::{State as WithdrawState, Withdraw};
 pub use crate::domain::{LineStatus, Machine, PaymentLine, Request};
+pub use crate::ports::assets::{Allocation, Asset, AssetBalance, NewAsset, Onto, RgbInvoice, Schema};
 pub use crate::ports::chain::BlockRef;
 pub use crate::ports::lightning::{
     Capabilities, Channel, CloseHow, ForwardingFees, NewChannel, NodeBalance, NodeInfo, Peer,

@@ -160,6 +160,16 @@ table! {
         "Try again; what was begun keeps its state, and money that was promised is paid or given back.";
     AssetsUnavailable => 501, "assets_unavailable", "Assets are not offered here", Again::Never,
         "This gateway has no RGB engine.";
+    AssetsNotReady => 503, "assets_not_ready", "The RGB engine can't be used now", Again::After(5),
+        "Try again, with the same Idempotency-Key if you sent one; the operator sees why in the log.";
+    AssetUnknown => 404, "asset_unknown", "The wallet does not know this asset", Again::Never,
+        "Check the id with POST /wallet/listassets; an asset is known once some of it was received.";
+    ColorableUtxosNeeded => 409, "colorable_utxos_needed", "No coin is free to carry an asset", Again::Never,
+        "Make some with POST /wallet/createutxosbegin, and wait for a block.";
+    ColorableUtxosThere => 409, "colorable_utxos_there", "There are enough free coins for assets", Again::Never,
+        "Use those that are there, or ask for more with up_to false.";
+    NotIssued => 409, "not_issued", "The call with this key issued nothing", Again::Never,
+        "Correct the call and use a new Idempotency-Key.";
     NodeRefused => 409, "node_refused", "The Lightning node does not do that now", Again::Never,
         "Do what the answer names; nothing was done.";
     OutcomeUnknown => 409, "outcome_unknown", "It is not known what became of this call", Again::Never,
@@ -295,7 +305,7 @@ impl From<Error> for Problem {
         let code = error.code();
         let entry = entry(code);
         let inside = match &error {
-            Error::Store(_) | Error::Chain(_) | Error::Node(_) => true,
+            Error::Store(_) | Error::Chain(_) | Error::Node(_) | Error::Assets(_) => true,
             Error::Field { .. }
             | Error::Refused { .. }
             | Error::Later { .. }

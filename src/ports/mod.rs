@@ -1,5 +1,6 @@
 //! What the gateway asks of the world: traits only. Adapters live elsewhere; flows never name one.
 
+pub mod assets;
 pub mod chain;
 pub mod lightning;
 

@@ -299,7 +299,8 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "idempotency_keys_name_requests",
         count: "SELECT COUNT(*) AS n FROM idempotency",
-        broken: "SELECT i.id AS what FROM idempotency i LEFT JOIN requests r ON r.id = i.request_id AND r.wallet_id = i.wallet_id WHERE r.id IS NULL",
+        broken: "SELECT i.id AS what FROM idempotency i LEFT JOIN requests r ON r.id = i.request_id AND r.wallet_id = i.wallet_id \
+                 LEFT JOIN asset_issues a ON a.id = i.request_id AND a.wallet_id = i.wallet_id WHERE r.id IS NULL AND a.id IS NULL",
     },
 ];
 

@@ -39,6 +39,7 @@ const MIGRATIONS: &[Migration] = &[
     shared("0013_closes", include_str!("../../migrations/0013_closes.sql")),
     shared("0014_liquidity", include_str!("../../migrations/0014_liquidity.sql")),
     shared("0015_consignments", include_str!("../../migrations/0015_consignments.sql")),
+    shared("0016_asset_issues", include_str!("../../migrations/0016_asset_issues.sql")),
 ];
 
 /// Any number will do, as long as every gateway on one PostgreSQL uses the same.

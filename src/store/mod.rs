@@ -4,6 +4,7 @@
 //! SQLite many of them share one commit. Nobody is answered before the commit has returned.
 
 pub mod apply;
+pub mod asset_issues;
 pub mod audit;
 pub mod authorizations;
 mod batch;
@@ -183,6 +184,14 @@ impl Store {
         self.write(BindNetwork { genesis: genesis.to_owned() }).await
     }
 
+    /// Ties the database to the folder in which the state of assets lives, for ever.
+    ///
+    /// # Errors
+    /// When the database belongs to another folder.
+    pub async fn bind_asset_folder(&self, identity: &str) -> Result<(), StoreError> {
+        self.write(BindAssetFolder { identity: identity.to_owned() }).await
+    }
+
     /// Finishes what was accepted and closes every connection. Whatever comes later is told that the store is closed.
     pub async fn close(&self) {
         self.inner.writer.close().await;
@@ -209,6 +218,34 @@ async fn gateway_id(conn: &mut Conn) -> Result<GatewayId, StoreError> {
         .await?;
     let id: String = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'gateway'").fetch_one(conn).await?;
     Ok(GatewayId(id))
+}
+
+/// The state of assets is outside the database: both are of one gateway, and neither can be exchanged for another.
+#[derive(Clone, Debug)]
+struct BindAssetFolder {
+    identity: String,
+}
+
+#[async_trait]
+impl Write for BindAssetFolder {
+    type Output = ();
+    type Error = StoreError;
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO meta (name, value) VALUES ('asset_folder', $1) ON CONFLICT (name) DO NOTHING")
+            .bind(self.identity.clone())
+            .execute(tx.conn())
+            .await?;
+        let bound: String =
+            sqlx::query_scalar("SELECT value FROM meta WHERE name = 'asset_folder'").fetch_one(tx.conn()).await?;
+        if bound == self.identity {
+            return Ok(());
+        }
+        Err(StoreError::Misconfigured(format!(
+            "assets.data_dir is folder {}, and this database belongs to folder {bound}; name that one, or restore it: \
+             what it holds can't be made again",
+            self.identity
+        )))
+    }
 }
 
 /// Ties a database to one chain, for ever: the first network that uses it is written down.

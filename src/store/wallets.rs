@@ -271,6 +271,26 @@ pub async fn issue_index(
     if moved == 1 && issued == 1 { Ok(()) } else { Err(StoreError::Conflict("the next index")) }
 }
 
+/// How many scripts of an account were issued for a request.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn count_issued(
+    conn: &mut Conn,
+    wallet: &WalletId,
+    account: Account,
+    request: RequestId,
+) -> Result<u32, StoreError> {
+    let row =
+        sqlx::query("SELECT COUNT(*) AS n FROM scripts WHERE wallet_id = $1 AND account = $2 AND request_id = $3")
+            .bind(wallet.to_string())
+            .bind(account.as_str())
+            .bind(request.to_string())
+            .fetch_one(conn)
+            .await?;
+    row.number("n")
+}
+
 /// Moves the counter past an index that the chain shows as used, so that it is never handed out.
 ///
 /// # Errors

@@ -110,6 +110,8 @@ impl Regtest {
             indexer = app::start_indexer(&config) => indexer?,
             () = stop.asked() => return Ok(()),
         };
+        config.assets.indexer = Some(indexer.url().to_owned());
+        config.assets.data_dir = self.dir.join("assets");
         step(&format!("Starting the gateway on {}", config.http.listen))?;
         let running = app::start(&config).await?;
         step("Starting the merchant, a second Lightning node")?;

@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 
 use super::examples;
 use super::wire::BtcBalanceResponse;
-use crate::flows::balance;
+use crate::flows::values::Asset;
+use crate::flows::{assets, balance};
 use crate::http::HttpState;
 use crate::http::auth::{ToRead, Wallet};
 use crate::http::problem::Problem;
@@ -28,7 +29,7 @@ use crate::http::problem::Problem;
 }))]
 pub struct WalletBalanceResponse {
     pub balance: BtcBalanceResponse,
-    /// Always empty: this gateway has no RGB engine.
+    /// Empty where the gateway has no RGB engine.
     pub asset_balances: Vec<AssetBalance>,
 }
 
@@ -55,9 +56,21 @@ pub struct AssetBalanceDetails {
     pub offchain_outbound: Option<u64>,
 }
 
+impl From<Asset> for AssetBalance {
+    fn from(of: Asset) -> Self {
+        let balance = AssetBalanceDetails {
+            settled: of.balance.settled.base_units(),
+            future: of.balance.future.base_units(),
+            spendable: of.balance.spendable.base_units(),
+            offchain_outbound: None,
+        };
+        Self { asset_id: of.id, ticker: of.ticker, precision: of.precision, balance }
+    }
+}
+
 /// All balances
 ///
-/// What the wallet has on-chain, and what the operator owes it off-chain. This gateway has no RGB engine, so there are no assets.
+/// What the wallet has on-chain, what the operator owes it off-chain, and its assets where the gateway has an RGB engine.
 #[utoipa::path(get, path = "/lightning/balance", operation_id = "balance", tag = "history",
     responses((status = 200, description = "The balances", body = WalletBalanceResponse)))]
 pub async fn balance(
@@ -67,5 +80,6 @@ pub async fn balance(
     let balances = balance::balances(&state.flows, &wallet.id).await?;
     let offchain = balance::offchain(&state.flows, &wallet.id).await?;
     let balance = BtcBalanceResponse::both_rails(balances, offchain);
-    Ok(Json(WalletBalanceResponse { balance, asset_balances: Vec::new() }))
+    let assets = assets::for_balance(&state.flows, &wallet.keys).await?;
+    Ok(Json(WalletBalanceResponse { balance, asset_balances: assets.into_iter().map(AssetBalance::from).collect() }))
 }

@@ -73,7 +73,7 @@ pub async fn get(
         network: state.flows.network().to_string(),
         onchain: true,
         lightning,
-        assets: false,
+        assets: state.flows.asset_engine().is_some(),
         asset_lightning: false,
         facades: Vec::new(),
     }))

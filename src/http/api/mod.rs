@@ -1,6 +1,7 @@
 //! The endpoints, one file per group: wire shapes, and a mapping onto flows. Nothing is decided here.
 
 pub mod admin;
+pub mod assets;
 pub mod balance;
 pub mod begun;
 mod bip21;
@@ -90,7 +91,13 @@ pub fn endpoints() -> OpenApiRouter<HttpState> {
         .routes(routes!(settle::end))
         .routes(routes!(settle::get))
         .routes(routes!(decode::decode))
-        .routes(routes!(capabilities::get));
+        .routes(routes!(capabilities::get))
+        .routes(routes!(assets::createutxosbegin))
+        .routes(routes!(assets::createutxosend))
+        .routes(routes!(assets::listassets))
+        .routes(routes!(assets::assetbalance))
+        .routes(routes!(assets::issueassetnia))
+        .routes(routes!(assets::decodergbinvoice));
     not_yet::add_to(admin::add_to(proxy::add_to(router)))
 }
 

@@ -53,7 +53,7 @@ const RGB_INVOICE: &str = r#"{"invoice":"rgb:~/~/bcrt:utxob:2fgs9...","recipient
 const RGB_RECEIVE_BODY: &str = r#"{"asset_id":null,"amount":10,"min_confirmations":1,"duration_seconds":3600}"#;
 
 /// Every one of them.
-pub const ALL: [NotYet; 13] = [
+pub const ALL: [NotYet; 7] = [
     post(
         "/lightning/listtransfers",
         "listLightningTransfers",
@@ -61,39 +61,6 @@ pub const ALL: [NotYet; 13] = [
         RGB_READ,
         r#"{"asset_id":"rgb:2dkSTbr-jFhznbPmo"}"#,
         "[]",
-    ),
-    post(
-        "/wallet/createutxosbegin",
-        "walletCreateUtxosBegin",
-        "Begin to make coins for assets",
-        RGB_SEND,
-        r#"{"up_to":false,"num":5,"size":1000,"fee_rate":5}"#,
-        PSBT,
-    ),
-    post("/wallet/createutxosend", "walletCreateUtxosEnd", "End making coins for assets", RGB_SEND, SIGNED, "5"),
-    post(
-        "/wallet/listassets",
-        "walletListAssets",
-        "The assets of the wallet",
-        RGB_READ,
-        "",
-        r#"{"nia":[],"uda":[],"cfa":[],"ifa":[]}"#,
-    ),
-    post(
-        "/wallet/assetbalance",
-        "walletAssetBalance",
-        "What the wallet has of an asset",
-        RGB_READ,
-        r#"{"asset_id":"rgb:2dkSTbr-jFhznbPmo"}"#,
-        r#"{"settled":0,"future":0,"spendable":0}"#,
-    ),
-    post(
-        "/wallet/issueassetnia",
-        "walletIssueAssetNia",
-        "Issue an asset",
-        RGB_SEND,
-        r#"{"ticker":"GOLD","name":"Gold","precision":0,"amounts":[1000]}"#,
-        r#"{"asset_id":"rgb:2dkSTbr-jFhznbPmo","ticker":"GOLD"}"#,
     ),
     post(
         "/wallet/blindreceive",
@@ -110,14 +77,6 @@ pub const ALL: [NotYet; 13] = [
         RGB_RECEIVE,
         RGB_RECEIVE_BODY,
         RGB_INVOICE,
-    ),
-    post(
-        "/wallet/decodergbinvoice",
-        "walletDecodeRgbInvoice",
-        "Read an RGB invoice",
-        RGB_READ,
-        r#"{"invoice":"rgb:~/~/bcrt:utxob:2fgs9..."}"#,
-        r#"{"recipient_id":"bcrt:utxob:2fgs9...","network":"regtest"}"#,
     ),
     post(
         "/wallet/sendbegin",

@@ -125,19 +125,23 @@ const ESTIMATE: &[Code] = &[
     Code::LightningNotReady,
 ];
 
+/// What every call about assets may answer.
+const ASSETS: &[Code] = &[Code::AssetsUnavailable, Code::AssetsNotReady];
+
 /// What an operation may answer besides what all do. `None` for one that nobody has thought about.
 #[must_use]
 pub fn of(operation_id: &str) -> Option<Vec<Code>> {
     if let Some(endpoint) = not_yet::ALL.iter().find(|endpoint| endpoint.operation_id == operation_id) {
         return Some(vec![endpoint.code]);
     }
+    if let Some(codes) = of_assets(operation_id) {
+        return Some(codes);
+    }
     Some(match operation_id {
         // Where it is turned off.
         proxy::OPERATION => vec![Code::NotFound],
         "walletRegister" => vec![Code::KeychainInUse],
-        "walletAddress" | "walletBtcBalance" | "balance" | "onchainReceive" | "capabilities" | "spendingGrants" => {
-            Vec::new()
-        }
+        "walletAddress" | "walletBtcBalance" | "onchainReceive" | "capabilities" | "spendingGrants" => Vec::new(),
         "createInvoice" => INVOICE.to_vec(),
         "payInvoiceBegin" => PAY.to_vec(),
         "payInvoice" => [PAY, SPEND].concat(),
@@ -152,8 +156,7 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         "payInvoiceEnd" => PAY_END.to_vec(),
         "feeEstimate" => ESTIMATE.to_vec(),
         "decode" => vec![Code::InvalidAddress, Code::InvalidInvoice, Code::WrongNetwork, Code::AssetsUnavailable],
-        "walletListUnspents"
-        | "walletListTransactions"
+        "walletListTransactions"
         | "listTransactions"
         | "unusedAddresses"
         | "onchainSendList"
@@ -194,6 +197,23 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         "adminConnect" => [NODE, &[Code::NodeRefused]].concat(),
         "adminOpenChannel" => [NODE, &[Code::NodeRefused, Code::OutcomeUnknown, Code::IdempotencyMismatch]].concat(),
         "adminCloseChannel" | "adminChannelFees" => [NODE, &[Code::NodeRefused, Code::NotFound]].concat(),
+        _ => return None,
+    })
+}
+
+/// The same for operations on assets.
+fn of_assets(operation_id: &str) -> Option<Vec<Code>> {
+    Some(match operation_id {
+        "balance" => vec![Code::AssetsNotReady],
+        "walletListUnspents" => vec![Code::InvalidRequest, Code::AssetsNotReady],
+        "walletCreateUtxosBegin" => [BEGIN, ASSETS, &[Code::ColorableUtxosThere]].concat(),
+        "walletCreateUtxosEnd" => [END, &[Code::AssetsUnavailable]].concat(),
+        "walletListAssets" => ASSETS.to_vec(),
+        "walletAssetBalance" => [ASSETS, &[Code::AssetUnknown]].concat(),
+        "walletIssueAssetNia" => {
+            [ASSETS, &[Code::ColorableUtxosNeeded, Code::NotIssued, Code::IdempotencyMismatch]].concat()
+        }
+        "walletDecodeRgbInvoice" => vec![Code::AssetsUnavailable, Code::InvalidInvoice],
         _ => return None,
     })
 }

@@ -11,8 +11,8 @@ use super::begun::{self, NEXT_CURSOR};
 use super::examples;
 use super::wire::{BtcBalanceResponse, PageParams, SendAssetEndRequestModel, Transaction};
 use crate::flows::send::BeginSend;
-use crate::flows::values::{Account, Coin, Door};
-use crate::flows::{address, balance, fees, history, register, send, sync};
+use crate::flows::values::{Account, Allocation, Coin, Door};
+use crate::flows::{address, assets, balance, fees, history, register, send, sync};
 use crate::http::HttpState;
 use crate::http::auth::{Registrant, ToRead, ToReceive, ToSend, Wallet};
 use crate::http::extract::{Params, Posted, limit, read_cursor};
@@ -80,7 +80,7 @@ pub async fn btcbalance(
 }))]
 pub struct Unspent {
     pub utxo: Utxo,
-    /// Always empty: this gateway has no RGB engine.
+    /// What is on it; empty where the gateway has no RGB engine.
     pub rgb_allocations: Vec<RgbAllocation>,
 }
 
@@ -114,10 +114,11 @@ pub struct Outpoint {
 
 /// An asset on a coin.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({ "asset_id": examples::RGB, "amount": 10, "settled": true }))]
+#[schema(example = json!({ "asset_id": examples::RGB, "amount": 10, "amount_str": "10", "settled": true }))]
 pub struct RgbAllocation {
     pub asset_id: Option<String>,
     pub amount: u64,
+    pub amount_str: String,
     pub settled: bool,
 }
 
@@ -133,6 +134,18 @@ impl From<&Coin> for Unspent {
             leased_by: coin.leased_by.map(|request| request.to_string()),
         };
         Self { utxo, rgb_allocations: Vec::new() }
+    }
+}
+
+impl From<&Allocation> for RgbAllocation {
+    fn from(of: &Allocation) -> Self {
+        let amount = of.amount;
+        Self {
+            asset_id: of.asset.clone(),
+            amount: amount.base_units(),
+            amount_str: amount.to_string(),
+            settled: of.settled,
+        }
     }
 }
 
@@ -161,7 +174,12 @@ pub async fn listunspents(
     let more = coins.len() > most;
     coins.truncate(most);
     let next = coins.last().filter(|_| more).map(|(outpoint, _)| outpoint.clone());
-    let body: Vec<Unspent> = coins.iter().map(|(_, coin)| Unspent::from(coin)).collect();
+    let on_coins = assets::allocations(&state.flows, &wallet.keys).await?;
+    let shown = |coin: &Coin| {
+        let there = on_coins.get(&coin.outpoint).into_iter().flatten();
+        Unspent { rgb_allocations: there.map(RgbAllocation::from).collect(), ..Unspent::from(coin) }
+    };
+    let body: Vec<Unspent> = coins.iter().map(|(_, coin)| shown(coin)).collect();
     Ok(page_answer(next, Json(body)))
 }
 

@@ -1,5 +1,6 @@
 //! One suite per port, run by every adapter of it.
 
+mod assets;
 mod bitcoind_answers;
 mod chain;
 mod esplora;

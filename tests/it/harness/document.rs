@@ -65,6 +65,11 @@ impl Operation {
     pub fn is_not_offered(&self) -> bool {
         self.spec["tags"][0] == "not offered yet"
     }
+
+    /// Whether it needs an engine for assets.
+    pub fn is_about_assets(&self) -> bool {
+        self.spec["tags"][0] == "assets"
+    }
 }
 
 /// Every operation that is for a wallet.

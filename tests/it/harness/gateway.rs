@@ -32,7 +32,8 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
-const TABLES: [&str; 44] = [
+const TABLES: [&str; 45] = [
+    "asset_issues",
     "meta",
     "wallets",
     "keychains",

@@ -99,8 +99,9 @@ async fn the_examples_of_requests_are_understood() {
     let caller = gateway.registered(1).await;
     for operation in operations().into_iter().filter(|one| one.body_schema().is_some()) {
         let path = operation.path_with("0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47");
-        // No network has the node that is to be paid in the examples.
-        let answer = caller.call(Call::post(path, &operation.example()).expecting(503)).await;
+        // No network has the node that is to be paid in the examples, and this gateway has no engine for assets.
+        let missing = if operation.is_about_assets() { 501 } else { 503 };
+        let answer = caller.call(Call::post(path, &operation.example()).expecting(missing)).await;
         let understood = matches!(
             (answer.status, answer.code()),
             (200, _)
@@ -109,6 +110,7 @@ async fn the_examples_of_requests_are_understood() {
                 | (400, "psbt_not_signed")
                 | (403, "spending_not_granted")
                 | (503, "no_liquidity")
+                | (501, "assets_unavailable")
         );
         assert!(understood, "{answer}");
     }

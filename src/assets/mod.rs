@@ -1,0 +1,3 @@
+//! The adapters of the port to RGB.
+
+pub mod rgb;

@@ -1,0 +1,143 @@
+//! RGB by rgb-lib: one folder and one watch-only wallet for each wallet of the gateway.
+//!
+//! rgb-lib blocks, and keeps files; all of it stays in this folder. Its own exchange with counterparties is never used: transfers are
+//! made "out of band", so that every byte that comes in or goes out passes the gateway.
+
+mod invoice;
+mod map;
+mod registry;
+mod reveal;
+mod wallet;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bitcoin::{Network, Psbt};
+use serde::{Deserialize, Serialize};
+
+use self::registry::Registry;
+use self::wallet::RgbWallet;
+use crate::ports::PortError;
+use crate::ports::assets::{
+    Asset, AssetEngine, AssetError, BegunTransfer, ColoredCoin, Consignment, NewAsset, NewReceive, NewTransfer,
+    Receive, Refusal, RgbInvoice, Transfer, Verdict, WalletKeys,
+};
+
+pub(super) const SERVICE: &str = "the RGB engine";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the state of all wallets lives. What is lost here is lost for ever, whoever has the keys.
+    pub data_dir: PathBuf,
+    /// An Esplora (`http://`, `https://`) or an Electrum (`tcp://`, `ssl://`) of the same chain. Empty: there are no assets here.
+    pub indexer: Option<String>,
+    /// Wallets kept open. Each takes a few file descriptors and half a megabyte.
+    pub open_wallets: usize,
+    /// Wallets that the engine works for at the same time.
+    pub at_once: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { data_dir: PathBuf::from("assets"), indexer: None, open_wallets: 64, at_once: 4 }
+    }
+}
+
+/// The engine. The folder is its own: a second process on it is refused.
+pub struct RgbEngine {
+    registry: Registry,
+}
+
+impl RgbEngine {
+    /// # Errors
+    /// When no indexer is named, or the folder can't be used or is in use.
+    pub fn open(config: &Config, network: Network) -> Result<Self, PortError> {
+        Ok(Self { registry: Registry::open(config, network)? })
+    }
+
+    /// What tells the folder of this engine from every other.
+    #[must_use]
+    pub fn folder_identity(&self) -> &str {
+        &self.registry.identity
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        keys: &WalletKeys,
+        job: impl FnOnce(&mut RgbWallet) -> Result<T, AssetError> + Send + 'static,
+    ) -> Result<T, AssetError> {
+        self.registry.run(keys, job).await
+    }
+}
+
+#[async_trait]
+impl AssetEngine for RgbEngine {
+    fn read_invoice(&self, text: &str) -> Result<RgbInvoice, Refusal> {
+        invoice::read(text)
+    }
+
+    async fn learn_coins(&self, wallet: &WalletKeys, below: u32) -> Result<(), AssetError> {
+        self.registry.reveal(wallet, below).await?;
+        self.with(wallet, RgbWallet::take_in_coins).await
+    }
+
+    async fn next_index(&self, wallet: &WalletKeys) -> Result<u32, AssetError> {
+        self.registry.reveal(wallet, 0).await
+    }
+
+    async fn coins(&self, wallet: &WalletKeys) -> Result<Vec<ColoredCoin>, AssetError> {
+        self.with(wallet, RgbWallet::coins).await
+    }
+
+    async fn issue(&self, wallet: &WalletKeys, new: NewAsset) -> Result<Asset, AssetError> {
+        self.with(wallet, move |wallet| wallet.issue(new)).await
+    }
+
+    async fn assets(&self, wallet: &WalletKeys) -> Result<Vec<Asset>, AssetError> {
+        self.with(wallet, RgbWallet::assets).await
+    }
+
+    async fn receive(&self, wallet: &WalletKeys, new: NewReceive) -> Result<Receive, AssetError> {
+        self.with(wallet, move |wallet| wallet.receive(&new)).await
+    }
+
+    async fn accept(&self, wallet: &WalletKeys, recipient: &str, consignment: Vec<u8>) -> Result<Verdict, AssetError> {
+        let recipient = recipient.to_owned();
+        self.with(wallet, move |wallet| wallet.accept(&recipient, &consignment)).await
+    }
+
+    async fn begin_transfer(&self, wallet: &WalletKeys, new: NewTransfer) -> Result<BegunTransfer, AssetError> {
+        self.with(wallet, move |wallet| wallet.begin_transfer(&new)).await
+    }
+
+    async fn end_transfer(&self, wallet: &WalletKeys, signed: &Psbt) -> Result<Vec<Consignment>, AssetError> {
+        let signed = signed.clone();
+        self.with(wallet, move |wallet| wallet.end_transfer(&signed)).await
+    }
+
+    async fn acknowledged(&self, wallet: &WalletKeys, recipient: &str) -> Result<(), AssetError> {
+        let recipient = recipient.to_owned();
+        self.with(wallet, move |wallet| wallet.acknowledged(&recipient)).await
+    }
+
+    async fn give_up(&self, wallet: &WalletKeys, batch: i32) -> Result<(), AssetError> {
+        self.with(wallet, move |wallet| wallet.give_up(batch)).await
+    }
+
+    async fn refresh(&self, wallet: &WalletKeys) -> Result<(), AssetError> {
+        self.with(wallet, RgbWallet::refresh).await
+    }
+
+    async fn transfers(&self, wallet: &WalletKeys) -> Result<Vec<Transfer>, AssetError> {
+        self.with(wallet, RgbWallet::transfers).await
+    }
+}
+
+fn nonsense(reason: impl std::fmt::Display) -> PortError {
+    PortError::Nonsense { service: SERVICE, reason: reason.to_string() }
+}
+
+fn misconfigured(reason: impl std::fmt::Display) -> PortError {
+    PortError::Misconfigured { service: SERVICE, reason: reason.to_string() }
+}

@@ -1,0 +1,99 @@
+//! RGB assets: what a wallet has of them, and the engine's view of the chain brought up to the gateway's.
+
+pub mod coins;
+pub mod issue;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bitcoin::OutPoint;
+
+use super::{Code, Error, Flows};
+use crate::domain::wallet::{Account, WalletKeys};
+use crate::ports::assets::{Allocation, Asset, AssetEngine, ColoredCoin, RgbInvoice};
+use crate::store::{chain, wallets};
+
+/// Longer is no invoice that anybody writes.
+const INVOICE_MAX: usize = 4_096;
+
+/// The engine, where there is one.
+fn engine(flows: &Flows) -> Result<&Arc<dyn AssetEngine>, Error> {
+    let none = || Error::refused(Code::AssetsUnavailable, "this gateway has no RGB engine");
+    flows.asset_engine().ok_or_else(none)
+}
+
+/// The engine, which knows every coin of the wallet that is in a block.
+///
+/// It is told of them when somebody asks, and not when they are made: what it knows is read back from it, so nothing is forgotten
+/// when a process dies in between. A coin that only waits for its block is not told: an asset on it would be lost with it.
+async fn engine_with_coins<'a>(flows: &'a Flows, keys: &WalletKeys) -> Result<&'a Arc<dyn AssetEngine>, Error> {
+    let engine = engine(flows)?;
+    let wallet = keys.id();
+    let mut conn = flows.store().read().await?;
+    let unspent = chain::unspent(&mut conn, &wallet).await?;
+    let next = wallets::keychain(&mut conn, &wallet, Account::Colored).await?.next_index;
+    drop(conn);
+    let is_there = |coin: &&chain::Coin| coin.account == Account::Colored && coin.height.is_some();
+    let there: Vec<&chain::Coin> = unspent.iter().filter(is_there).collect();
+    if there.is_empty() {
+        return Ok(engine);
+    }
+    let known = engine.coins(keys).await?;
+    let is_new = |coin: &&&chain::Coin| known.iter().all(|known| known.outpoint != coin.outpoint);
+    if there.iter().any(|coin| is_new(&coin)) {
+        let highest = there.iter().map(|coin| coin.index).max().unwrap_or(0);
+        engine.learn_coins(keys, next.max(highest.saturating_add(1))).await?;
+    }
+    Ok(engine)
+}
+
+/// # Errors
+/// When there is no engine, or it can't answer.
+pub async fn assets(flows: &Flows, keys: &WalletKeys) -> Result<Vec<Asset>, Error> {
+    Ok(engine_with_coins(flows, keys).await?.assets(keys).await?)
+}
+
+/// The asset with this id.
+///
+/// # Errors
+/// When the wallet has never had any of it.
+pub async fn asset(flows: &Flows, keys: &WalletKeys, id: &str) -> Result<Asset, Error> {
+    let known = assets(flows, keys).await?.into_iter().find(|asset| asset.id == id);
+    known.ok_or_else(|| Error::Field {
+        code: Code::AssetUnknown,
+        field: "asset_id",
+        reason: "this wallet has never had any of this asset".to_owned(),
+    })
+}
+
+/// The assets of a wallet for its balance: none where there is no engine.
+///
+/// # Errors
+/// When the engine can't answer.
+pub async fn for_balance(flows: &Flows, keys: &WalletKeys) -> Result<Vec<Asset>, Error> {
+    if flows.asset_engine().is_none() { Ok(Vec::new()) } else { assets(flows, keys).await }
+}
+
+/// What is on the coins of a wallet: nothing where there is no engine.
+///
+/// # Errors
+/// When the engine can't answer.
+pub async fn allocations(flows: &Flows, keys: &WalletKeys) -> Result<HashMap<OutPoint, Vec<Allocation>>, Error> {
+    if flows.asset_engine().is_none() {
+        return Ok(HashMap::new());
+    }
+    let coins: Vec<ColoredCoin> = engine_with_coins(flows, keys).await?.coins(keys).await?;
+    Ok(coins.into_iter().map(|coin| (coin.outpoint, coin.allocations)).collect())
+}
+
+/// What an invoice says.
+///
+/// # Errors
+/// When there is no engine, or the text is no invoice.
+pub fn read_invoice(flows: &Flows, text: &str) -> Result<RgbInvoice, Error> {
+    if !(1..=INVOICE_MAX).contains(&text.len()) {
+        let reason = format!("1 to {INVOICE_MAX} characters");
+        return Err(Error::Field { code: Code::InvalidInvoice, field: "invoice", reason });
+    }
+    Ok(engine(flows)?.read_invoice(text)?)
+}

@@ -1,0 +1,99 @@
+//! rgb-lib, on a real chain.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bitcoin::Network;
+use sluice::assets::rgb::{Config, RgbEngine};
+use sluice::money::Sat;
+use sluice::ports::assets::AssetEngine;
+use tempfile::TempDir;
+
+use super::Rig;
+use crate::harness::bitcoind::Bitcoind;
+use crate::harness::esplora::Esplora;
+use crate::harness::rig::parse_address;
+
+struct Real {
+    node: Bitcoind,
+    esplora: Esplora,
+    engine: Option<Arc<RgbEngine>>,
+    folder: TempDir,
+}
+
+impl Real {
+    async fn start() -> Option<Self> {
+        let node = Bitcoind::start().await?;
+        let esplora = Esplora::start(&node).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut real = Self { node, esplora, engine: None, folder };
+        real.open();
+        Some(real)
+    }
+
+    fn open(&mut self) {
+        let config = Config {
+            data_dir: self.folder.path().to_owned(),
+            indexer: Some(self.esplora.url().to_owned()),
+            open_wallets: 2,
+            at_once: 2,
+        };
+        self.engine = Some(Arc::new(RgbEngine::open(&config, Network::Regtest).expect("the engine opens")));
+    }
+}
+
+#[async_trait(?Send)]
+impl Rig for Real {
+    fn engine(&self) -> Arc<dyn AssetEngine> {
+        self.engine.clone().expect("an engine")
+    }
+
+    async fn restart(&mut self) {
+        self.engine = None;
+        self.open();
+    }
+
+    async fn pay(&self, address: &str, sat: Sat) {
+        self.node.pay(&parse_address(address), sat).await;
+    }
+
+    async fn mine(&self, blocks: u32) {
+        self.node.mine(blocks).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn assets_move_and_add_up() {
+    let Some(mut rig) = Real::start().await else { return };
+    super::assets_move_and_add_up(&mut rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_and_a_change_of_mind() {
+    let Some(mut rig) = Real::start().await else { return };
+    super::many_at_once_and_a_change_of_mind(&mut rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_orders_are_refused() {
+    let Some(mut rig) = Real::start().await else { return };
+    super::bad_orders_are_refused(&mut rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_unused_scripts_hide_nothing() {
+    let Some(mut rig) = Real::start().await else { return };
+    super::two_hundred_unused_scripts_hide_nothing(&mut rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_serves_one_process() {
+    let Some(rig) = Real::start().await else { return };
+    let config = Config {
+        data_dir: rig.folder.path().to_owned(),
+        indexer: Some(rig.esplora.url().to_owned()),
+        ..Config::default()
+    };
+    let second = RgbEngine::open(&config, Network::Regtest).err().expect("refused");
+    assert!(second.to_string().contains("another process"), "{second}");
+}

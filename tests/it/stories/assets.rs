@@ -1,0 +1,201 @@
+//! RGB assets through a gateway: coins for them are made, one is issued, and everybody who asks is told the same.
+
+use serde_json::{Value, json};
+use sluice::crash::ASSET_POINTS;
+use sluice::money::Sat;
+
+use crate::harness::bitcoind::Bitcoind;
+use crate::harness::esplora::Esplora;
+use crate::harness::process::{Call, Gateway, Site, died_at_its_point};
+use crate::harness::rig::{Client, Database, parse_address};
+
+const COINS: u64 = 200_000;
+
+struct Scene {
+    node: Bitcoind,
+    _esplora: Esplora,
+    gateway: Gateway,
+    client: Client,
+}
+
+async fn scene(database: Database) -> Option<Scene> {
+    let node = Bitcoind::start().await?;
+    let esplora = Esplora::start(&node).await;
+    let site =
+        Site::new(database, &node).await?.with("assets.indexer", esplora.url()).with("assets.data_dir", "assets");
+    let gateway = Gateway::start(&site).await;
+    gateway.wait_synced(&node).await;
+    let scene = Scene { node, _esplora: esplora, gateway, client: Client::number(1) };
+    scene.ok(&Call::post("/wallet/register", &scene.client)).await;
+    let address = scene.ok(&Call::post("/wallet/address", &scene.client)).await;
+    scene.node.pay(&parse_address(address.as_str().expect("an address")), Sat::new(COINS).expect("an amount")).await;
+    scene.mine().await;
+    Some(scene)
+}
+
+impl Scene {
+    fn post(&self, path: &str, body: Value) -> Call {
+        Call::post(path, &self.client).json(body)
+    }
+
+    async fn ok(&self, call: &Call) -> Value {
+        self.gateway.answer(call).await.ok()
+    }
+
+    async fn mine(&self) {
+        self.node.mine(1).await;
+        self.gateway.wait_synced(&self.node).await;
+    }
+
+    async fn refused(&self, call: &Call, status: u16, code: &str) -> Value {
+        let answer = self.gateway.answer(call).await;
+        assert_eq!((answer.status, answer.body["error"].as_str()), (status, Some(code)), "{:?}", answer.body);
+        answer.body
+    }
+
+    async fn make_coins(&self, body: Value) -> u64 {
+        let begun = self.ok(&self.post("/wallet/createutxosbegin", body)).await;
+        let signed = json!({ "signed_psbt": self.client.sign(begun.as_str().expect("a PSBT")) });
+        let made = self.ok(&self.post("/wallet/createutxosend", signed.clone())).await;
+        assert_eq!(made, self.ok(&self.post("/wallet/createutxosend", signed)).await);
+        self.mine().await;
+        made.as_u64().expect("a number")
+    }
+
+    async fn end(self) {
+        self.gateway.terminate().await;
+        self.gateway.site.audit().await;
+    }
+}
+
+fn gold() -> Value {
+    json!({ "ticker": "GOLD", "name": "Gold of a test", "precision": 2, "amounts": [600, 400] })
+}
+
+async fn an_asset_is_issued_and_shown(database: Database) {
+    let Some(scene) = scene(database).await else { return };
+    let issue = scene.post("/wallet/issueassetnia", gold()).key("gold");
+    let none = scene.refused(&issue, 409, "colorable_utxos_needed").await;
+    assert!(none["detail"].as_str().expect("a text").contains("/wallet/createutxosbegin"), "{none}");
+    assert_eq!(scene.make_coins(json!({ "num": 3, "size": 2_000, "fee_rate": 2 })).await, 3);
+    let balance = scene.ok(&Call::get("/lightning/balance", &scene.client)).await;
+    assert_eq!(balance["balance"]["colored"]["settled"], 6_000);
+    scene.refused(&issue, 409, "not_issued").await;
+
+    let issue = scene.post("/wallet/issueassetnia", gold()).key("gold, again");
+    let asset = scene.ok(&issue).await;
+    assert_eq!(asset, scene.ok(&issue).await, "the same key issues another one");
+    assert_eq!((&asset["issued_supply"], &asset["balance"]["settled_str"]), (&json!(1_000), &json!("1000")));
+    let id = asset["asset_id"].as_str().expect("an id").to_owned();
+    let listed = scene.ok(&Call::post("/wallet/listassets", &scene.client)).await;
+    assert_eq!(listed["nia"], json!([asset]));
+    let has = scene.ok(&scene.post("/wallet/assetbalance", json!({ "asset_id": id }))).await;
+    assert_eq!(has["spendable"], 1_000);
+    let balance = scene.ok(&Call::get("/lightning/balance", &scene.client)).await;
+    assert_eq!(balance["asset_balances"][0]["asset_id"], json!(id));
+    assert_eq!(balance["asset_balances"][0]["balance"]["settled"], 1_000);
+    let coins = scene.ok(&Call::post("/wallet/listunspents", &scene.client)).await;
+    let on_coins: Vec<&Value> = coins
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|coin| coin["utxo"]["colorable"] == true)
+        .flat_map(|coin| coin["rgb_allocations"].as_array().expect("a list"))
+        .collect();
+    assert_eq!(on_coins.len(), 2, "{coins}");
+    assert!(on_coins.iter().all(|on| on["asset_id"] == json!(id) && on["settled"] == true), "{coins}");
+
+    // Two of the three carry something now: one is free, and two more make three.
+    assert_eq!(scene.make_coins(json!({ "num": 3, "up_to": true, "fee_rate": 2 })).await, 2);
+    let enough = scene.post("/wallet/createutxosbegin", json!({ "num": 3, "up_to": true, "fee_rate": 2 }));
+    scene.refused(&enough, 409, "colorable_utxos_there").await;
+    assert_eq!(scene.ok(&Call::get("/lightning/capabilities", &scene.client)).await["assets"], true);
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_asset_is_issued_and_shown_on_sqlite() {
+    an_asset_is_issued_and_shown(Database::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_asset_is_issued_and_shown_on_postgres() {
+    an_asset_is_issued_and_shown(Database::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_names_the_field_and_changes_nothing() {
+    let Some(scene) = scene(Database::Sqlite).await else { return };
+    scene.make_coins(json!({ "num": 1, "fee_rate": 2 })).await;
+    let coins = [
+        (json!({ "num": 0 }), "num"),
+        (json!({ "num": 101 }), "num"),
+        (json!({ "num": -1 }), "num"),
+        (json!({ "size": 0 }), "size"),
+        (json!({ "size": "1000" }), "size"),
+        (json!({ "fee_rate": 0 }), "fee_rate"),
+        (json!({ "expires_in_seconds": 1 }), "expires_in_seconds"),
+    ];
+    for (body, field) in coins {
+        let answer = scene.gateway.answer(&scene.post("/wallet/createutxosbegin", body.clone())).await;
+        assert_eq!((answer.status, answer.body["field"].as_str()), (400, Some(field)), "{body}: {:?}", answer.body);
+    }
+    scene.refused(&scene.post("/wallet/createutxosbegin", json!({ "size": 100_000 })), 409, "insufficient_funds").await;
+    let assets = [
+        (json!({ "ticker": "gold", "name": "G", "amounts": [1] }), "ticker"),
+        (json!({ "ticker": "GOLD", "name": "", "amounts": [1] }), "name"),
+        (json!({ "ticker": "GOLD", "name": "G", "amounts": [] }), "amounts"),
+        (json!({ "ticker": "GOLD", "name": "G", "amounts": [0] }), "amounts"),
+        (json!({ "ticker": "GOLD", "name": "G", "amounts": [9_223_372_036_854_775_808_u64] }), "amounts[0]"),
+        (json!({ "ticker": "GOLD", "name": "G", "amounts": [9_223_372_036_854_775_807_u64, 1] }), "amounts"),
+        (json!({ "ticker": "GOLD", "name": "G", "precision": 19, "amounts": [1] }), "precision"),
+        (json!({ "name": "G", "amounts": [1] }), "ticker"),
+    ];
+    for (body, field) in assets {
+        let answer = scene.gateway.answer(&scene.post("/wallet/issueassetnia", body.clone())).await;
+        assert_eq!((answer.status, answer.body["field"].as_str()), (400, Some(field)), "{body}: {:?}", answer.body);
+    }
+    scene.refused(&scene.post("/wallet/assetbalance", json!({ "asset_id": "rgb:x" })), 404, "asset_unknown").await;
+    let unread = scene.post("/wallet/decodergbinvoice", json!({ "invoice": "rgb:nothing" }));
+    scene.refused(&unread, 400, "invalid_invoice").await;
+    let listed = scene.ok(&Call::post("/wallet/listassets", &scene.client)).await;
+    assert_eq!(listed["nia"], json!([]));
+    scene.end().await;
+}
+
+/// Whatever a death leaves behind, a caller who asks again with the same key has one asset, or is told that there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_dies_while_it_issues_issues_once() {
+    let Some(scene) = scene(Database::Sqlite).await else { return };
+    scene.make_coins(json!({ "num": 4, "fee_rate": 2 })).await;
+    let mut issued = Vec::new();
+    for point in ASSET_POINTS {
+        scene.gateway.kill();
+        scene.gateway.restart(Some(point)).await;
+        let issue = scene.post("/wallet/issueassetnia", gold()).key(*point);
+        assert!(scene.gateway.call(&issue).await.is_err(), "{point}: it does not die");
+        assert!(died_at_its_point(scene.gateway.wait_exit().await), "{point}");
+        scene.gateway.restart(None).await;
+        match *point {
+            "issue.committed" => {
+                scene.refused(&issue, 409, "not_issued").await;
+            }
+            _ => issued.push(scene.ok(&issue).await),
+        }
+        let listed = scene.ok(&Call::post("/wallet/listassets", &scene.client)).await;
+        assert_eq!(listed["nia"], json!(issued), "{point}");
+    }
+    scene.end().await;
+}
+
+/// The state of assets is one gateway's: another folder beside the same database would not know what is on the coins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_folder_is_refused() {
+    let Some(scene) = scene(Database::Sqlite).await else { return };
+    scene.gateway.terminate().await;
+    let site = scene.gateway.site.clone().with("assets.data_dir", "another");
+    let refused = site.run(&["serve"]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("this database belongs to folder"), "{said}");
+    scene.gateway.site.audit().await;
+}
