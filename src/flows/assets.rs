@@ -10,7 +10,8 @@ use bitcoin::OutPoint;
 
 use super::{Code, Error, Flows};
 use crate::domain::wallet::{Account, WalletKeys};
-use crate::ports::assets::{Allocation, Asset, AssetEngine, ColoredCoin, RgbInvoice};
+use crate::ids::WalletId;
+use crate::ports::assets::{Allocation, Asset, AssetEngine, AssetError, ColoredCoin, RgbInvoice};
 use crate::store::{chain, wallets};
 
 /// Longer is no invoice that anybody writes.
@@ -26,6 +27,7 @@ fn engine(flows: &Flows) -> Result<&Arc<dyn AssetEngine>, Error> {
 ///
 /// It is told of them when somebody asks, and not when they are made: what it knows is read back from it, so nothing is forgotten
 /// when a process dies in between. A coin that only waits for its block is not told: an asset on it would be lost with it.
+/// Without its indexer the engine learns of no coin, and knows what is on the others all the same.
 async fn engine_with_coins<'a>(flows: &'a Flows, keys: &WalletKeys) -> Result<&'a Arc<dyn AssetEngine>, Error> {
     let engine = engine(flows)?;
     let wallet = keys.id();
@@ -42,9 +44,35 @@ async fn engine_with_coins<'a>(flows: &'a Flows, keys: &WalletKeys) -> Result<&'
     let is_new = |coin: &&&chain::Coin| known.iter().all(|known| known.outpoint != coin.outpoint);
     if there.iter().any(|coin| is_new(&coin)) {
         let highest = there.iter().map(|coin| coin.index).max().unwrap_or(0);
-        engine.learn_coins(keys, next.max(highest.saturating_add(1))).await?;
+        match engine.learn_coins(keys, next.max(highest.saturating_add(1))).await {
+            Err(AssetError::Port(error)) => {
+                tracing::warn!(%wallet, %error, "the RGB engine did not learn of new coins")
+            }
+            learnt => learnt?,
+        }
     }
     Ok(engine)
+}
+
+/// Refuses while the engine knows a free coin that is in no block: it may choose any of them, and an asset on a coin that is replaced
+/// is lost with it.
+async fn require_coins_in_blocks(flows: &Flows, keys: &WalletKeys, engine: &dyn AssetEngine) -> Result<(), Error> {
+    let known = engine.coins(keys).await?;
+    let free: Vec<OutPoint> =
+        known.iter().filter(|coin| coin.allocations.is_empty()).map(|coin| coin.outpoint).collect();
+    let mut conn = flows.store().read().await?;
+    let in_blocks =
+        chain::coins_among(&mut conn, &free).await?.into_iter().filter(|coin| coin.height.is_some()).count();
+    if in_blocks == free.len() {
+        return Ok(());
+    }
+    let waiting = free.len() - in_blocks;
+    Err(Error::refused(
+        Code::CoinsUnconfirmed,
+        format!(
+            "{waiting} coins that could carry an asset are in no block yet; an asset on one that is replaced would be lost"
+        ),
+    ))
 }
 
 /// # Errors
@@ -66,12 +94,22 @@ pub async fn asset(flows: &Flows, keys: &WalletKeys, id: &str) -> Result<Asset, 
     })
 }
 
+/// Whether there may be assets: most wallets never have any, and the engine need not open a folder to tell.
+async fn may_have_some(flows: &Flows, wallet: &WalletId) -> Result<bool, Error> {
+    if flows.asset_engine().is_none() {
+        return Ok(false);
+    }
+    let mut conn = flows.store().read().await?;
+    // A script was given away for one, or is known to have been paid.
+    Ok(wallets::keychain(&mut conn, wallet, Account::Colored).await?.next_index > 0)
+}
+
 /// The assets of a wallet for its balance: none where there is no engine.
 ///
 /// # Errors
 /// When the engine can't answer.
 pub async fn for_balance(flows: &Flows, keys: &WalletKeys) -> Result<Vec<Asset>, Error> {
-    if flows.asset_engine().is_none() { Ok(Vec::new()) } else { assets(flows, keys).await }
+    if may_have_some(flows, &keys.id()).await? { assets(flows, keys).await } else { Ok(Vec::new()) }
 }
 
 /// What is on the coins of a wallet: nothing where there is no engine.
@@ -79,7 +117,7 @@ pub async fn for_balance(flows: &Flows, keys: &WalletKeys) -> Result<Vec<Asset>,
 /// # Errors
 /// When the engine can't answer.
 pub async fn allocations(flows: &Flows, keys: &WalletKeys) -> Result<HashMap<OutPoint, Vec<Allocation>>, Error> {
-    if flows.asset_engine().is_none() {
+    if !may_have_some(flows, &keys.id()).await? {
         return Ok(HashMap::new());
     }
     let coins: Vec<ColoredCoin> = engine_with_coins(flows, keys).await?.coins(keys).await?;

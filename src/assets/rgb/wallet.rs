@@ -52,7 +52,9 @@ impl Place {
 
 pub(super) struct RgbWallet {
     wallet: Wallet,
-    online: Online,
+    indexer: String,
+    /// Empty until the indexer was needed: what a wallet has can be told without one.
+    online: Option<Online>,
     folder: PathBuf,
 }
 
@@ -113,23 +115,32 @@ impl RgbWallet {
             mnemonic: None,
             witness_version: rgb_lib::keys::WitnessVersion::Taproot,
         };
-        let mut wallet = keeping_the_panic_hook(|| Wallet::new(data, names)).map_err(map::error)?;
+        let wallet = keeping_the_panic_hook(|| Wallet::new(data, names)).map_err(map::error)?;
+        Ok(Self { wallet, indexer: indexer.to_owned(), online: None, folder })
+    }
+
+    fn online(&mut self) -> Result<Online, AssetError> {
+        if let Some(online) = self.online {
+            return Ok(online);
+        }
         let options = OnlineOptions {
-            indexer_url: indexer.to_owned(),
+            indexer_url: self.indexer.clone(),
             skip_consistency_check: true,
             vanilla_sync_lookback: VANILLA_LOOKBACK,
         };
-        let online = wallet.go_online(options).map_err(map::error)?;
-        Ok(Self { wallet, online, folder })
+        let online = self.wallet.go_online(options).map_err(map::error)?;
+        self.online = Some(online);
+        Ok(online)
     }
 
     pub(super) fn take_in_coins(&mut self) -> Result<(), AssetError> {
         let options = SyncOptions { keychain: SyncKeychain::Colored, strategy: SyncStrategy::FullSync };
-        self.wallet.sync(self.online, options).map_err(map::error)
+        let online = self.online()?;
+        self.wallet.sync(online, options).map_err(map::error)
     }
 
     pub(super) fn coins(&mut self) -> Result<Vec<ColoredCoin>, AssetError> {
-        let all = self.wallet.list_unspents(Some(self.online), false, true).map_err(map::error)?;
+        let all = self.wallet.list_unspents(None, false, true).map_err(map::error)?;
         let colored = all.iter().filter(|coin| coin.utxo.colorable && coin.utxo.exists);
         Ok(colored.map(map::coin).collect::<Result<_, _>>()?)
     }
@@ -164,7 +175,8 @@ impl RgbWallet {
         let file = self.folder.join("consignment-to-look-at");
         fs::write(&file, consignment).map_err(misconfigured)?;
         let path = file.to_str().ok_or_else(|| misconfigured("assets.data_dir is no text"))?.to_owned();
-        let looked_at = self.wallet.provide_out_of_band_consignment(self.online, path, Vec::new());
+        let online = self.online()?;
+        let looked_at = self.wallet.provide_out_of_band_consignment(online, path, Vec::new());
         fs::remove_file(&file).map_err(misconfigured)?;
         match looked_at {
             Ok(_) => {}
@@ -198,9 +210,10 @@ impl RgbWallet {
             recipients.entry(recipient.asset.clone()).or_default().push(rgb_recipient(recipient));
         }
         let fee_rate = new.fee_rate.milli_sat_per_vb().div_ceil(1_000);
+        let online = self.online()?;
         let begun = self
             .wallet
-            .send_begin(self.online, recipients, false, fee_rate, new.min_confirmations, new.expires_at, false)
+            .send_begin(online, recipients, false, fee_rate, new.min_confirmations, new.expires_at, false)
             .map_err(map::error);
         let begun = match begun {
             Err(AssetError::Refused(Refusal::NoFreeCoin)) => return Err(self.why_no_coin(new)),
@@ -212,7 +225,7 @@ impl RgbWallet {
 
     /// The library runs out of coins both when they hold too little together and when none is free for what is left of the asset.
     fn why_no_coin(&mut self, new: &NewTransfer) -> AssetError {
-        let all = match self.wallet.list_unspents(Some(self.online), false, true).map_err(map::error) {
+        let all = match self.wallet.list_unspents(None, false, true).map_err(map::error) {
             Ok(all) => all,
             Err(error) => return error,
         };
@@ -230,7 +243,8 @@ impl RgbWallet {
             return Err(Refusal::NoSuchTransfer.into());
         }
         if known.iter().any(|transfer| transfer.status == TransferStatus::Initiated) {
-            self.wallet.send_end(self.online, signed.to_string()).map_err(map::error)?;
+            let online = self.online()?;
+            self.wallet.send_end(online, signed.to_string()).map_err(map::error)?;
         }
         let mut assets: Vec<String> = known.into_iter().filter_map(|transfer| transfer.asset).collect();
         assets.sort();
@@ -255,7 +269,8 @@ impl RgbWallet {
             TransferStatus::WaitingConfirmations | TransferStatus::Settled => return Ok(()),
             TransferStatus::Initiated | TransferStatus::WaitingCounterparty | TransferStatus::Failed => {}
         }
-        self.wallet.provide_out_of_band_ack(self.online, recipient.to_owned()).map_err(map::error)?;
+        let online = self.online()?;
+        self.wallet.provide_out_of_band_ack(online, recipient.to_owned()).map_err(map::error)?;
         Ok(())
     }
 
@@ -263,14 +278,16 @@ impl RgbWallet {
         if self.transfers()?.iter().any(|of| of.batch == batch && of.status == TransferStatus::Failed) {
             return Ok(());
         }
-        self.wallet.fail_transfers(self.online, Some(batch), false, true).map_err(map::error)?;
+        let online = self.online()?;
+        self.wallet.fail_transfers(online, Some(batch), false, true).map_err(map::error)?;
         Ok(())
     }
 
     pub(super) fn refresh(&mut self) -> Result<(), AssetError> {
         let options = SyncOptions { keychain: SyncKeychain::Colored, strategy: SyncStrategy::FastSync };
-        self.wallet.sync(self.online, options).map_err(map::error)?;
-        let looked_at = self.wallet.refresh(self.online, None, Vec::new(), false).map_err(map::error)?;
+        let online = self.online()?;
+        self.wallet.sync(online, options).map_err(map::error)?;
+        let looked_at = self.wallet.refresh(online, None, Vec::new(), false).map_err(map::error)?;
         match looked_at.into_values().find_map(|one| one.failure) {
             Some(failure) => Err(map::error(failure)),
             None => Ok(()),

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::engine_with_coins;
+use super::{engine_with_coins, require_coins_in_blocks};
 use crate::crash;
 use crate::domain::wallet::WalletKeys;
 use crate::flows::{Code, Error, Flows, Idempotency, address};
@@ -35,6 +35,7 @@ pub async fn nia(
     if let Some(asset) = issued_before(flows, keys, idempotency.as_ref(), id).await? {
         return Ok(asset);
     }
+    require_coins_in_blocks(flows, keys, engine.as_ref()).await?;
     let order = Order {
         id,
         wallet: keys.id(),

@@ -211,7 +211,9 @@ fn of_assets(operation_id: &str) -> Option<Vec<Code>> {
         "walletListAssets" => ASSETS.to_vec(),
         "walletAssetBalance" => [ASSETS, &[Code::AssetUnknown]].concat(),
         "walletIssueAssetNia" => {
-            [ASSETS, &[Code::ColorableUtxosNeeded, Code::NotIssued, Code::IdempotencyMismatch]].concat()
+            const ISSUE: &[Code] =
+                &[Code::ColorableUtxosNeeded, Code::CoinsUnconfirmed, Code::NotIssued, Code::IdempotencyMismatch];
+            [ASSETS, ISSUE].concat()
         }
         "walletDecodeRgbInvoice" => vec![Code::AssetsUnavailable, Code::InvalidInvoice],
         _ => return None,

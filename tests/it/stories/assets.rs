@@ -6,14 +6,14 @@ use sluice::money::Sat;
 
 use crate::harness::bitcoind::Bitcoind;
 use crate::harness::esplora::Esplora;
-use crate::harness::process::{Call, Gateway, Site, died_at_its_point};
+use crate::harness::process::{Answer, Call, Gateway, Site, died_at_its_point};
 use crate::harness::rig::{Client, Database, parse_address};
 
 const COINS: u64 = 200_000;
 
 struct Scene {
     node: Bitcoind,
-    _esplora: Esplora,
+    esplora: Option<Esplora>,
     gateway: Gateway,
     client: Client,
 }
@@ -25,7 +25,7 @@ async fn scene(database: Database) -> Option<Scene> {
         Site::new(database, &node).await?.with("assets.indexer", esplora.url()).with("assets.data_dir", "assets");
     let gateway = Gateway::start(&site).await;
     gateway.wait_synced(&node).await;
-    let scene = Scene { node, _esplora: esplora, gateway, client: Client::number(1) };
+    let scene = Scene { node, esplora: Some(esplora), gateway, client: Client::number(1) };
     scene.ok(&Call::post("/wallet/register", &scene.client)).await;
     let address = scene.ok(&Call::post("/wallet/address", &scene.client)).await;
     scene.node.pay(&parse_address(address.as_str().expect("an address")), Sat::new(COINS).expect("an amount")).await;
@@ -160,6 +160,43 @@ async fn what_is_wrong_names_the_field_and_changes_nothing() {
     scene.refused(&unread, 400, "invalid_invoice").await;
     let listed = scene.ok(&Call::post("/wallet/listassets", &scene.client)).await;
     assert_eq!(listed["nia"], json!([]));
+    scene.end().await;
+}
+
+/// The indexer is another's service. What a wallet has is told without it, and what is in new coins as soon as it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_wallet_has_is_told_without_an_indexer() {
+    let Some(mut scene) = scene(Database::Sqlite).await else { return };
+    scene.make_coins(json!({ "num": 2, "fee_rate": 2 })).await;
+    let asset = scene.ok(&scene.post("/wallet/issueassetnia", gold())).await;
+    scene.esplora = None;
+    scene.gateway.kill();
+    scene.gateway.restart(None).await;
+    let listed = scene.ok(&Call::post("/wallet/listassets", &scene.client)).await;
+    assert_eq!(listed["nia"], json!([asset]));
+    scene.make_coins(json!({ "num": 1, "fee_rate": 2 })).await;
+    let balance = scene.ok(&Call::get("/lightning/balance", &scene.client)).await;
+    assert_eq!(balance["asset_balances"][0]["balance"]["settled"], 1_000);
+    assert_eq!(balance["balance"]["colored"]["settled"], 3_000);
+    scene.end().await;
+}
+
+/// A block is undone that made coins for assets: as long as they wait again, nothing is issued onto one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_issued_onto_a_coin_that_waits_for_its_block() {
+    let Some(scene) = scene(Database::Sqlite).await else { return };
+    scene.make_coins(json!({ "num": 2, "fee_rate": 2 })).await;
+    let listed = scene.ok(&Call::post("/wallet/listunspents", &scene.client)).await;
+    assert!(listed.to_string().contains("\"colorable\":true"), "{listed}");
+    let tip = scene.node.tip().await;
+    scene.node.invalidate_block(tip.hash).await;
+    scene.node.mine_empty(2).await;
+    scene.gateway.wait_synced(&scene.node).await;
+    let issue = scene.post("/wallet/issueassetnia", gold());
+    scene.refused(&issue, 409, "coins_unconfirmed").await;
+    scene.mine().await;
+    let coins = |answer: &Answer| answer.is_ok();
+    scene.gateway.until("it is issued", &issue, coins).await;
     scene.end().await;
 }
 
