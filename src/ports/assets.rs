@@ -4,7 +4,7 @@
 //! accepted) is carried by the gateway. It signs nothing and takes no coin of the vanilla account.
 
 use async_trait::async_trait;
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Txid};
 
 use super::PortError;
 pub use crate::domain::wallet::{Account, WalletKeys};
@@ -140,6 +140,8 @@ pub struct Receive {
 pub struct RgbInvoice {
     pub recipient: String,
     pub onto: Onto,
+    /// Where the new coin is to be; empty when it is one that the payee has.
+    pub script: Option<ScriptBuf>,
     pub asset: Option<String>,
     pub schema: Option<Schema>,
     pub amount: Option<Amount>,

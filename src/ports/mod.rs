@@ -2,6 +2,7 @@
 
 pub mod assets;
 pub mod chain;
+pub mod courier;
 pub mod lightning;
 
 /// Why a port could not answer. It never means "no": a definite answer is a value of the call's own type.

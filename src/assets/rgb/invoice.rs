@@ -1,6 +1,7 @@
 //! Reading invoices, and putting the gateway's endpoints into its own.
 
 use rgb_lib::BitcoinNetwork;
+use rgb_lib::utils::script_buf_from_recipient_id;
 use rgb_lib::wallet::{Invoice, RecipientInfo, RecipientType};
 
 use super::map;
@@ -18,9 +19,11 @@ pub(super) fn read(text: &str) -> Result<RgbInvoice, Refusal> {
         RecipientType::Blind => Onto::OwnCoin,
         RecipientType::Witness => Onto::NewCoin,
     };
+    let script = script_buf_from_recipient_id(data.recipient_id.clone()).map_err(|e| invalid(e.to_string()))?;
     Ok(RgbInvoice {
         recipient: data.recipient_id,
         onto,
+        script,
         asset: data.asset_id,
         schema: data.asset_schema.map(map::schema),
         amount: map::fungible(&data.assignment).map_err(|_| invalid("the amount is out of range"))?,
