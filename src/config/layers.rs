@@ -185,6 +185,9 @@ impl Layers {
         if let Err((key, reason)) = config.proxy.check() {
             return Err(self.bad(&format!("proxy.{key}"), reason));
         }
+        if let Err((key, reason)) = config.assets.courier.check() {
+            return Err(self.bad(&format!("assets.courier.{key}"), reason));
+        }
         Ok(config)
     }
 

@@ -5,8 +5,9 @@ use super::source::{Finding, Line, SourceFile, words};
 /// A crate, and the only places that may name it.
 const OWNERS: &[(&str, &[&str])] = &[
     ("sqlx", &["src/store/"]),
-    // An adapter that talks to a node; and the command that asks a running gateway how it is.
-    ("reqwest", &["src/chain/bitcoind/", "src/cli/"]),
+    // An adapter that talks to a node; the one that talks to payees' proxies, behind its guard; and the command that asks a running
+    // gateway how it is.
+    ("reqwest", &["src/chain/bitcoind/", "src/assets/courier/", "src/cli/"]),
 ];
 
 /// Types that hold a private key. Only the signer has them, and the built-in node, whose money is its own and nobody's wallet.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use self::registry::Registry;
 use self::wallet::RgbWallet;
+use crate::assets::courier;
 use crate::ports::PortError;
 use crate::ports::assets::{
     Asset, AssetEngine, AssetError, BegunTransfer, ColoredCoin, Consignment, NewAsset, NewReceive, NewTransfer,
@@ -36,11 +37,19 @@ pub struct Config {
     pub open_wallets: usize,
     /// Wallets that the engine works for at the same time.
     pub at_once: usize,
+    /// How consignments are brought to others.
+    pub courier: courier::Config,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { data_dir: PathBuf::from("assets"), indexer: None, open_wallets: 64, at_once: 4 }
+        Self {
+            data_dir: PathBuf::from("assets"),
+            indexer: None,
+            open_wallets: 64,
+            at_once: 4,
+            courier: courier::Config::default(),
+        }
     }
 }
 

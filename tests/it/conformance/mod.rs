@@ -3,6 +3,7 @@
 mod assets;
 mod bitcoind_answers;
 mod chain;
+mod courier;
 mod esplora;
 mod ldk_peer;
 pub mod lightning;

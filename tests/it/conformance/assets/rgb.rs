@@ -37,6 +37,7 @@ impl Real {
             indexer: Some(self.esplora.url().to_owned()),
             open_wallets: 2,
             at_once: 2,
+            ..Config::default()
         };
         self.engine = Some(Arc::new(RgbEngine::open(&config, Network::Regtest).expect("the engine opens")));
     }
