@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["money", "ids", "clock", "ledger", "domain"]),
     ("chain", &["ports", "money", "ids", "domain"]),
     ("connectors", &["ports", "store", "money", "ids", "clock", "domain"]),
-    ("assets", &["ports", "money", "ids"]),
+    ("assets", &["ports", "money", "ids", "clock", "domain"]),
     // Use cases, and those who call them. Neither a facade nor a command sees a database or a node.
     ("flows", &["domain", "ledger", "ports", "store", "money", "ids", "clock"]),
     ("workers", &["flows", "ports", "store", "ids", "clock"]),

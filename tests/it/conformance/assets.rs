@@ -14,6 +14,7 @@ use sluice::ports::assets::{
 
 use crate::harness::rig::Client;
 
+mod fake;
 mod rgb;
 
 const COIN: Sat = Sat::literal(3_000);
