@@ -18,18 +18,19 @@ use tokio::task::JoinHandle;
 
 pub use self::node::LoneNode;
 
+use crate::assets::courier::HttpCourier;
 use crate::assets::rgb::RgbEngine;
 use crate::chain::bitcoind::Bitcoind;
 pub use crate::chain::indexer::Indexer;
 use crate::chain::indexer::IndexerError;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::flows::assets::deliver::Deliveries;
 use crate::flows::health::Health;
-use crate::flows::{Flows, NodeSlot};
+use crate::flows::{AssetSide, Flows, NodeSlot};
 use crate::http::{self, HttpState, OperatorState};
 use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
-use crate::secret::Secret;
 use crate::store::{self, Store, StoreError};
 use crate::workers::{NodeHost, Pace, Workers};
 
@@ -85,8 +86,6 @@ impl From<StoreError> for StartError {
 pub struct Running {
     pub api_addr: SocketAddr,
     pub operator_addr: SocketAddr,
-    /// Where this process alone exchanges consignments.
-    pub own_proxy: Secret,
     pub flows: Flows,
     pub health: Health,
     workers: Workers,
@@ -142,19 +141,18 @@ pub async fn start_in(config: &Config, world: World) -> Result<Running, StartErr
     });
     let slot = if node.is_some() { NodeSlot::expected() } else { NodeSlot::default() };
     let flows = Flows::with_node(store, chain, slot, config.chain.network, config.policy.clone());
-    add_assets(&flows, config).await?;
+    add_assets(&flows, config, api_addr).await?;
     let health = Health::default();
     let metrics = metrics()?;
     let workers = Workers::start(&flows, &health, pace(config), node);
     let upkeep = tokio::spawn(http::metrics_upkeep(metrics.clone()));
     let http_state = HttpState::new(flows.clone(), &config.http);
-    let own_proxy = own_proxy(&http_state, api_addr);
     let api_router = http::router(http_state);
     let operator_router = http::operator_router(OperatorState { health: health.clone(), metrics });
     let api = Server::spawn("api", api_listener, api_router, config);
     let operator = Server::spawn("operator", operator_listener, operator_router, config);
     tracing::info!(%api_addr, %operator_addr, network = %config.chain.network, "the gateway serves");
-    Ok(Running { api_addr, operator_addr, own_proxy, flows, health, workers, api, operator, upkeep })
+    Ok(Running { api_addr, operator_addr, flows, health, workers, api, operator, upkeep })
 }
 
 /// Opens the store for a command that does one thing and ends: nobody listens and no worker runs.
@@ -200,8 +198,7 @@ impl Running {
 
     /// Stops in the order in which others depend on it: callers, workers, probes, and last the database.
     pub async fn stop(self) {
-        let Self { flows, workers, api, operator, upkeep, api_addr: _, operator_addr: _, own_proxy: _, health: _ } =
-            self;
+        let Self { flows, workers, api, operator, upkeep, api_addr: _, operator_addr: _, health: _ } = self;
         api.stop().await;
         workers.stop().await;
         operator.stop().await;
@@ -280,29 +277,43 @@ async fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, So
     Ok((listener, bound))
 }
 
-/// How this process reaches its own listener.
-fn own_proxy(state: &HttpState, listener: SocketAddr) -> Secret {
-    let mut near = listener;
-    if near.ip().is_unspecified() {
-        near.set_ip(if near.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
-    }
-    Secret::new(format!("http://{near}{}", state.own_proxy_path().expose()))
-}
-
 async fn bind_network(store: &Store, config: &Config) -> Result<(), StartError> {
     let genesis = genesis_block(config.chain.network).block_hash();
     Ok(store.bind_network(&genesis.to_string()).await?)
 }
 
 /// Opens the engine for assets, where an indexer is named.
-async fn add_assets(flows: &Flows, config: &Config) -> Result<(), StartError> {
+async fn add_assets(flows: &Flows, config: &Config, listener: SocketAddr) -> Result<(), StartError> {
     if config.assets.indexer.is_none() {
         return Ok(());
     }
     let engine = RgbEngine::open(&config.assets, config.chain.network).map_err(StartError::Assets)?;
     flows.store().bind_asset_folder(engine.folder_identity()).await?;
-    flows.use_assets(Arc::new(engine));
+    let courier = HttpCourier::new(&config.assets.courier).map_err(StartError::Assets)?;
+    flows.use_assets(AssetSide {
+        engine: Arc::new(engine),
+        courier: Arc::new(courier),
+        endpoints: endpoints(config, listener),
+        deliveries: Deliveries::default(),
+    });
     Ok(())
+}
+
+/// Where payers bring consignments: what the operator says, else the listener, which only wallets on this machine reach.
+fn endpoints(config: &Config, listener: SocketAddr) -> Vec<String> {
+    if config.assets.endpoints.is_empty() {
+        return vec![format!("rpc://{}{}", near(listener), http::PROXY_ROUTE)];
+    }
+    config.assets.endpoints.clone()
+}
+
+/// How this machine reaches a listener.
+fn near(listener: SocketAddr) -> SocketAddr {
+    let mut near = listener;
+    if near.ip().is_unspecified() {
+        near.set_ip(if near.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    near
 }
 
 /// Wallet headers are no secret: without keys, whoever reaches the listener could move into any wallet's requests.

@@ -64,6 +64,20 @@ pub const CLOSING_POINTS: &[&str] =
 /// The same for what needs an engine for assets.
 pub const ASSET_POINTS: &[&str] = &["issue.committed", "issue.done"];
 
+/// Points that a gateway passes while an asset goes from one of its wallets to another.
+pub const TRANSFER_POINTS: &[&str] = &[
+    "asset_receive.made",
+    "asset_receive.committed",
+    "asset_send.made",
+    "asset_send.committed",
+    "asset_send.ended",
+    "asset_send.brought",
+    "asset_receive.looked_at",
+    "asset_receive.answered",
+    "asset_send.sent_out",
+    "asset_send.out_committed",
+];
+
 /// Dies here, at once and without clean-up, when a test asked for it.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {

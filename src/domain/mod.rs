@@ -3,6 +3,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod address;
+pub mod asset_receive;
 pub mod authorization;
 mod block;
 pub mod credit;

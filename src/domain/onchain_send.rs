@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::{Effect, Illegal, Leases, Machine, Transition};
 use crate::clock::Timestamp;
-use crate::money::{FeeRate, Sat};
+use crate::ids::RequestId;
+use crate::money::{Amount, FeeRate, Sat};
 
 /// What was asked for. Fixed at begin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,33 @@ pub struct Terms {
     pub deduct_fee: bool,
     /// Which pair of endpoints began it; the same pair must end it.
     pub door: Door,
+    /// Empty: it moves bitcoin only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assets: Option<AssetTerms>,
+}
+
+/// What a transaction moves besides bitcoin. Its payees accept before it goes out: what they would refuse would be lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssetTerms {
+    pub request: RequestId,
+    /// The engine's own number for it.
+    pub batch: i32,
+    /// When it is given up unless everybody has accepted.
+    pub accept_by: Timestamp,
+    pub payees: Vec<Payee>,
+}
+
+/// Whoever gets an asset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payee {
+    pub asset: String,
+    pub amount: Amount,
+    /// The name under which it takes its consignment and says whether it accepts.
+    pub recipient: String,
+    /// Where the consignment is brought: the first that can be called.
+    pub endpoints: Vec<String>,
+    /// The output that pays it, when it gets a new coin.
+    pub vout: Option<u32>,
 }
 
 /// The pair of endpoints that a send came in through.
@@ -34,6 +62,8 @@ pub enum Door {
     Settle,
     /// To the wallet's own colored account, whose coins carry assets.
     AssetCoins,
+    /// An asset, by the wallet's own path.
+    AssetSend,
 }
 
 /// Why a transaction was issued for a request.
@@ -62,6 +92,10 @@ impl Role {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum State {
     AwaitingSignature,
+    /// Signed, and kept back until everybody who gets an asset has accepted it.
+    WaitingAck {
+        txid: Txid,
+    },
     /// A signed version is out, or being offered. `last_error` says why no node has taken it yet.
     Broadcast {
         txid: Txid,
@@ -89,6 +123,10 @@ pub enum State {
     },
     /// No signature came in time. Its transaction is in the client's hands and stays watched.
     Expired,
+    /// Given up before it went out: a payee refused the asset or said nothing, or the owner took it back.
+    Failed {
+        reason: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +142,10 @@ pub enum Event {
     Signed { txid: Txid },
     /// Time is up for the signature.
     TimedOut,
+    /// Everybody who gets an asset has accepted.
+    Acknowledged { txid: Txid },
+    /// The engine will not go on with it.
+    GivenUp { reason: String },
     /// The network took the transaction when it was offered.
     Accepted { txid: Txid },
     /// A node refused it when it was offered.
@@ -128,6 +170,8 @@ impl Event {
         match self {
             Self::Signed { .. } => "signed",
             Self::TimedOut => "timed_out",
+            Self::Acknowledged { .. } => "acknowledged",
+            Self::GivenUp { .. } => "given_up",
             Self::Accepted { .. } => "accepted",
             Self::Refused { .. } => "refused",
             Self::InMempool { .. } => "in_mempool",
@@ -147,19 +191,25 @@ impl Machine for OnchainSend {
     fn state(&self) -> &'static str {
         match self.state {
             State::AwaitingSignature => "awaiting_signature",
+            State::WaitingAck { .. } => "waiting_ack",
             State::Broadcast { .. } => "broadcast",
             State::Seen { .. } => "seen",
             State::Confirmed { .. } => "confirmed",
             State::Cancelled { .. } => "cancelled",
             State::Conflicted { .. } => "conflicted",
             State::Expired => "expired",
+            State::Failed { .. } => "failed",
         }
     }
 
     fn is_open(&self) -> bool {
         match self.state {
-            State::AwaitingSignature | State::Broadcast { .. } | State::Seen { .. } => true,
-            State::Confirmed { .. } | State::Cancelled { .. } | State::Conflicted { .. } | State::Expired => false,
+            State::AwaitingSignature | State::WaitingAck { .. } | State::Broadcast { .. } | State::Seen { .. } => true,
+            State::Confirmed { .. }
+            | State::Cancelled { .. }
+            | State::Conflicted { .. }
+            | State::Expired
+            | State::Failed { .. } => false,
         }
     }
 
@@ -167,6 +217,8 @@ impl Machine for OnchainSend {
         match event {
             Event::Signed { txid } => self.signed(*txid),
             Event::TimedOut => Ok(self.timed_out()),
+            Event::Acknowledged { txid } => Ok(self.acknowledged(*txid)),
+            Event::GivenUp { reason } => Ok(self.given_up(reason)),
             Event::Accepted { txid } => Ok(self.offered(*txid, None)),
             Event::Refused { txid, reason } => Ok(self.offered(*txid, Some(reason.clone()))),
             Event::InMempool { txid } => Ok(self.in_mempool(*txid)),
@@ -189,12 +241,13 @@ impl OnchainSend {
     #[must_use]
     pub const fn txid(&self) -> Option<Txid> {
         match self.state {
-            State::Broadcast { txid, .. }
+            State::WaitingAck { txid }
+            | State::Broadcast { txid, .. }
             | State::Seen { txid, .. }
             | State::Confirmed { txid, .. }
             | State::Cancelled { txid, .. } => Some(txid),
             State::Conflicted { signed, .. } => signed,
-            State::AwaitingSignature | State::Expired => None,
+            State::AwaitingSignature | State::Expired | State::Failed { .. } => None,
         }
     }
 
@@ -206,29 +259,80 @@ impl OnchainSend {
         Transition::to(Self { terms: self.terms.clone(), state })
     }
 
+    /// Tells the engine, once, that nothing will come of it.
+    fn freeing_assets(&self, next: Transition<Self>) -> Transition<Self> {
+        match &self.terms.assets {
+            Some(assets) => next.effect(Effect::GiveUp(assets.request)),
+            None => next,
+        }
+    }
+
     fn signed(&self, txid: Txid) -> Result<Transition<Self>, Illegal> {
         match self.state {
             State::Broadcast { txid: current, .. } if current == txid => Ok(self.unchanged()),
+            State::AwaitingSignature if self.terms.assets.is_some() => {
+                Ok(self.to(State::WaitingAck { txid }).event("onchain_send.waiting_ack", json!({ "txid": txid })))
+            }
             State::AwaitingSignature | State::Broadcast { .. } => Ok(self
                 .to(State::Broadcast { txid, last_error: None })
                 .event("onchain_send.broadcast", json!({ "txid": txid }))
                 .effect(Effect::Broadcast(txid))),
-            State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. } => Ok(self.unchanged()),
-            State::Conflicted { .. } | State::Expired => Err(Illegal { state: self.state(), event: "signed" }),
+            State::WaitingAck { .. } | State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. } => {
+                Ok(self.unchanged())
+            }
+            State::Conflicted { .. } | State::Expired | State::Failed { .. } => {
+                Err(Illegal { state: self.state(), event: "signed" })
+            }
         }
     }
 
     fn timed_out(&self) -> Transition<Self> {
         match self.state {
-            State::AwaitingSignature => {
-                self.to(State::Expired).event("onchain_send.expired", json!({})).leases(Leases::Release)
-            }
+            State::AwaitingSignature => self.freeing_assets(
+                self.to(State::Expired).event("onchain_send.expired", json!({})).leases(Leases::Release),
+            ),
+            State::WaitingAck { .. }
+            | State::Broadcast { .. }
+            | State::Seen { .. }
+            | State::Confirmed { .. }
+            | State::Cancelled { .. }
+            | State::Conflicted { .. }
+            | State::Expired
+            | State::Failed { .. } => self.unchanged(),
+        }
+    }
+
+    fn acknowledged(&self, txid: Txid) -> Transition<Self> {
+        match self.state {
+            State::WaitingAck { txid: kept } if kept == txid => self
+                .to(State::Broadcast { txid, last_error: None })
+                .event("onchain_send.broadcast", json!({ "txid": txid }))
+                .effect(Effect::Broadcast(txid)),
+            State::AwaitingSignature
+            | State::WaitingAck { .. }
+            | State::Broadcast { .. }
+            | State::Seen { .. }
+            | State::Confirmed { .. }
+            | State::Cancelled { .. }
+            | State::Conflicted { .. }
+            | State::Expired
+            | State::Failed { .. } => self.unchanged(),
+        }
+    }
+
+    fn given_up(&self, reason: &str) -> Transition<Self> {
+        match self.state {
+            State::AwaitingSignature | State::WaitingAck { .. } => self
+                .to(State::Failed { reason: reason.to_owned() })
+                .event("onchain_send.failed", json!({ "reason": reason }))
+                .leases(Leases::Release),
             State::Broadcast { .. }
             | State::Seen { .. }
             | State::Confirmed { .. }
             | State::Cancelled { .. }
             | State::Conflicted { .. }
-            | State::Expired => self.unchanged(),
+            | State::Expired
+            | State::Failed { .. } => self.unchanged(),
         }
     }
 
@@ -245,12 +349,14 @@ impl OnchainSend {
                 }
             }
             State::AwaitingSignature
+            | State::WaitingAck { .. }
             | State::Broadcast { .. }
             | State::Seen { .. }
             | State::Confirmed { .. }
             | State::Cancelled { .. }
             | State::Conflicted { .. }
-            | State::Expired => self.unchanged(),
+            | State::Expired
+            | State::Failed { .. } => self.unchanged(),
         }
     }
 
@@ -264,7 +370,11 @@ impl OnchainSend {
                 }
                 next.event("onchain_send.broadcast", json!({ "txid": txid })).effect(Effect::Broadcast(txid))
             }
-            State::AwaitingSignature | State::Conflicted { .. } | State::Expired => self
+            State::AwaitingSignature
+            | State::WaitingAck { .. }
+            | State::Conflicted { .. }
+            | State::Expired
+            | State::Failed { .. } => self
                 .to(State::Broadcast { txid, last_error: None })
                 .event("onchain_send.broadcast", json!({ "txid": txid }))
                 .effect(Effect::Broadcast(txid))
@@ -283,12 +393,14 @@ impl OnchainSend {
                 self.unchanged()
             }
             State::AwaitingSignature
+            | State::WaitingAck { .. }
             | State::Broadcast { .. }
             | State::Seen { .. }
             | State::Confirmed { .. }
             | State::Cancelled { .. }
             | State::Conflicted { .. }
-            | State::Expired => self
+            | State::Expired
+            | State::Failed { .. } => self
                 .to(State::Seen { txid, height, role })
                 .event("onchain_send.seen", json!({ "txid": txid, "height": height, "role": role.as_str() })),
         }
@@ -305,9 +417,12 @@ impl OnchainSend {
                 .event("onchain_send.cancelled", json!({ "txid": txid, "height": height }))
                 .leases(Leases::Release)),
             State::Confirmed { .. } | State::Cancelled { .. } => Ok(self.unchanged()),
-            State::AwaitingSignature | State::Broadcast { .. } | State::Conflicted { .. } | State::Expired => {
-                Err(Illegal { state: self.state(), event: "deep" })
-            }
+            State::AwaitingSignature
+            | State::WaitingAck { .. }
+            | State::Broadcast { .. }
+            | State::Conflicted { .. }
+            | State::Expired
+            | State::Failed { .. } => Err(Illegal { state: self.state(), event: "deep" }),
         }
     }
 
@@ -322,12 +437,14 @@ impl OnchainSend {
                     .leases(Leases::Retake)
             }
             State::AwaitingSignature
+            | State::WaitingAck { .. }
             | State::Broadcast { .. }
             | State::Seen { .. }
             | State::Confirmed { .. }
             | State::Cancelled { .. }
             | State::Conflicted { .. }
-            | State::Expired => self.unchanged(),
+            | State::Expired
+            | State::Failed { .. } => self.unchanged(),
         }
     }
 
@@ -339,14 +456,18 @@ impl OnchainSend {
                 .leases(Leases::Release)
         };
         match self.state {
-            State::AwaitingSignature => conflicted(None),
+            State::AwaitingSignature => self.freeing_assets(conflicted(None)),
+            // It never went out: there is nothing to go back to.
+            State::WaitingAck { .. } if mined => self.freeing_assets(conflicted(None)),
             State::Broadcast { txid, .. } if mined => conflicted(Some(txid)),
-            State::Broadcast { .. }
+            State::WaitingAck { .. }
+            | State::Broadcast { .. }
             | State::Seen { .. }
             | State::Confirmed { .. }
             | State::Cancelled { .. }
             | State::Conflicted { .. }
-            | State::Expired => self.unchanged(),
+            | State::Expired
+            | State::Failed { .. } => self.unchanged(),
         }
     }
 
@@ -358,12 +479,14 @@ impl OnchainSend {
                 .effect(Effect::Broadcast(txid))
                 .leases(Leases::Retake),
             State::AwaitingSignature
+            | State::WaitingAck { .. }
             | State::Broadcast { .. }
             | State::Seen { .. }
             | State::Confirmed { .. }
             | State::Cancelled { .. }
             | State::Conflicted { .. }
-            | State::Expired => self.unchanged(),
+            | State::Expired
+            | State::Failed { .. } => self.unchanged(),
         }
     }
 }

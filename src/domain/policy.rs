@@ -56,12 +56,21 @@ impl FeeCaps {
         Ok(())
     }
 
+    /// For what moves something else than bitcoin, of which a fee is no share.
+    ///
     /// # Errors
-    /// When the fee is above the absolute cap or, for fees that matter, above the relative one.
-    pub fn check_fee(&self, fee: Sat, amount: Sat) -> Result<(), FeeRefusal> {
+    /// When the fee is above the absolute cap.
+    pub fn check_absolute(&self, fee: Sat) -> Result<(), FeeRefusal> {
         if fee.to_u64() > self.max_fee_sat {
             return Err(FeeRefusal::FeeTooHigh { fee, most: self.max_fee_sat });
         }
+        Ok(())
+    }
+
+    /// # Errors
+    /// When the fee is above the absolute cap or, for fees that matter, above the relative one.
+    pub fn check_fee(&self, fee: Sat, amount: Sat) -> Result<(), FeeRefusal> {
+        self.check_absolute(fee)?;
         let share_matters = fee.to_u64() > self.percent_applies_above_sat;
         if share_matters && fee.to_u64().saturating_mul(100) > amount.to_u64().saturating_mul(self.max_fee_percent) {
             return Err(FeeRefusal::ShareTooHigh { fee, amount, percent: self.max_fee_percent });

@@ -1,13 +1,16 @@
 //! Walks every machine through every pair of state and event: writes docs/STATES.md, and tests what holds for all of them.
 
+mod assets;
 mod rails;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Txid};
 use proptest::prelude::*;
 
+use self::assets::{asset_receive_event, asset_receive_events, asset_receives};
 use self::rails::{credit_event, credit_events, credits, withdraw_event, withdraw_events, withdraws};
 use super::address::{self, ReceiveAddress};
+use super::asset_receive::AssetReceive;
 use super::credit::Credit;
 use super::deposit::{self, Deposit};
 use super::lightning::{Destination, Paid, PayFailure, Preimage};
@@ -108,20 +111,25 @@ fn send_in(state: send::State) -> OnchainSend {
         fee_rate: FeeRate::from_sat_per_vb(1),
         deduct_fee: false,
         door: Door::OnchainSend,
+        assets: None,
     };
     OnchainSend { terms, state }
 }
 
 fn sends() -> Vec<OnchainSend> {
-    use send::State::{AwaitingSignature, Broadcast, Cancelled, Confirmed, Conflicted, Expired, Seen};
+    use send::State::{
+        AwaitingSignature, Broadcast, Cancelled, Confirmed, Conflicted, Expired, Failed, Seen, WaitingAck,
+    };
     let states = [
         AwaitingSignature,
+        WaitingAck { txid: ours() },
         Broadcast { txid: ours(), last_error: None },
         Seen { txid: ours(), height: HEIGHT, role: Role::Original },
         Confirmed { txid: ours(), height: HEIGHT },
         Cancelled { txid: ours(), height: HEIGHT },
         Conflicted { by: stranger(), signed: Some(ours()) },
         Expired,
+        Failed { reason: "refused".to_owned() },
     ];
     states.map(send_in).into()
 }
@@ -135,7 +143,8 @@ fn more_sends() -> Vec<OnchainSend> {
         Seen { txid: other(), height: HEIGHT, role: Role::Cancel },
         Conflicted { by: stranger(), signed: None },
     ];
-    sends().into_iter().chain(states.map(send_in)).collect()
+    let of_assets = sends().into_iter().map(assets::moving_an_asset);
+    sends().into_iter().chain(states.map(send_in)).chain(of_assets).collect()
 }
 
 fn send_events() -> Vec<send::Event> {
@@ -144,6 +153,8 @@ fn send_events() -> Vec<send::Event> {
         E::Signed { txid: ours() },
         E::Signed { txid: other() },
         E::TimedOut,
+        E::Acknowledged { txid: ours() },
+        E::GivenUp { reason: "refused".to_owned() },
         E::Accepted { txid: ours() },
         E::Refused { txid: ours(), reason: "no".to_owned() },
         E::InMempool { txid: ours() },
@@ -165,6 +176,8 @@ fn send_event(event: &send::Event) -> &'static str {
         E::Signed { txid } if is_ours(txid) => "`end` took a signature",
         E::Signed { .. } => "`end` took a signature of another version",
         E::TimedOut => "the time for the signature is over",
+        E::Acknowledged { .. } => "every payee of an asset has accepted",
+        E::GivenUp { .. } => "a payee refused, or time was over, or the owner gave it up",
         E::Accepted { .. } => "a node took it",
         E::Refused { .. } => "a node refused it",
         E::InMempool { txid } if is_ours(txid) => "it is in the mempool",
@@ -286,6 +299,7 @@ fn cell<M: Machine>(before: &M, event: &M::Event) -> String {
             Effect::Pay(_) => ", the node pays",
             Effect::Claim(_) => ", the node claims",
             Effect::Withdraw(_) => ", the node sends",
+            Effect::GiveUp(_) => ", the engine gives up",
         });
     }
     for posting in &transition.postings {
@@ -332,6 +346,7 @@ fn page() -> String {
          ## {send_kind}: a send of the client's own coins\n\n\
          The version that stands for the request is \"it\"; a bump or a cancellation is another version. What ends a send that was signed is a \
          block, never a node's word. No state is left out of the watch: a version that shows up moves even an expired or conflicted send.\n\n\
+         A send of assets is kept back until its payees accept: `end` makes it `waiting_ack`.\n\n\
          {sends}\n\
          When a block with a cancelling version is deep enough, the send is `cancelled` instead of `confirmed`.\n\n\
          ## {deposit_kind}: an output to an address that was handed out\n\n{deposits}\n\
@@ -347,7 +362,12 @@ fn page() -> String {
          payouts.\n\n{pays}\n\
          ## {withdraw_kind}: off-chain money that leaves on-chain\n\n\
          The amount and the ceiling are held from the begin on; the wallet pays what it really cost. What the node has been given can't be \
-         taken back; what it has put off can.\n\n{withdraws}",
+         taken back; what it has put off can.\n\n{withdraws}\n\
+         ## {asset_receive_kind}: an invoice for an asset\n\n\
+         Its payer sends only what was accepted. The engine counts blocks by itself and keeps its word when one is undone; the gateway does \
+         not.\n\n{asset_receives}",
+        asset_receive_kind = AssetReceive::KIND,
+        asset_receives = table(&asset_receives(), &asset_receive_events(), asset_receive_event),
         withdraw_kind = Withdraw::KIND,
         withdraws = table(&withdraws(), &withdraw_events(), withdraw_event),
         receive_kind = Receive::KIND,
@@ -398,6 +418,7 @@ fn an_event_that_is_told_twice_changes_nothing_the_second_time() {
     repeats_change_nothing(&more_sends(), &send_events());
     repeats_change_nothing(&pays(), &pay_events());
     repeats_change_nothing(&withdraws(), &withdraw_events());
+    repeats_change_nothing(&asset_receives(), &asset_receive_events());
 }
 
 fn is_read_back<M: Machine + std::fmt::Debug>(states: &[M]) {
@@ -416,6 +437,7 @@ fn every_state_is_read_back_as_it_was_written() {
     is_read_back(&receives());
     is_read_back(&pays());
     is_read_back(&withdraws());
+    is_read_back(&asset_receives());
 }
 
 #[test]
@@ -423,10 +445,13 @@ fn a_version_that_shows_up_takes_back_every_failure() {
     use send::State as S;
     for failed in more_sends() {
         let has_failed = match failed.state {
-            S::Conflicted { .. } | S::Expired => true,
-            S::AwaitingSignature | S::Broadcast { .. } | S::Seen { .. } | S::Confirmed { .. } | S::Cancelled { .. } => {
-                false
-            }
+            S::Conflicted { .. } | S::Expired | S::Failed { .. } => true,
+            S::AwaitingSignature
+            | S::WaitingAck { .. }
+            | S::Broadcast { .. }
+            | S::Seen { .. }
+            | S::Confirmed { .. }
+            | S::Cancelled { .. } => false,
         };
         if !has_failed {
             continue;
@@ -463,6 +488,16 @@ proptest! {
     #[test]
     fn a_send_survives_any_history(told in any_of(send_events())) {
         survives(send_in(send::State::AwaitingSignature), &told)?;
+    }
+
+    #[test]
+    fn a_send_of_assets_survives_any_history(told in any_of(send_events())) {
+        survives(assets::moving_an_asset(send_in(send::State::AwaitingSignature)), &told)?;
+    }
+
+    #[test]
+    fn an_assets_receipt_survives_any_history(told in any_of(asset_receive_events())) {
+        survives(asset_receives().swap_remove(0), &told)?;
     }
 
     #[test]
@@ -531,6 +566,8 @@ proptest! {
             send::Event::Mined { .. } | send::Event::InputSpent { mined: true, .. } => true,
             send::Event::Signed { .. }
             | send::Event::TimedOut
+            | send::Event::Acknowledged { .. }
+            | send::Event::GivenUp { .. }
             | send::Event::Accepted { .. }
             | send::Event::Refused { .. }
             | send::Event::InMempool { .. }

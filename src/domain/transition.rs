@@ -71,6 +71,8 @@ pub enum Effect {
     Claim(PaymentHash),
     /// Have the node send coins of its own, until it says that it has.
     Withdraw(RequestId),
+    /// Have the engine for assets free what it keeps for a request that has ended.
+    GiveUp(RequestId),
 }
 
 impl Effect {
@@ -81,6 +83,7 @@ impl Effect {
             Self::Pay(request) => format!("pay:{request}"),
             Self::Claim(hash) => format!("claim:{hash}"),
             Self::Withdraw(request) => format!("withdraw:{request}"),
+            Self::GiveUp(request) => format!("give_up:{request}"),
         }
     }
 }

@@ -1,26 +1,39 @@
 //! RGB assets: what a wallet has of them, and the engine's view of the chain brought up to the gateway's.
 
+pub mod accept;
 pub mod coins;
+pub mod deliver;
+pub mod give_up;
 pub mod issue;
+mod mirror;
+pub mod receive;
+pub mod send;
+mod turn;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bitcoin::OutPoint;
 
-use super::{Code, Error, Flows};
+use super::{AssetSide, Code, Error, Flows};
 use crate::domain::wallet::{Account, WalletKeys};
 use crate::ids::WalletId;
 use crate::ports::assets::{Allocation, Asset, AssetEngine, AssetError, ColoredCoin, RgbInvoice};
+use crate::store::asset_transfers::{self, TransferRow};
 use crate::store::{chain, wallets};
 
 /// Longer is no invoice that anybody writes.
 const INVOICE_MAX: usize = 4_096;
 
+/// What there is for assets, where there are any.
+fn side(flows: &Flows) -> Result<&AssetSide, Error> {
+    let none = || Error::refused(Code::AssetsUnavailable, "this gateway has no RGB engine");
+    flows.asset_side().ok_or_else(none)
+}
+
 /// The engine, where there is one.
 fn engine(flows: &Flows) -> Result<&Arc<dyn AssetEngine>, Error> {
-    let none = || Error::refused(Code::AssetsUnavailable, "this gateway has no RGB engine");
-    flows.asset_engine().ok_or_else(none)
+    Ok(&side(flows)?.engine)
 }
 
 /// The engine, which knows every coin of the wallet that is in a block.
@@ -92,6 +105,42 @@ pub async fn asset(flows: &Flows, keys: &WalletKeys, id: &str) -> Result<Asset, 
         field: "asset_id",
         reason: "this wallet has never had any of this asset".to_owned(),
     })
+}
+
+/// # Errors
+/// When there is no engine.
+pub fn require_engine(flows: &Flows) -> Result<(), Error> {
+    side(flows).map(drop)
+}
+
+/// A page of a wallet's transfers, newest first: of one asset, or of all.
+///
+/// # Errors
+/// When there is no engine, or the store can't be used.
+pub async fn transfers(
+    flows: &Flows,
+    wallet: &WalletId,
+    asset: Option<&str>,
+    before: Option<i32>,
+    limit: u32,
+) -> Result<Vec<TransferRow>, Error> {
+    require_engine(flows)?;
+    let mut conn = flows.store().read().await?;
+    Ok(asset_transfers::page(&mut conn, wallet, asset, before, limit).await?)
+}
+
+/// Has the engine look at the chain for a wallet, where something waits for a block.
+///
+/// # Errors
+/// When the engine or the store can't be used.
+pub async fn refresh(flows: &Flows, wallet: &WalletId) -> Result<(), Error> {
+    if flows.asset_engine().is_none() {
+        return Ok(());
+    }
+    let mut conn = flows.store().read().await?;
+    let waits = asset_transfers::is_waiting(&mut conn, wallet).await?;
+    drop(conn);
+    if waits { accept::refresh(flows, wallet).await } else { Ok(()) }
 }
 
 /// Whether there may be assets: most wallets never have any, and the engine need not open a folder to tell.

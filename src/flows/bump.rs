@@ -8,7 +8,7 @@ use super::send::{self, Begun, Stale};
 use super::{Code, Error, Flows, Idempotency, end, spend};
 use crate::crash;
 use crate::domain::EventNote;
-use crate::domain::onchain_send::{OnchainSend, Role, State};
+use crate::domain::onchain_send::{Door, OnchainSend, Role, State};
 use crate::domain::wallet::{Account, WalletKeys};
 use crate::ids::{RequestId, WalletId};
 use crate::money::{FeeRate, Sat};
@@ -124,12 +124,21 @@ pub(super) fn require_untouched(coin: &Coin, send: RequestId) -> Result<(), Erro
 
 /// The version to replace, if the send is where a replacement still makes sense.
 fn replaceable(send: &Send) -> Result<&IssuedTx, Error> {
+    let terms = &send.request.machine.terms;
+    if terms.assets.is_some() || terms.door == Door::AssetCoins {
+        // What is on the coins of a transaction is bound to that very transaction.
+        return Err(Error::refused(
+            Code::NotBumpable,
+            "a transaction that moves assets, or makes coins for them, can't be replaced",
+        ));
+    }
     match send.request.machine.state {
         State::Broadcast { txid, .. } => send
             .versions
             .iter()
             .find(|version| version.unsigned_txid == txid)
             .ok_or_else(|| StoreError::Corrupt(format!("{txid} stands for a request and was not issued")).into()),
+        State::WaitingAck { .. } => Err(Error::refused(Code::NotBroadcast, "this send waits for its payees")),
         State::AwaitingSignature => {
             Err(Error::refused(Code::NotBroadcast, "this send is not signed yet; sign it or let it expire"))
         }
@@ -140,6 +149,7 @@ fn replaceable(send: &Send) -> Result<&IssuedTx, Error> {
             Err(Error::refused(Code::InputsSpent, "another transaction has spent the coins of this send"))
         }
         State::Expired => Err(Error::refused(Code::RequestExpired, "this send was never signed and has expired")),
+        State::Failed { .. } => Err(Error::refused(Code::RequestExpired, "this send was given up before it went out")),
     }
 }
 

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Flows};
 use crate::clock::Timestamp;
-use crate::ids::WalletId;
 use crate::store::consignments::{self, Acknowledged, Consignment, Label, NewFile, Posted};
 use crate::store::{StoreError, Tx, Write};
 
@@ -88,22 +87,17 @@ impl ProxyPolicy {
     }
 }
 
-/// Who says what a recipient says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaker {
-    /// Anybody: whoever knows the recipient's id.
-    Stranger,
-    /// This gateway's own engine.
-    Gateway,
-}
-
 /// Stores a consignment for its recipient. The same file for another transaction is another consignment.
 ///
 /// # Errors
 /// When the store can't be used.
 pub async fn post(flows: &Flows, label: Label, bytes: &[u8]) -> Result<Posted, Error> {
     let (file, most) = (read(bytes)?, flows.policy().proxy.most());
-    Ok(flows.store().write(Post { label, file, most }).await?)
+    let posted = flows.store().write(Post { label, file, most }).await?;
+    if posted == Posted::Stored {
+        flows.wake_assets();
+    }
+    Ok(posted)
 }
 
 /// Stores a medium under its name.
@@ -156,26 +150,13 @@ pub async fn media(flows: &Flows, attachment_id: &str) -> Result<Option<String>,
     Ok(consignments::media_content(&mut conn, attachment_id).await?)
 }
 
-/// Keeps what a recipient says to its consignment.
+/// Keeps what somebody says for a recipient: whoever knows its name, which stands in the invoice. What is said for an invoice of this
+/// gateway is not kept: `assets/accept.rs` says that.
 ///
 /// # Errors
 /// When the store can't be used.
-pub async fn acknowledge(
-    flows: &Flows,
-    recipient_id: String,
-    ack: bool,
-    speaker: Speaker,
-) -> Result<Acknowledged, Error> {
-    Ok(flows.store().write(Acknowledge { recipient_id, ack, speaker }).await?)
-}
-
-/// Notes that a recipient stands in an invoice of this gateway, before anybody sees the invoice. Answers whether it is this wallet's:
-/// one that is another's stays that.
-///
-/// # Errors
-/// When the store can't be used.
-pub async fn own_recipient(flows: &Flows, recipient_id: String, wallet: WalletId) -> Result<bool, Error> {
-    Ok(flows.store().write(OwnRecipient { recipient_id, wallet }).await?)
+pub async fn acknowledge(flows: &Flows, recipient_id: String, ack: bool) -> Result<Acknowledged, Error> {
+    Ok(flows.store().write(Acknowledge { recipient_id, ack }).await?)
 }
 
 /// Forgets what strangers have stored too long ago, a batch of it; answers how much there was.
@@ -230,7 +211,6 @@ impl Write for PostMedia {
 struct Acknowledge {
     recipient_id: String,
     ack: bool,
-    speaker: Speaker,
 }
 
 #[async_trait]
@@ -239,23 +219,7 @@ impl Write for Acknowledge {
     type Error = StoreError;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Acknowledged, StoreError> {
-        let is_gateway = self.speaker == Speaker::Gateway;
-        consignments::acknowledge(tx, &self.recipient_id, self.ack, is_gateway).await
-    }
-}
-
-struct OwnRecipient {
-    recipient_id: String,
-    wallet: WalletId,
-}
-
-#[async_trait]
-impl Write for OwnRecipient {
-    type Output = bool;
-    type Error = StoreError;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-        consignments::keep(tx, &self.recipient_id, &self.wallet).await
+        consignments::acknowledge(tx, &self.recipient_id, self.ack, false).await
     }
 }
 

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bitcoin::{Transaction, Txid};
 
+use super::assets::give_up;
 use super::ingest::{self, Watched};
 use super::{Code, Error, Flows, node, withdraw};
 use crate::crash;
@@ -11,7 +12,7 @@ use crate::domain::onchain_send::{Event, OnchainSend, State};
 use crate::ids::RequestId;
 use crate::ports::PortError;
 use crate::ports::chain::BroadcastOutcome;
-use crate::store::effects::{self, Due};
+use crate::store::effects::{self, Able, Due};
 use crate::store::{StoreError, Tx, Write, apply, issued, requests};
 
 /// Effects that one call takes on.
@@ -22,7 +23,8 @@ const BATCH: u32 = 20;
 /// # Errors
 /// When the store can't be used. A node that does not answer is no error here: the effect stays due.
 pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
-    let due = flows.store().write(ClaimDue { has_node: flows.node().node().is_ok() }).await?;
+    let able = Able { node: flows.node().node().is_ok(), assets: flows.asset_engine().is_some() };
+    let due = flows.store().write(ClaimDue { able }).await?;
     if !due.is_empty() {
         crash::point("effects.claimed");
     }
@@ -34,6 +36,7 @@ pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
             },
             Effect::Pay(request) => node::pay(flows, request).await.or_else(is_left_due)?,
             Effect::Withdraw(request) => withdraw::push(flows, request).await.or_else(is_left_due)?,
+            Effect::GiveUp(request) => give_up::finish(flows, request).await.or_else(is_left_due)?,
             Effect::Claim(_) => node::claim_of(flows, item.request).await.or_else(is_left_due)?,
         }
     }
@@ -45,6 +48,10 @@ fn is_left_due(error: Error) -> Result<(), Error> {
     match error {
         Error::Node(why) => {
             tracing::warn!(%why, "the node can't be asked now; it is asked again");
+            Ok(())
+        }
+        Error::Assets(why) => {
+            tracing::warn!(%why, "the engine for assets can't be asked now; it is asked again");
             Ok(())
         }
         Error::Refused { code: Code::LightningNotReady | Code::LightningUnavailable | Code::PayoutsHalted, .. } => {
@@ -144,7 +151,7 @@ impl Offered {
 }
 
 struct ClaimDue {
-    has_node: bool,
+    able: Able,
 }
 
 #[async_trait]
@@ -153,7 +160,7 @@ impl Write for ClaimDue {
     type Error = StoreError;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<Due>, StoreError> {
-        effects::claim_due(tx, BATCH, self.has_node).await
+        effects::claim_due(tx, BATCH, self.able).await
     }
 }
 

@@ -36,6 +36,9 @@ pub(super) async fn version(
     let end = End { issued, transaction: transaction.clone() };
     let request = flows.store().write(end).await?;
     crash::point(committed);
+    if matches!(&request.machine.state, State::WaitingAck { .. }) {
+        flows.wake_assets();
+    }
     if matches!(&request.machine.state, State::Broadcast { txid: current, .. } if *current == txid) {
         effects::offer(flows, request.id, &transaction).await?;
     }
@@ -89,9 +92,10 @@ impl Write for End {
                     self.supersede(tx, current).await?;
                 }
             }
-            (State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. }, Role::Original) => {
-                return Ok(before);
-            }
+            (
+                State::WaitingAck { .. } | State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. },
+                Role::Original,
+            ) => return Ok(before),
             (State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. }, Role::Bump | Role::Cancel) => {
                 return Err(Error::refused(
                     Code::AlreadyConfirmed,
@@ -100,13 +104,19 @@ impl Write for End {
             }
             (State::Conflicted { .. }, _) => return Err(spent_error()),
             (State::Expired, _) => return Err(send::expired_error()),
-            (State::Broadcast { .. }, Role::Original) | (State::AwaitingSignature, Role::Bump | Role::Cancel) => {
+            (State::Failed { reason }, _) => {
+                return Err(Error::refused(Code::RequestExpired, format!("this send was given up: {reason}")));
+            }
+            (State::Broadcast { .. }, Role::Original)
+            | (State::AwaitingSignature | State::WaitingAck { .. }, Role::Bump | Role::Cancel) => {
                 return Err(Error::refused(Code::NotBroadcast, "this version can't be ended as the request stands"));
             }
         }
         let now = tx.now();
         issued::keep_signed(tx.conn(), txid, &self.transaction, now).await?;
-        record_offered(tx, &self.issued, &self.transaction).await?;
+        if before.machine.terms.assets.is_none() {
+            record_offered(tx, &self.issued, &self.transaction).await?;
+        }
         let transition = before.machine.apply(&Event::Signed { txid }, now).map_err(StoreError::from)?;
         Ok(apply::apply(tx, before, transition).await?)
     }

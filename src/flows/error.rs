@@ -65,6 +65,9 @@ pub enum Code {
     AssetUnknown,
     ColorableUtxosNeeded,
     ColorableUtxosThere,
+    InsufficientAssets,
+    ColoredBtcLow,
+    NotBumpable,
     NotIssued,
     NodeRefused,
     OutcomeUnknown,
@@ -175,9 +178,9 @@ impl From<Refusal> for Error {
             Refusal::NoFreeCoin => {
                 Self::refused(Code::ColorableUtxosNeeded, format!("{detail}; POST /wallet/createutxosbegin makes some"))
             }
-            Refusal::NotEnough { .. } => Self::refused(Code::InsufficientFunds, detail),
+            Refusal::NotEnough { .. } => Self::refused(Code::InsufficientAssets, detail),
             Refusal::BitcoinLow { .. } => Self::refused(
-                Code::InsufficientFunds,
+                Code::ColoredBtcLow,
                 format!("{detail}; POST /wallet/createutxosbegin with a larger size makes coins that hold more"),
             ),
             Refusal::Invalid { what: "invoice", reason } => {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{Error, Flows};
 use crate::crash;
-use crate::domain::{address, onchain_send, pay, receive, withdraw};
+use crate::domain::{address, asset_receive, onchain_send, pay, receive, withdraw};
 use crate::store::requests::{self, AnyRequest};
 use crate::store::{StoreError, Tx, Write, apply};
 
@@ -53,6 +53,10 @@ impl Write for ExpireOverdue {
                 }
                 AnyRequest::Withdraw(request) => {
                     apply::advance::<withdraw::Withdraw>(tx, request.id, &withdraw::Event::TimedOut).await.map(drop)?;
+                }
+                AnyRequest::AssetReceive(request) => {
+                    let event = asset_receive::Event::TimedOut;
+                    apply::advance::<asset_receive::AssetReceive>(tx, request.id, &event).await.map(drop)?;
                 }
                 // A deposit waits for nobody: it has no time limit.
                 AnyRequest::Deposit(_) | AnyRequest::Credit(_) => {}

@@ -9,6 +9,7 @@ use super::ingest::{self, Sighting, Watched};
 use super::{Error, Flows, Policy, mempool};
 use crate::crash;
 use crate::domain::Effect;
+use crate::domain::asset_receive::{self, AssetReceive};
 use crate::domain::credit::{self, Credit};
 use crate::domain::deposit::{self, Deposit};
 use crate::domain::onchain_send::{self, OnchainSend, State};
@@ -19,7 +20,9 @@ use crate::ports::chain::{BlockRef, ChainInfo};
 use crate::store::chain::{self, Status, TxRow};
 use crate::store::owners::{self, Ownership};
 use crate::store::requests::{self, AnyRequest};
-use crate::store::{Conn, StoreError, Tx, Write, apply, credits, effects, halts, issued, ledger, wallets, withdrawals};
+use crate::store::{
+    Conn, StoreError, Tx, Write, apply, asset_transfers, credits, effects, halts, issued, ledger, wallets, withdrawals,
+};
 
 /// Blocks that are remembered at least, to find where a reorganisation began.
 const REMEMBER_AT_LEAST: u32 = 1_000;
@@ -167,6 +170,7 @@ impl Write for Connect {
         while self.take_in_relevant(tx, mined_at).await? == Watched::More {}
         self.displace_waiting(tx).await?;
         self.note_withdrawals(tx).await?;
+        self.note_transfers(tx).await?;
         confirm_deep(tx, self.to.height, &self.flows).await?;
         let now = tx.now();
         effects::wake_all(tx.conn(), now).await
@@ -195,6 +199,23 @@ impl Connect {
             if let Some(id) = waiting.get(&transaction.compute_txid()) {
                 withdrawals::set_height(tx.conn(), *id, Some(self.to.height)).await?;
                 apply::advance::<Withdraw>(tx, *id, &withdraw::Event::Mined { height: self.to.height }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Transfers of assets that the block holds. One that pays a coin which its payee has touches no wallet that could be seen.
+    async fn note_transfers(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let waiting = asset_transfers::unmined(tx.conn()).await?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let here: HashSet<Txid> = self.block.txdata.iter().map(Transaction::compute_txid).collect();
+        for transfer in waiting.iter().filter(|transfer| here.contains(&transfer.txid)) {
+            asset_transfers::set_mined(tx, transfer.txid, self.to.height).await?;
+            if let (Some(id), true) = (transfer.request, transfer.is_receive) {
+                let event = asset_receive::Event::Mined { height: self.to.height };
+                apply::advance::<AssetReceive>(tx, id, &event).await?;
             }
         }
         Ok(())
@@ -277,7 +298,7 @@ async fn confirm_deep(tx: &mut Tx<'_>, tip: u32, flows: &Flows) -> Result<(), St
                     apply::advance::<Withdraw>(tx, request.id, &withdraw::Event::Deep).await?;
                 }
             }
-            AnyRequest::Address(_) | AnyRequest::Receive(_) | AnyRequest::Pay(_) => {}
+            AnyRequest::Address(_) | AnyRequest::Receive(_) | AnyRequest::Pay(_) | AnyRequest::AssetReceive(_) => {}
         }
     }
     Ok(())
@@ -360,6 +381,12 @@ impl Write for Disconnect {
         for row in chain::mined_at(tx.conn(), height).await? {
             unmine(tx, &row).await?;
         }
+        for transfer in asset_transfers::mined_at(tx.conn(), height).await? {
+            if let (Some(id), true) = (transfer.request, transfer.is_receive) {
+                apply::advance::<AssetReceive>(tx, id, &asset_receive::Event::Unmined).await?;
+            }
+        }
+        asset_transfers::set_reorged(tx, height).await?;
         for id in withdrawals::mined_at(tx.conn(), height).await? {
             withdrawals::set_height(tx.conn(), id, None).await?;
             apply::advance::<Withdraw>(tx, id, &withdraw::Event::Unmined).await?;

@@ -65,6 +65,7 @@ pub async fn request(
         AnyRequest::Pay(request) => &request.wallet,
         AnyRequest::Credit(request) => &request.wallet,
         AnyRequest::Withdraw(request) => &request.wallet,
+        AnyRequest::AssetReceive(request) => &request.wallet,
     };
     if owner != wallet {
         return Ok(None);

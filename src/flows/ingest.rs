@@ -20,7 +20,7 @@ use crate::store::chain::{self, Coin, Status, TxRow};
 use crate::store::credits::{self, BoundAddress};
 use crate::store::issued::{self, IssuedTx};
 use crate::store::wallets::{self, KnownScript};
-use crate::store::{StoreError, Tx, apply, leases, requests};
+use crate::store::{Conn, StoreError, Tx, apply, leases, requests};
 
 /// Where and how a transaction was seen.
 #[derive(Clone, Copy, Debug)]
@@ -224,7 +224,16 @@ pub(super) async fn keys_of(
     wallet: &WalletId,
     network: bitcoin::Network,
 ) -> Result<WalletKeys, StoreError> {
-    let row = wallets::find(tx.conn(), wallet).await?;
+    keys_among(tx.conn(), wallet, network).await
+}
+
+/// The keys of a wallet that is named somewhere, so that it must be there.
+pub(super) async fn keys_among(
+    conn: &mut Conn,
+    wallet: &WalletId,
+    network: bitcoin::Network,
+) -> Result<WalletKeys, StoreError> {
+    let row = wallets::find(conn, wallet).await?;
     let row = row.ok_or_else(|| StoreError::Corrupt(format!("wallet {wallet} is named but not there")))?;
     WalletKeys::parse(&row.xpub_van, &row.xpub_col, &row.fingerprint, network)
         .map_err(|e| StoreError::Corrupt(format!("keys of wallet {wallet}: {e}")))

@@ -58,6 +58,7 @@ use crate::ids::{RequestId, WalletId};
 use crate::money::Sat;
 use crate::ports::assets::AssetEngine;
 use crate::ports::chain::ChainBackend;
+use crate::ports::courier::Courier;
 use crate::store::Store;
 use crate::store::owners::Ownership;
 
@@ -129,7 +130,9 @@ struct Inner {
     chain: Arc<dyn ChainBackend>,
     node: NodeSlot,
     /// Empty where there are no assets.
-    assets: OnceLock<Arc<dyn AssetEngine>>,
+    assets: OnceLock<AssetSide>,
+    /// Woken when a payee or a payer of an asset may have something to be done.
+    assets_moved: tokio::sync::Notify,
     network: Network,
     policy: Policy,
     /// One at a time per wallet where coins are chosen. Across processes the database decides; this only saves retries.
@@ -142,6 +145,16 @@ struct Inner {
     ended: tokio::sync::broadcast::Sender<RequestId>,
     /// Woken when somebody would like the channels to be looked at.
     liquidity: tokio::sync::Notify,
+}
+
+/// What moves assets, besides the chain.
+pub struct AssetSide {
+    pub engine: Arc<dyn AssetEngine>,
+    pub courier: Arc<dyn Courier>,
+    /// Where payers bring consignments for invoices of this gateway.
+    pub endpoints: Vec<String>,
+    /// How far the deliveries of this process are.
+    pub deliveries: assets::deliver::Deliveries,
 }
 
 /// Endings that a waiter may be behind before it looks for itself.
@@ -174,9 +187,20 @@ impl Flows {
         let mempool_seen = Mutex::default();
         let ended = tokio::sync::broadcast::channel(ENDED_KEPT).0;
         let liquidity = tokio::sync::Notify::new();
-        let assets = OnceLock::new();
-        let inner =
-            Inner { store, chain, node, assets, network, policy, choosing, moved, mempool_seen, ended, liquidity };
+        let inner = Inner {
+            store,
+            chain,
+            node,
+            assets: OnceLock::new(),
+            assets_moved: tokio::sync::Notify::new(),
+            network,
+            policy,
+            choosing,
+            moved,
+            mempool_seen,
+            ended,
+            liquidity,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -195,15 +219,31 @@ impl Flows {
         &self.inner.node
     }
 
-    /// Gives the flows an engine for assets, once.
-    pub fn use_assets(&self, engine: Arc<dyn AssetEngine>) {
-        let _first = self.inner.assets.get_or_init(|| engine);
+    /// Gives the flows what they need for assets, once.
+    pub fn use_assets(&self, side: AssetSide) {
+        let _first = self.inner.assets.get_or_init(|| side);
+    }
+
+    /// What there is for assets; nothing where there are none.
+    #[must_use]
+    pub fn asset_side(&self) -> Option<&AssetSide> {
+        self.inner.assets.get()
     }
 
     /// The engine for assets; nothing where there are no assets.
     #[must_use]
     pub fn asset_engine(&self) -> Option<&Arc<dyn AssetEngine>> {
-        self.inner.assets.get()
+        self.asset_side().map(|side| &side.engine)
+    }
+
+    /// Has transfers of assets looked at soon.
+    fn wake_assets(&self) {
+        self.inner.assets_moved.notify_one();
+    }
+
+    /// Returns when somebody has woken it, now or since the last time.
+    pub async fn assets_are_woken(&self) {
+        self.inner.assets_moved.notified().await;
     }
 
     /// Tells whoever waits for a Lightning request that it has ended.

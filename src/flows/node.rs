@@ -163,7 +163,11 @@ pub async fn look_at_everything(flows: &Flows) -> Result<usize, Error> {
             AnyRequest::Pay(request) => note("a payment", pay(flows, request.id).await),
             // What waits to be sent on-chain has an effect, which is due at each start.
             AnyRequest::Withdraw(_) => {}
-            AnyRequest::Address(_) | AnyRequest::Send(_) | AnyRequest::Deposit(_) | AnyRequest::Credit(_) => {}
+            AnyRequest::Address(_)
+            | AnyRequest::Send(_)
+            | AnyRequest::Deposit(_)
+            | AnyRequest::Credit(_)
+            | AnyRequest::AssetReceive(_) => {}
         }
     }
     Ok(failed)

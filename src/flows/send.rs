@@ -486,6 +486,7 @@ impl Begin {
             fee_rate: issued.fee_rate,
             deduct_fee: self.wanted.deduct_fee,
             door: self.wanted.door,
+            assets: None,
         };
         Request {
             id: issued.request,

@@ -1,6 +1,7 @@
 //! The values that stand in the signatures of flows, under one name: whoever calls flows needs no other room for them.
 
 pub use crate::domain::address::{ReceiveAddress, State as AddressState};
+pub use crate::domain::asset_receive::AssetReceive;
 pub use crate::domain::credit::{Credit, State as CreditState};
 pub use crate::domain::deposit::{Deposit, State as DepositState};
 pub use crate::domain::grant::{BadLimit, Limit, read_sum};
@@ -16,6 +17,7 @@ pub use crate::ports::chain::BlockRef;
 pub use crate::ports::lightning::{
     Capabilities, Channel, CloseHow, ForwardingFees, NewChannel, NodeBalance, NodeInfo, Peer,
 };
+pub use crate::store::asset_transfers::TransferRow;
 pub use crate::store::authorizations::Authorization;
 pub use crate::store::books::{Line as TrialLine, Suspended};
 pub use crate::store::chain::{Coin, WalletTx};

@@ -26,10 +26,10 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 pub use config::{Config, Mode};
 pub use operator::{OperatorState, install_metrics, metrics_upkeep, operator_router};
+pub use proxy::ROUTE as PROXY_ROUTE;
 pub use server::serve;
 
 use crate::flows::{Code, Flows};
-use crate::secret::Secret;
 use problem::Problem;
 
 /// What every call is answered from. Cheap to clone.
@@ -55,12 +55,6 @@ impl HttpState {
             proxy,
             cors_origins: config.cors_origins.clone().into(),
         }
-    }
-
-    /// The path at which this process alone exchanges consignments. Whoever knows it speaks for the invoices of this gateway.
-    #[must_use]
-    pub fn own_proxy_path(&self) -> Secret {
-        self.proxy.own_path()
     }
 }
 

@@ -17,7 +17,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::api::begun::{BeginResponse, EXPIRES_AT, FEE_SATS, NEXT_CURSOR, REQUEST_ID, SOURCE};
 use super::api::deposits::STATES;
 use super::api::send_view::SEND_STATES;
-use super::api::{self, admin, examples, not_yet, payments, problems};
+use super::api::{self, admin, examples, payments, problems};
 use super::auth::WALLET_HEADERS;
 use super::problem::{Problem, WireProblem, entry};
 use super::proxy;
@@ -76,7 +76,6 @@ fn tags() -> Vec<utoipa::openapi::Tag> {
         ("history", "Balances, requests and events."),
         (admin::TAG, "The operator's own calls. They need a key with the scope `admin`, and name no wallet."),
         (proxy::TAG, "What wallets of RGB hand each other, in a dialect of its own."),
-        (not_yet::TAG, "Calls of rails that this gateway does not have. They answer 501."),
     ]
     .map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build())
     .to_vec()
@@ -145,10 +144,13 @@ fn complete(operation: &mut Operation, components: &Components) {
         for content in response.content.values_mut() {
             copy_example(content, components);
         }
-        if id.ends_with("Begin") && has_body && !is_not_yet(&id) {
+        if id.ends_with("Begin") && has_body {
             describe_begin(response, &id);
         }
-        if matches!(id.as_str(), "walletListUnspents" | "walletListTransactions") {
+        if matches!(
+            id.as_str(),
+            "walletListUnspents" | "walletListTransactions" | "walletListTransfers" | "listLightningTransfers"
+        ) {
             let about = "Where the next page begins; left out on the last page";
             response.headers.insert(NEXT_CURSOR.to_string(), text_header(about));
         }
@@ -189,11 +191,17 @@ fn is_public(operation: &Operation) -> bool {
 }
 
 fn takes_no_body_too(id: &str) -> bool {
-    matches!(id, "onchainReceiveNew" | "receive" | "adminCloseChannel") || is_not_yet(id)
-}
-
-fn is_not_yet(id: &str) -> bool {
-    not_yet::ALL.iter().any(|endpoint| endpoint.operation_id == id)
+    matches!(
+        id,
+        "onchainReceiveNew"
+            | "receive"
+            | "adminCloseChannel"
+            | "walletBlindReceive"
+            | "walletWitnessReceive"
+            | "walletListTransfers"
+            | "listLightningTransfers"
+            | "walletFailTransfers"
+    )
 }
 
 fn takes_idempotency_key(id: &str) -> bool {
@@ -335,7 +343,7 @@ fn describe_begin(response: &mut utoipa::openapi::Response, id: &str) {
 fn add_problems(operation: &mut Operation, id: &str, has_body: bool) {
     let own = problems::of(id).unwrap_or_default();
     let is_public = is_public(operation);
-    let with_body: &[Code] = if has_body && !is_public && !is_not_yet(id) { problems::WITH_BODY } else { &[] };
+    let with_body: &[Code] = if has_body && !is_public { problems::WITH_BODY } else { &[] };
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     let common = match (is_operators(operation), is_public) {
         (true, _) => problems::OPERATOR,

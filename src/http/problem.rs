@@ -168,6 +168,12 @@ table! {
         "Make some with POST /wallet/createutxosbegin, and wait for a block.";
     ColorableUtxosThere => 409, "colorable_utxos_there", "There are enough free coins for assets", Again::Never,
         "Use those that are there, or ask for more with up_to false.";
+    InsufficientAssets => 400, "insufficient_assets", "The wallet has too little of the asset", Again::Never,
+        "Send less, or wait until what is on its way has settled.";
+    ColoredBtcLow => 409, "colored_btc_low", "The coins that carry assets hold too little bitcoin", Again::Never,
+        "Make coins that hold more with POST /wallet/createutxosbegin and a larger size, wait for a block, and begin again.";
+    NotBumpable => 409, "not_bumpable", "This transaction can't be replaced", Again::Never,
+        "Wait for a block; begin with a higher fee_rate the next time.";
     NotIssued => 409, "not_issued", "The call with this key issued nothing", Again::Never,
         "Correct the call and use a new Idempotency-Key.";
     NodeRefused => 409, "node_refused", "The Lightning node does not do that now", Again::Never,

@@ -1,7 +1,6 @@
 //! The whole router over a real store and a chain in memory, without a socket.
 
 mod lightning;
-mod proxy;
 
 use std::sync::Arc;
 
@@ -28,7 +27,6 @@ struct Api {
     router: Router,
     flows: Flows,
     chain: Arc<crate::chain::fake::FakeChain>,
-    own_proxy: Secret,
     _folder: tempfile::TempDir,
 }
 
@@ -51,9 +49,8 @@ async fn api_with(config: Config, slot: NodeSlot, clock: Clock) -> Api {
     let policy = Policy { lookahead: 5, ..Policy::default() };
     let flows = Flows::with_node(store, chain.clone(), slot, Network::Regtest, policy);
     let state = HttpState::new(flows.clone(), &config);
-    let own_proxy = state.own_proxy_path();
     let router = router(state);
-    Api { router, flows, chain, own_proxy, _folder: folder }
+    Api { router, flows, chain, _folder: folder }
 }
 
 impl Api {

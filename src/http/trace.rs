@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::config::REQUEST_TIMEOUT;
 use super::problem::{Problem, entry};
-use super::proxy;
 use crate::flows::Code;
 
 /// Carries the trace id of every answer.
@@ -40,7 +39,7 @@ pub async fn layer(request: Request, next: Next) -> Response {
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "unmatched".to_owned(), |m| m.as_str().to_owned());
     // One path is a secret; for the others a problem says which one was called.
-    let path = if route == proxy::OWN_ROUTE { route.clone() } else { request.uri().path().to_owned() };
+    let path = request.uri().path().to_owned();
     // Never headers, query or body: they hold keys, signatures and who pays whom.
     let span = tracing::info_span!("call", trace_id = trace.as_str(), method = %method, route);
     let started = Instant::now();

@@ -225,7 +225,8 @@ pub const RULES: &[Rule] = &[
         count: "SELECT COUNT(*) AS n FROM scripts WHERE purpose IS NOT NULL",
         broken: "SELECT s.script AS what FROM scripts s JOIN keychains k ON k.wallet_id = s.wallet_id AND k.account = s.account \
                  LEFT JOIN requests r ON r.id = s.request_id WHERE s.purpose IS NOT NULL AND (s.idx >= k.next_index OR r.id IS NULL \
-                 OR r.wallet_id <> s.wallet_id OR r.kind <> CASE s.purpose WHEN 'receive' THEN 'onchain_receive' ELSE 'onchain_send' END)",
+                 OR r.wallet_id <> s.wallet_id OR r.kind NOT IN ('onchain_receive', 'onchain_send', 'asset_receive') \
+                 OR (s.purpose = 'receive') <> (r.kind = 'onchain_receive'))",
     },
     Rule {
         name: "an_address_is_handed_out_once",

@@ -7,9 +7,10 @@ use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use super::row::{Columns, LIST, padded, padding, placeholders};
-use super::{Conn, PAGE_MAX, StoreError, Tx};
+use super::{Conn, PAGE_MAX, StoreError, Tx, requests};
 use crate::clock::Timestamp;
 use crate::domain::BlockRef;
+use crate::domain::onchain_send::OnchainSend;
 use crate::domain::wallet::Account;
 use crate::ids::{RequestId, WalletId};
 use crate::money::Sat;
@@ -490,6 +491,8 @@ pub struct WalletTx {
     pub height: Option<u32>,
     pub mined_at: Option<i64>,
     pub first_seen_at: Timestamp,
+    /// The send that it is, where it is one of this wallet's.
+    pub send: Option<OnchainSend>,
 }
 
 /// A page of a wallet's live transactions, newest first.
@@ -510,7 +513,9 @@ pub async fn wallet_txs(
          CAST((SELECT COALESCE(SUM(c.amount_sat), 0) FROM spends s JOIN coins c ON c.outpoint = s.outpoint \
                WHERE s.txid = w.txid AND c.wallet_id = w.wallet_id) AS BIGINT) AS sent, \
          (SELECT COUNT(*) FROM spends s JOIN coins c ON c.outpoint = s.outpoint WHERE s.txid = w.txid AND c.wallet_id = w.wallet_id) AS own_inputs \
+         , r.data AS request \
          FROM wallet_txs w JOIN txs t ON t.txid = w.txid \
+         LEFT JOIN request_txs q ON q.unsigned_txid = w.txid AND q.wallet_id = w.wallet_id LEFT JOIN requests r ON r.id = q.request_id \
          WHERE w.wallet_id = $1 AND t.status IN ('offered', 'mempool', 'mined') \
          AND (w.first_seen_at, w.txid) < ($2, $3) \
          ORDER BY w.first_seen_at DESC, w.txid DESC LIMIT $4",
@@ -534,7 +539,9 @@ fn read_wallet_tx(row: &AnyRow) -> Result<WalletTx, StoreError> {
     let own_inputs: usize = row.number("own_inputs")?;
     let all_ours = raw.filter(|raw| raw.input.len() == own_inputs);
     let paid = all_ours.and_then(|raw| Sat::sum(raw.output.iter().filter_map(|out| Sat::try_from(out.value).ok())));
+    let send = row.take::<Option<String>>("request")?;
     Ok(WalletTx {
+        send: send.map(|data| requests::decode(&data)).transpose()?,
         txid: row.parsed("txid")?,
         received: row.sat("received")?,
         sent,

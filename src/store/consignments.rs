@@ -293,6 +293,19 @@ pub async fn acknowledge(
     Ok(Acknowledged::Set)
 }
 
+/// Takes away what somebody brought for an invoice of this gateway and what is worth nothing, so that another one may come.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn discard(tx: &mut Tx<'_>, recipient_id: &str) -> Result<(), StoreError> {
+    take_turn(tx).await?;
+    sqlx::query("DELETE FROM consignments WHERE recipient_id = $1 AND kept = 1 AND ack IS NULL")
+        .bind(recipient_id.to_owned())
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 /// Whether strangers have something here from before this time.
 ///
 /// # Errors

@@ -17,6 +17,13 @@ const FLOW_LEASE: Duration = Duration::from_secs(20);
 /// How long until a refused broadcast is offered again without a new block.
 pub const RETRY_AFTER: Duration = Duration::from_secs(30);
 
+/// What this process has, besides the chain.
+#[derive(Clone, Copy, Debug)]
+pub struct Able {
+    pub node: bool,
+    pub assets: bool,
+}
+
 /// An effect that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -35,22 +42,25 @@ pub(super) fn arm(tx: &Tx<'_>, batch: &mut Batch, request: RequestId, effect: &E
     );
 }
 
-/// Takes what is due, so that nobody else does it at the same time. What only the node can do is left to who has the node.
+/// Takes what is due, so that nobody else does it at the same time. What only the node or the engine for assets can do is left to who
+/// has it.
 ///
 /// # Errors
 /// When the database can't do it or a row is corrupt.
-pub async fn claim_due(tx: &mut Tx<'_>, limit: u32, has_node: bool) -> Result<Vec<Due>, StoreError> {
+pub async fn claim_due(tx: &mut Tx<'_>, limit: u32, able: Able) -> Result<Vec<Due>, StoreError> {
     let now = tx.now();
     let rows = sqlx::query(
         "UPDATE effects SET leased_until = $1, attempts = attempts + 1 WHERE done_at IS NULL AND leased_until <= $2 \
          AND key IN (SELECT key FROM effects WHERE done_at IS NULL AND leased_until <= $2 \
-         AND ($4 = 1 OR key LIKE 'broadcast:%') ORDER BY leased_until LIMIT $3) \
+         AND (key LIKE 'broadcast:%' OR (key LIKE 'give_up:%' AND $5 = 1) OR (key NOT LIKE 'give_up:%' AND $4 = 1)) \
+         ORDER BY leased_until LIMIT $3) \
          RETURNING key, request_id, attempts",
     )
     .bind(now.after(FLOW_LEASE).millis())
     .bind(now.millis())
     .bind(i64::from(limit))
-    .bind(i64::from(has_node))
+    .bind(i64::from(able.node))
+    .bind(i64::from(able.assets))
     .fetch_all(tx.conn())
     .await?;
     rows.iter()
@@ -69,6 +79,7 @@ fn parse_key(key: &str) -> Result<Effect, StoreError> {
         Some(("broadcast", txid)) => Ok(Effect::Broadcast(parse::<Txid>("effects.key", txid)?)),
         Some(("pay", request)) => Ok(Effect::Pay(parse::<RequestId>("effects.key", request)?)),
         Some(("withdraw", request)) => Ok(Effect::Withdraw(parse::<RequestId>("effects.key", request)?)),
+        Some(("give_up", request)) => Ok(Effect::GiveUp(parse::<RequestId>("effects.key", request)?)),
         Some(("claim", hash)) => Ok(Effect::Claim(parse::<PaymentHash>("effects.key", hash)?)),
         _ => Err(StoreError::Corrupt(format!("an effect has the unknown key {key}"))),
     }

@@ -40,6 +40,7 @@ const MIGRATIONS: &[Migration] = &[
     shared("0014_liquidity", include_str!("../../migrations/0014_liquidity.sql")),
     shared("0015_consignments", include_str!("../../migrations/0015_consignments.sql")),
     shared("0016_asset_issues", include_str!("../../migrations/0016_asset_issues.sql")),
+    shared("0017_asset_transfers", include_str!("../../migrations/0017_asset_transfers.sql")),
 ];
 
 /// Any number will do, as long as every gateway on one PostgreSQL uses the same.

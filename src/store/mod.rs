@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod asset_issues;
+pub mod asset_transfers;
 pub mod audit;
 pub mod authorizations;
 mod batch;

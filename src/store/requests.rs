@@ -8,6 +8,7 @@ use super::row::Columns;
 use super::{Conn, PAGE_MAX, StoreError};
 use crate::clock::Timestamp;
 use crate::domain::address::ReceiveAddress;
+use crate::domain::asset_receive::AssetReceive;
 use crate::domain::credit::Credit;
 use crate::domain::deposit::Deposit;
 use crate::domain::lightning::PaymentHash;
@@ -32,7 +33,7 @@ fn encode<M: Machine>(machine: &M) -> Result<String, StoreError> {
         .map_err(|e| StoreError::Corrupt(format!("a request can't be written: {e}")))
 }
 
-fn decode<M: Machine>(text: &str) -> Result<M, StoreError> {
+pub(super) fn decode<M: Machine>(text: &str) -> Result<M, StoreError> {
     let stored: Stored<M> =
         serde_json::from_str(text).map_err(|e| StoreError::Corrupt(format!("a {} can't be read: {e}", M::KIND)))?;
     if stored.format == FORMAT {
@@ -52,6 +53,7 @@ pub enum AnyRequest {
     Pay(Request<Pay>),
     Credit(Request<Credit>),
     Withdraw(Request<Withdraw>),
+    AssetReceive(Request<AssetReceive>),
 }
 
 pub(super) fn insert<M: Machine>(batch: &mut Batch, request: &Request<M>) -> Result<(), StoreError> {
@@ -152,6 +154,7 @@ fn read_any(row: &AnyRow) -> Result<AnyRequest, StoreError> {
         Pay::KIND => Ok(AnyRequest::Pay(read(row)?)),
         Credit::KIND => Ok(AnyRequest::Credit(read(row)?)),
         Withdraw::KIND => Ok(AnyRequest::Withdraw(read(row)?)),
+        AssetReceive::KIND => Ok(AnyRequest::AssetReceive(read(row)?)),
         other => Err(StoreError::Corrupt(format!("a request has the unknown kind {other}"))),
     }
 }
@@ -250,6 +253,16 @@ pub async fn overdue(conn: &mut Conn, now: Timestamp, limit: u32) -> Result<Vec<
 pub async fn waiting_for_node(conn: &mut Conn) -> Result<Vec<AnyRequest>, StoreError> {
     let rows = sqlx::query("SELECT * FROM requests WHERE state IN ('claiming', 'paying')").fetch_all(conn).await?;
     rows.iter().map(read_any).collect()
+}
+
+/// Sends of assets that are signed, and whose payees have not all accepted.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn waiting_for_payees(conn: &mut Conn) -> Result<Vec<Request<OnchainSend>>, StoreError> {
+    let rows =
+        sqlx::query("SELECT * FROM requests WHERE state = 'waiting_ack' ORDER BY updated_at").fetch_all(conn).await?;
+    rows.iter().map(read).collect()
 }
 
 /// Sends, withdrawals, deposits and credits that are in a block and wait for it to be deep enough.

@@ -2,6 +2,7 @@
 //!
 //! A worker is a loop of short rounds. It knows when to do something; what is done is a flow's business.
 
+mod assets;
 mod audit;
 mod chain_follow;
 mod effects;
@@ -55,6 +56,9 @@ impl Workers {
         rounds.add(scan::Scan::new(flows, chain.held(), pace.poll));
         rounds.add(effects::Effects::new(flows));
         rounds.add(expiry::Expiry::new(flows));
+        if flows.asset_engine().is_some() {
+            rounds.add(assets::Assets::new(flows));
+        }
         if let Some(every) = pace.audit {
             rounds.add(audit::Audit::new(flows, every));
         }

@@ -130,10 +130,13 @@ fn ifa(of: AssetIFA) -> Result<Asset, PortError> {
 const fn status(of: RgbTransferStatus) -> TransferStatus {
     match of {
         RgbTransferStatus::Initiated => TransferStatus::Initiated,
-        RgbTransferStatus::WaitingCounterparty => TransferStatus::WaitingCounterparty,
-        RgbTransferStatus::WaitingSafeHeight
-        | RgbTransferStatus::WaitingBroadcast
-        | RgbTransferStatus::WaitingConfirmations => TransferStatus::WaitingConfirmations,
+        // Not accepted before the blocks that it builds on are old enough.
+        RgbTransferStatus::WaitingCounterparty | RgbTransferStatus::WaitingSafeHeight => {
+            TransferStatus::WaitingCounterparty
+        }
+        RgbTransferStatus::WaitingBroadcast | RgbTransferStatus::WaitingConfirmations => {
+            TransferStatus::WaitingConfirmations
+        }
         RgbTransferStatus::Settled => TransferStatus::Settled,
         RgbTransferStatus::Failed => TransferStatus::Failed,
     }

@@ -33,6 +33,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// An Esplora (`http://`, `https://`) or an Electrum (`tcp://`, `ssl://`) of the same chain. Empty: there are no assets here.
     pub indexer: Option<String>,
+    /// Where payers bring consignments, as they write it: `rpcs://host/json-rpc`. Empty: this gateway's own listener, as this machine
+    /// reaches it.
+    pub endpoints: Vec<String>,
     /// Wallets kept open. Each takes a few file descriptors and half a megabyte.
     pub open_wallets: usize,
     /// Wallets that the engine works for at the same time.
@@ -46,6 +49,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("assets"),
             indexer: None,
+            endpoints: Vec::new(),
             open_wallets: 64,
             at_once: 4,
             courier: courier::Config::default(),

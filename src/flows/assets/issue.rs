@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{engine_with_coins, require_coins_in_blocks};
+use super::{engine_with_coins, mirror, require_coins_in_blocks, turn};
 use crate::crash;
 use crate::domain::wallet::WalletKeys;
 use crate::flows::{Code, Error, Flows, Idempotency, address};
@@ -24,6 +24,16 @@ pub async fn nia(
     idempotency: Option<Idempotency>,
 ) -> Result<Asset, Error> {
     check(&new)?;
+    let (flows, keys) = (flows.clone(), keys.clone());
+    turn::to_the_end(async move { nia_to_the_end(&flows, &keys, new, idempotency).await }).await
+}
+
+async fn nia_to_the_end(
+    flows: &Flows,
+    keys: &WalletKeys,
+    new: NewAsset,
+    idempotency: Option<Idempotency>,
+) -> Result<Asset, Error> {
     let engine = engine_with_coins(flows, keys).await?;
     let lock = flows.choosing(&keys.id());
     let _one_at_a_time = lock.lock().await;
@@ -49,6 +59,7 @@ pub async fn nia(
         Ok(asset) => {
             crash::point("issue.done");
             flows.store().write(Finish { id, end: End::Issued(asset.id.clone()) }).await?;
+            mirror::copy(flows, keys, engine).await?;
             Ok(asset)
         }
         Err(AssetError::Refused(refusal)) => {

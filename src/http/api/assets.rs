@@ -237,10 +237,17 @@ pub struct IssueAssetNiaRequestModel {
 }
 
 /// A whole number of an asset's smallest units.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(try_from = "u64")]
 #[schema(value_type = u64, minimum = 1, maximum = 9_223_372_036_854_775_807_u64, example = 1_000)]
 pub struct AssetUnits(Amount);
+
+impl AssetUnits {
+    #[must_use]
+    pub const fn amount(self) -> Amount {
+        self.0
+    }
+}
 
 impl TryFrom<u64> for AssetUnits {
     type Error = String;

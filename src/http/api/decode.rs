@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::destination::{self, Kind};
 use super::{bip21, examples};
 use crate::clock::Timestamp;
-use crate::flows::{Code, Flows, invoice, send};
+use crate::flows::{Code, Error, Flows, assets, invoice, send};
 use crate::http::HttpState;
 use crate::http::auth::{ToRead, Wallet};
 use crate::http::extract::Posted;
@@ -21,7 +21,7 @@ const FIELD: &str = "input";
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({ "input": examples::INVOICE }))]
 pub struct DecodeRequestModel {
-    /// An address, a `bitcoin:` URI, a BOLT 11 invoice or a BOLT 12 offer.
+    /// An address, a `bitcoin:` URI, a BOLT 11 invoice, a BOLT 12 offer or an RGB invoice.
     pub input: String,
 }
 
@@ -36,6 +36,7 @@ pub enum InputKind {
     Bip21,
     Bolt11,
     Bolt12Offer,
+    RgbInvoice,
 }
 
 /// What a text says. What its kind does not have is empty.
@@ -44,7 +45,7 @@ pub enum InputKind {
     "kind": "bolt11", "text": examples::INVOICE, "address": null, "amount_sats": 5_000, "amount_msat": 5_000_000,
     "currency": null, "description": "order 7", "description_hash": null, "label": null, "issuer": null,
     "payment_hash": examples::HASH, "payee_pubkey": examples::NODE, "created_at": examples::TIME, "expires_at": examples::TIME,
-    "is_expired": false, "is_own": false, "lightning": null,
+    "is_expired": false, "is_own": false, "lightning": null, "asset_id": null, "asset_amount": null, "recipient_id": null,
 }))]
 pub struct DecodeResponse {
     pub kind: InputKind,
@@ -71,11 +72,16 @@ pub struct DecodeResponse {
     pub is_own: Option<bool>,
     /// The invoice or offer that a URI names beside the address.
     pub lightning: Option<String>,
+    /// The asset that an RGB invoice asks for; empty where it leaves that open.
+    pub asset_id: Option<String>,
+    /// How much of it, in the smallest unit.
+    pub asset_amount: Option<u64>,
+    pub recipient_id: Option<String>,
 }
 
 /// Say what a text is
 ///
-/// Reads an address, a `bitcoin:` URI, a BOLT 11 invoice or a BOLT 12 offer. What it says was checked against its own signature or
+/// Reads an address, a `bitcoin:` URI, a BOLT 11 invoice, a BOLT 12 offer or an RGB invoice. What it says was checked against its own signature or
 /// checksum; whether it can be paid is found out by paying it.
 #[utoipa::path(post, path = "/lightning/decode", operation_id = "decode", tag = "lightning",
     request_body = DecodeRequestModel,
@@ -90,7 +96,7 @@ pub async fn decode(
         Kind::Onchain => onchain(&state.flows, text)?,
         Kind::Invoice => bolt11(&state.flows, text).await?,
         Kind::Offer => offer(&state.flows, text)?,
-        Kind::Rgb => return Err(Problem::plain(Code::AssetsUnavailable)),
+        Kind::Rgb => rgb(&state.flows, text)?,
         Kind::Name => return Err(names_are_not_read(FIELD)),
     };
     Ok(Json(read))
@@ -118,6 +124,25 @@ fn onchain(flows: &Flows, text: &str) -> Result<DecodeResponse, Problem> {
         description: uri.message,
         label: uri.label,
         lightning: uri.lightning,
+        ..DecodeResponse::default()
+    })
+}
+
+fn rgb(flows: &Flows, text: &str) -> Result<DecodeResponse, Problem> {
+    let said = assets::read_invoice(flows, text).map_err(|error| match error {
+        Error::Field { code, reason, .. } => Problem::field(code, FIELD, format!("{FIELD}: {reason}")),
+        other => other.into(),
+    })?;
+    let seconds = |at: u64| Timestamp::from_millis(i64::try_from(at).unwrap_or(i64::MAX).saturating_mul(1_000));
+    let expires_at = said.expires_at.map(seconds);
+    Ok(DecodeResponse {
+        kind: InputKind::RgbInvoice,
+        text: text.to_owned(),
+        expires_at: expires_at.map(Timestamp::rfc3339),
+        is_expired: expires_at.map(|at| at <= flows.store().clock().now()),
+        asset_id: said.asset,
+        asset_amount: said.amount.map(Amount::base_units),
+        recipient_id: Some(said.recipient),
         ..DecodeResponse::default()
     })
 }

@@ -6,6 +6,7 @@ pub const ADDRESS: &str = "bcrt1pvpmd0cuvyha2sjylhr57kd6t8x9jrju8f063mdvkmk4c5uq
 pub const ID: &str = "0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47";
 pub const TIME: &str = "2025-11-21T00:10:00Z";
 pub const RGB: &str = "rgb:2dkSTbr-jFhznbPmo-TQafzswCN-av4gTsJjX-ttx6CNou5-M98k8Zd";
+pub const RECIPIENT: &str = "bcrt:utxob:0T6NVLU2-KN3Z7dg-aPsGCuG-4oYxUpR-b2MfU3u-XRRbvPh-dLCMO";
 /// Any asset, ten units of it.
 pub const RGB_INVOICE: &str = "rgb:~/~/BF/bcrt:utxob:0T6NVLU2-KN3Z7dg-aPsGCuG-4oYxUpR-b2MfU3u-XRRbvPh-dLCMO?endpoints=rpc://127.0.0.1:8080/json-rpc";
 /// Good for fifty years, and paid to nobody.

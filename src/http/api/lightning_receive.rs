@@ -18,6 +18,7 @@ use crate::http::problem::Problem;
 use crate::money::{Amount, Sat};
 
 /// Over Lightning everything is bitcoin here.
+pub const ASSET: &str = "ASSET";
 pub const BTC: &str = "BTC";
 const INBOUND_LOW: &str = "inbound_liquidity_low";
 

@@ -1,6 +1,7 @@
 //! The endpoints, one file per group: wire shapes, and a mapping onto flows. Nothing is decided here.
 
 pub mod admin;
+pub mod asset_transfers;
 pub mod assets;
 pub mod balance;
 pub mod begun;
@@ -13,7 +14,6 @@ pub mod events;
 pub mod examples;
 pub mod lightning_receive;
 pub mod lightning_send;
-pub mod not_yet;
 pub mod onchain_receive;
 pub mod onchain_send;
 pub mod pay;
@@ -97,8 +97,15 @@ pub fn endpoints() -> OpenApiRouter<HttpState> {
         .routes(routes!(assets::listassets))
         .routes(routes!(assets::assetbalance))
         .routes(routes!(assets::issueassetnia))
-        .routes(routes!(assets::decodergbinvoice));
-    not_yet::add_to(admin::add_to(proxy::add_to(router)))
+        .routes(routes!(assets::decodergbinvoice))
+        .routes(routes!(asset_transfers::blindreceive))
+        .routes(routes!(asset_transfers::witnessreceive))
+        .routes(routes!(asset_transfers::sendbegin))
+        .routes(routes!(asset_transfers::sendend))
+        .routes(routes!(asset_transfers::lightning_listtransfers))
+        .routes(routes!(asset_transfers::listtransfers))
+        .routes(routes!(asset_transfers::failtransfers));
+    admin::add_to(proxy::add_to(router))
 }
 
 /// Where the next page begins, if this one is full.

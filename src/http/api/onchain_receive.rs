@@ -9,7 +9,8 @@ use super::examples;
 use super::wire::PageParams;
 use crate::clock::Timestamp;
 use crate::flows::address::{self, NewAddress};
-use crate::flows::values::{ReceiveAddress, Request};
+use crate::flows::assets::receive;
+use crate::flows::values::{AssetReceive, ReceiveAddress, Request, WalletKeys};
 use crate::http::HttpState;
 use crate::http::auth::{ToRead, ToReceive, Wallet};
 use crate::http::extract::{MaybePosted, PAGE_USUAL, Params, limit, read_page};
@@ -23,7 +24,7 @@ use crate::http::problem::Problem;
 }))]
 pub struct SingleUseDepositAddressResponse {
     pub btc_address: String,
-    /// Empty: this gateway has no RGB engine.
+    /// An RGB invoice for any asset, which lives as long as the address. Empty where there is no RGB engine, and once it is paid.
     pub asset_invoice: String,
     /// Until when it is offered as the current one. It is watched for ever all the same.
     pub expires_at: Option<String>,
@@ -33,17 +34,40 @@ pub struct SingleUseDepositAddressResponse {
     pub reference: Option<String>,
 }
 
-impl From<Request<ReceiveAddress>> for SingleUseDepositAddressResponse {
-    fn from(request: Request<ReceiveAddress>) -> Self {
+impl SingleUseDepositAddressResponse {
+    /// With the invoice that was handed out with it.
+    #[must_use]
+    pub fn of(request: Request<ReceiveAddress>, asset_invoice: Option<String>) -> Self {
         Self {
             btc_address: request.machine.address,
-            asset_invoice: String::new(),
+            asset_invoice: asset_invoice.unwrap_or_default(),
             expires_at: request.expires_at.map(Timestamp::rfc3339),
             request_id: request.id.to_string(),
             label: request.label,
             reference: request.reference,
         }
     }
+}
+
+/// The RGB invoice that goes with an address, where there is an engine.
+pub(super) async fn asset_invoice(
+    state: &HttpState,
+    keys: &WalletKeys,
+    address: &Request<ReceiveAddress>,
+) -> Result<Option<Request<AssetReceive>>, Problem> {
+    if state.flows.asset_engine().is_none() {
+        return Ok(None);
+    }
+    Ok(Some(receive::for_address(&state.flows, keys, address.id, address.expires_at).await?))
+}
+
+async fn shown(
+    state: &HttpState,
+    keys: &WalletKeys,
+    address: Request<ReceiveAddress>,
+) -> Result<Json<SingleUseDepositAddressResponse>, Problem> {
+    let invoice = asset_invoice(state, keys, &address).await?.map(|made| made.machine.invoice);
+    Ok(Json(SingleUseDepositAddressResponse::of(address, invoice)))
 }
 
 /// The current deposit address
@@ -55,7 +79,8 @@ pub async fn current(
     State(state): State<HttpState>,
     wallet: Wallet<ToReceive>,
 ) -> Result<Json<SingleUseDepositAddressResponse>, Problem> {
-    Ok(Json(address::current(&state.flows, &wallet.keys).await?.into()))
+    let address = address::current(&state.flows, &wallet.keys).await?;
+    shown(&state, &wallet.keys, address).await
 }
 
 /// What a new address is for.
@@ -85,7 +110,8 @@ pub async fn new(
 ) -> Result<Json<SingleUseDepositAddressResponse>, Problem> {
     let NewAddressRequestModel { label, reference } = body.value;
     let wanted = NewAddress { label: super::own_word("label", label)?, reference: super::reference(reference)? };
-    Ok(Json(address::new(&state.flows, &wallet.keys, wanted, body.idempotency).await?.into()))
+    let address = address::new(&state.flows, &wallet.keys, wanted, body.idempotency).await?;
+    shown(&state, &wallet.keys, address).await
 }
 
 /// Addresses that wait for a payment.
@@ -118,6 +144,12 @@ pub async fn unused(
     let after = read_page(page.cursor.as_deref())?;
     let rows = address::unused(&state.flows, &wallet.id, after, most).await?;
     let next_cursor = super::next_cursor(&rows, most, super::place);
-    let addresses = rows.into_iter().map(Into::into).collect();
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let mut invoices = receive::open_for(&state.flows, &ids).await?;
+    let with_invoice = |row: Request<ReceiveAddress>| {
+        let invoice = invoices.remove(&row.id);
+        SingleUseDepositAddressResponse::of(row, invoice)
+    };
+    let addresses = rows.into_iter().map(with_invoice).collect();
     Ok(Json(UnusedDepositAddressesResponse { addresses, next_cursor }))
 }

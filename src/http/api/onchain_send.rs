@@ -11,6 +11,7 @@ use super::send_view::{AnySend, GetOnchainSendResponse, SEND_STATES, Status};
 use super::wire::{LightningAsset, ListParams, SendAssetEndRequestModel};
 use super::{List, begun, examples};
 use crate::flows::Code;
+use crate::flows::assets::send::{self as asset_send, NewSend};
 use crate::flows::bump::{self, BeginBump};
 use crate::flows::history::{self, Send};
 use crate::flows::send::{self, BeginSend};
@@ -33,7 +34,7 @@ pub enum Source {
     Offchain,
 }
 
-/// A send of bitcoin to an address.
+/// A send of bitcoin to an address, or of an asset to an RGB invoice.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({
     "address_or_rgbinvoice": examples::ADDRESS, "amount_sats": 50_000, "fee_rate": 5, "asset": null,
@@ -41,13 +42,13 @@ pub enum Source {
 }))]
 pub struct OnchainSendRequestModel {
     pub address_or_rgbinvoice: String,
-    /// Satoshis; needed for bitcoin.
+    /// Satoshis; needed for bitcoin. For an RGB invoice that asks for a new coin, what that holds: 1000 unless given.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 2_100_000_000_000_000_u64)]
     pub amount_sats: Option<Sat>,
     /// Whole satoshis per virtual byte.
     #[schema(minimum = 1)]
     pub fee_rate: u32,
-    /// Needed for an RGB invoice. This gateway has no RGB engine.
+    /// For an RGB invoice, which may name both itself.
     pub asset: Option<LightningAsset>,
     /// The recipient gets the amount less the fee; with the whole spendable balance as the amount this empties the wallet.
     pub deduct_fee_from_amount: Option<bool>,
@@ -64,7 +65,8 @@ pub struct OnchainSendRequestModel {
 /// Begin a send
 ///
 /// Chooses coins of the wallet, sets them aside, and hands out the transaction as a PSBT for the wallet's keys to sign. For off-chain
-/// money it holds the amount and a fee ceiling, and hands out an authorisation; the header `Sluice-Source` says which it is. With `Accept: application/json; profile=object` the answer is an object instead of a bare string.
+/// money it holds the amount and a fee ceiling, and hands out an authorisation; the header `Sluice-Source` says which it is. An RGB
+/// invoice is paid from coins that carry its asset, and goes out when its payee has accepted. With `Accept: application/json; profile=object` the answer is an object instead of a bare string.
 #[utoipa::path(post, path = "/lightning/onchain-send-begin", operation_id = "onchainSendBegin", tag = "send",
     request_body = OnchainSendRequestModel,
     responses((status = 200, description = "The PSBT to sign", body = String, example = json!(examples::PSBT))))]
@@ -79,14 +81,20 @@ pub async fn begin(
         Source::Onchain => send::Source::Onchain,
         Source::Offchain => send::Source::Offchain,
     });
+    if super::starts_with_ignoring_case(&body.value.address_or_rgbinvoice, "rgb:") {
+        let wanted = asset_terms(body.value)?;
+        let begun = asset_send::begin(&state.flows, &wallet.keys, wanted, body.idempotency).await?;
+        return Ok(begun::answer(begun, &asked));
+    }
     let wanted = terms(body.value)?;
     let begun = withdraw::begin_either(&state.flows, &wallet.keys, source, wanted, body.idempotency).await?;
     Ok(begun::answer(begun, &asked))
 }
 
 fn terms(asked: OnchainSendRequestModel) -> Result<BeginSend, Problem> {
-    if super::starts_with_ignoring_case(&asked.address_or_rgbinvoice, "rgb:") || asked.asset.is_some() {
-        return Err(Problem::plain(Code::AssetsUnavailable));
+    if asked.asset.is_some() {
+        let detail = "asset: goes with an RGB invoice, and this is an address";
+        return Err(Problem::field(Code::InvalidRequest, "asset", detail));
     }
     let amount = asked
         .amount_sats
@@ -102,6 +110,27 @@ fn terms(asked: OnchainSendRequestModel) -> Result<BeginSend, Problem> {
         min_confirmations: None,
         to_field: "address_or_rgbinvoice",
         amount_field: "amount_sats",
+    })
+}
+
+/// An asset is paid by coins of the wallet, whole and from nowhere else.
+fn asset_terms(asked: OnchainSendRequestModel) -> Result<NewSend, Problem> {
+    let refuse = |field, why: &str| Err(Problem::field(Code::InvalidRequest, field, format!("{field}: {why}")));
+    if asked.source == Some(Source::Offchain) {
+        return refuse("source", "an asset is on the wallet's own coins");
+    }
+    if asked.deduct_fee_from_amount == Some(true) {
+        return refuse("deduct_fee_from_amount", "an asset pays no fee");
+    }
+    Ok(NewSend {
+        payees: vec![super::wire::asset_payee(asked.address_or_rgbinvoice, asked.asset, asked.amount_sats)?],
+        fee_rate: asked.fee_rate,
+        min_confirmations: None,
+        expires_in_seconds: asked.expires_in_seconds,
+        reference: super::reference(asked.reference)?,
+        door: Door::OnchainSend,
+        invoice_field: "address_or_rgbinvoice",
+        amount_field: "asset",
     })
 }
 
@@ -238,8 +267,8 @@ pub struct OnchainSendsResponse {
 
 /// The sends
 ///
-/// The sends of this wallet, newest first. `state` is one of awaiting_signature, requested, queued, broadcast, seen, confirmed,
-/// cancelled, conflicted, expired.
+/// The sends of this wallet, newest first. `state` is one of awaiting_signature, waiting_ack, requested, queued, broadcast, seen,
+/// confirmed, cancelled, conflicted, expired, failed.
 #[utoipa::path(get, path = "/onchain-send", operation_id = "onchainSendList", tag = "send",
     params(ListParams),
     responses((status = 200, description = "The sends", body = OnchainSendsResponse)))]
@@ -321,13 +350,22 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_another_rail_says_which() {
+    fn what_an_asset_needs_is_said() {
         let code = |body| asked(body).unwrap_err().code;
-        assert_eq!(code(r#"{"address_or_rgbinvoice":"RGB:x","fee_rate":1}"#), Code::AssetsUnavailable);
+        let with_asset = r#"{"address_or_rgbinvoice":"x","fee_rate":1,"asset":{"asset_id":"rgb:a","amount":1}}"#;
+        assert_eq!(code(with_asset), Code::InvalidRequest);
+        let rgb = |more: &str| {
+            let body = format!(r#"{{"address_or_rgbinvoice":"RGB:x","fee_rate":1{more}}}"#);
+            asset_terms(crate::http::extract::parse_json(body.as_bytes()).unwrap())
+        };
+        assert!(rgb("").is_ok());
+        assert_eq!(rgb(r#","source":"offchain""#).unwrap_err().field.as_deref(), Some("source"));
         assert_eq!(
-            code(r#"{"address_or_rgbinvoice":"x","fee_rate":1,"asset":{"asset_id":"rgb:a","amount":1}}"#),
-            Code::AssetsUnavailable
+            rgb(r#","deduct_fee_from_amount":true"#).unwrap_err().field.as_deref(),
+            Some("deduct_fee_from_amount")
         );
+        let too_much = rgb(r#","asset":{"asset_id":"rgb:a","amount":9223372036854775808}"#).unwrap_err();
+        assert_eq!((too_much.code, too_much.field.as_deref()), (Code::InvalidRequest, Some("asset.amount")));
     }
 
     #[test]

@@ -9,18 +9,21 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::destination::{self, Kind};
-use super::lightning_receive::BTC;
+use super::lightning_receive::{ASSET, BTC};
 use super::lightning_send::{LightningSendRequest, LightningSendStatus};
-use super::send_view::{Status, amount_sent};
-use super::wire::{LightningAsset, SendAssetEndRequestModel};
-use super::{begun, bip21, decode, examples};
+use super::send_view::{Status, amount_sent, asset as asset_of};
+use super::wire::{self, LightningAsset, SendAssetEndRequestModel};
+use super::{begun, bip21, decode, examples, onchain_receive};
 use crate::clock::Timestamp;
 use crate::flows::address::{self, NewAddress};
+use crate::flows::assets;
+use crate::flows::assets::receive::{self as asset_receive, NewInvoice, Where};
+use crate::flows::assets::send::{self as asset_send, NewSend};
 use crate::flows::history::Send;
 use crate::flows::invoice::{self, WantedInvoice};
 use crate::flows::pay_invoice::{self, BeginPay};
 use crate::flows::send::{self, BeginSend};
-use crate::flows::values::{Door, PayDoor, Receive, Request, WalletKeys};
+use crate::flows::values::{AssetReceive, Door, PayDoor, Receive, ReceiveAddress, Request, WalletKeys};
 use crate::flows::{Code, Idempotency};
 use crate::http::HttpState;
 use crate::http::auth::{ToReceive, ToSend, Wallet};
@@ -36,7 +39,7 @@ pub struct ReceiveRequestModel {
     /// Satoshis that the invoice asks for; 0 or left out: the payer says how much. An address takes any amount.
     #[schema(value_type = Option<u64>)]
     pub amount_sat: Option<Sat>,
-    /// This gateway has no RGB engine.
+    /// An asset instead of bitcoin: there is an RGB invoice for it then, and none for Lightning.
     pub asset: Option<LightningAsset>,
 }
 
@@ -44,7 +47,7 @@ pub struct ReceiveRequestModel {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "btc_address": examples::ADDRESS, "asset_invoice": "", "expires_at": examples::TIME, "ln_invoice": examples::INVOICE,
-    "request_id": examples::ID, "ln_request_id": examples::ID,
+    "request_id": examples::ID, "ln_request_id": examples::ID, "asset_request_id": null,
 }))]
 pub struct ReceiveResponse {
     pub btc_address: String,
@@ -56,11 +59,14 @@ pub struct ReceiveResponse {
     pub request_id: Option<String>,
     /// Names the request of the invoice.
     pub ln_request_id: Option<String>,
+    /// Names the request of the RGB invoice.
+    pub asset_request_id: Option<String>,
 }
 
 /// Receive by any way
 ///
-/// Answers a new address, and an invoice where there is a Lightning node. There is no RGB engine, so `asset_invoice` is empty.
+/// Answers a new address, a Lightning invoice where there is a node, and an RGB invoice where there is an engine. An asset that the
+/// wallet has never had can't be named in an RGB invoice: its payer names it.
 #[utoipa::path(post, path = "/lightning/receive", operation_id = "receive", tag = "receive",
     request_body = Option<ReceiveRequestModel>,
     responses((status = 200, description = "Ways to be paid", body = ReceiveResponse)))]
@@ -69,22 +75,67 @@ pub async fn receive(
     wallet: Wallet<ToReceive>,
     body: MaybePosted<ReceiveRequestModel>,
 ) -> Result<Json<ReceiveResponse>, Problem> {
-    if body.value.asset.is_some() {
-        return Err(Problem::plain(Code::AssetsUnavailable));
+    let asset = body.value.asset;
+    if asset.is_some() {
+        assets::require_engine(&state.flows)?;
     }
+    let wanted = asset.map(|asset| wire::asset_payee(String::new(), Some(asset), None)).transpose()?;
     let invoice_key = body.idempotency.as_ref().map(for_invoice);
+    let asset_key = body.idempotency.as_ref().map(for_asset);
     let request = address::new(&state.flows, &wallet.keys, NewAddress::default(), body.idempotency).await?;
-    let invoice = invoice(&state, &wallet.keys, body.value.amount_sat, invoice_key).await?;
+    let (invoice, rgb) = match wanted {
+        None => {
+            let rgb = onchain_receive::asset_invoice(&state, &wallet.keys, &request).await?;
+            (invoice(&state, &wallet.keys, body.value.amount_sat, invoice_key).await?, rgb)
+        }
+        Some(wanted) => {
+            let rgb = receive_asset(&state, &wallet.keys, &request, wanted.asset, wanted.amount, asset_key).await?;
+            (None, Some(rgb))
+        }
+    };
+    let (asset_invoice, asset_request_id) =
+        rgb.map_or_else(Default::default, |made| (made.machine.invoice, Some(made.id.to_string())));
     let (ln_invoice, ln_request_id) =
         invoice.map_or_else(Default::default, |made| (made.machine.invoice, Some(made.id.to_string())));
     Ok(Json(ReceiveResponse {
         btc_address: request.machine.address,
-        asset_invoice: String::new(),
+        asset_invoice,
         expires_at: request.expires_at.map(Timestamp::rfc3339),
         ln_invoice,
         request_id: Some(request.id.to_string()),
         ln_request_id,
+        asset_request_id,
     }))
+}
+
+/// The RGB invoice is a request of its own, too.
+fn for_asset(key: &Idempotency) -> Idempotency {
+    Idempotency { key: format!("{}\nasset", key.key), body_hash: key.body_hash.clone() }
+}
+
+/// An invoice for so much of an asset, which lives as long as the address. The engine names only what the wallet knows.
+async fn receive_asset(
+    state: &HttpState,
+    keys: &WalletKeys,
+    address: &Request<ReceiveAddress>,
+    asset: Option<String>,
+    amount: Option<Amount>,
+    key: Option<Idempotency>,
+) -> Result<Request<AssetReceive>, Problem> {
+    let wanted = |asset| NewInvoice {
+        at: Where::Either,
+        asset,
+        amount,
+        min_confirmations: None,
+        lifetime: asset_receive::lifetime(&state.flows, address.expires_at),
+        address: Some(address.id),
+    };
+    match asset_receive::open(&state.flows, keys, wanted(asset), key.clone()).await {
+        Err(error) if error.code() == Code::AssetUnknown => {
+            Ok(asset_receive::open(&state.flows, keys, wanted(None), key).await?)
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// The invoice is a request of its own, with a key that no caller can send.
@@ -115,12 +166,12 @@ async fn invoice(
     "max_fee_sats": null, "fee_rate": 5, "min_confirmations": 3,
 }))]
 pub struct PayBeginRequestModel {
-    /// A bitcoin address, a `bitcoin:` URI, a BOLT 11 invoice or a BOLT 12 offer.
+    /// A bitcoin address, a `bitcoin:` URI, a BOLT 11 invoice, a BOLT 12 offer or an RGB invoice.
     pub address_or_invoice: String,
     /// Needed unless the URI or the invoice has an amount; both must agree.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 2_100_000_000_000_000_u64)]
     pub amount_sats: Option<Sat>,
-    /// This gateway has no RGB engine.
+    /// For an RGB invoice, which may name both itself.
     pub asset: Option<LightningAsset>,
     /// What routing may cost at most, in satoshis, where Lightning is the way. Unless given, what is left of the balance, and at most 3000.
     #[schema(value_type = Option<u64>, maximum = 2_100_000_000_000_000_u64)]
@@ -141,7 +192,7 @@ pub struct PayBeginRequestModel {
 /// Begin a payment to whatever the string is
 ///
 /// An address or a `bitcoin:` URI is paid on-chain, an invoice or an offer over Lightning. A URI that names both is paid over Lightning
-/// if the node is ready, else on-chain. `Sluice-Source` says which it is. RGB invoices are recognised, and are not offered yet.
+/// if the node is ready, else on-chain. `Sluice-Source` says which it is. An RGB invoice is paid in its asset, on-chain.
 #[utoipa::path(post, path = "/lightning/paybegin", operation_id = "payBegin", tag = "send",
     request_body = PayBeginRequestModel,
     responses((status = 200, description = "The PSBT to sign", body = String, example = json!(examples::PSBT))))]
@@ -154,6 +205,7 @@ pub async fn begin(
     state.limits.begin(&wallet.id)?;
     let begun = match way(body.value, state.flows.network(), state.flows.node().is_ready())? {
         Way::Onchain(wanted) => send::begin(&state.flows, &wallet.keys, wanted, body.idempotency).await?,
+        Way::Asset(wanted) => asset_send::begin(&state.flows, &wallet.keys, wanted, body.idempotency).await?,
         Way::Lightning(wanted) => pay_invoice::begin(&state.flows, &wallet.keys, wanted, body.idempotency).await?,
     };
     Ok(begun::answer(begun, &asked))
@@ -163,6 +215,7 @@ pub async fn begin(
 #[derive(Debug)]
 enum Way {
     Onchain(BeginSend),
+    Asset(NewSend),
     Lightning(BeginPay),
 }
 
@@ -172,13 +225,19 @@ fn way(asked: PayBeginRequestModel, network: Network, node_is_ready: bool) -> Re
     match (kind, asked.asset.is_some()) {
         (Kind::Invoice | Kind::Offer, false) => Ok(Way::Lightning(lightning(asked, bare, None)?)),
         (Kind::Invoice | Kind::Offer, true) => Err(Problem::plain(Code::AssetLightningUnavailable)),
-        (Kind::Rgb, _) | (Kind::Onchain, true) => Err(Problem::plain(Code::AssetsUnavailable)),
+        (Kind::Rgb, _) => Ok(Way::Asset(asset(asked)?)),
+        (Kind::Onchain, true) => {
+            let detail = "asset: goes with an RGB invoice, and this is an address";
+            Err(Problem::field(Code::InvalidRequest, "asset", detail))
+        }
         (Kind::Name, _) => Err(decode::names_are_not_read(TO_FIELD)),
         (Kind::Onchain, false) => way_of_uri(asked, network, node_is_ready),
     }
 }
 
 const TO_FIELD: &str = "address_or_invoice";
+const FEE_RATE: u32 = 5;
+const MIN_CONFIRMATIONS: u32 = 3;
 
 fn way_of_uri(asked: PayBeginRequestModel, network: Network, node_is_ready: bool) -> Result<Way, Problem> {
     let bad = |why: &str| Problem::field(Code::InvalidAddress, TO_FIELD, format!("{TO_FIELD}: {why}"));
@@ -214,8 +273,6 @@ fn lightning(asked: PayBeginRequestModel, to: &str, in_uri: Option<Sat>) -> Resu
 }
 
 fn onchain(asked: PayBeginRequestModel, to: String, in_uri: Option<Sat>) -> Result<BeginSend, Problem> {
-    const FEE_RATE: u32 = 5;
-    const MIN_CONFIRMATIONS: u32 = 3;
     Ok(BeginSend {
         amount: agreed(asked.amount_sats, in_uri)?,
         to,
@@ -227,6 +284,19 @@ fn onchain(asked: PayBeginRequestModel, to: String, in_uri: Option<Sat>) -> Resu
         min_confirmations: Some(asked.min_confirmations.unwrap_or(MIN_CONFIRMATIONS)),
         to_field: TO_FIELD,
         amount_field: "amount_sats",
+    })
+}
+
+fn asset(asked: PayBeginRequestModel) -> Result<NewSend, Problem> {
+    Ok(NewSend {
+        payees: vec![wire::asset_payee(asked.address_or_invoice, asked.asset, asked.amount_sats)?],
+        fee_rate: asked.fee_rate.unwrap_or(FEE_RATE),
+        min_confirmations: Some(asked.min_confirmations.unwrap_or(MIN_CONFIRMATIONS)),
+        expires_in_seconds: asked.expires_in_seconds,
+        reference: super::reference(asked.reference)?,
+        door: Door::Pay,
+        invoice_field: TO_FIELD,
+        amount_field: "asset",
     })
 }
 
@@ -313,12 +383,13 @@ impl From<LightningSendRequest> for PayEndResponse {
 
 impl From<&Send> for PayEndResponse {
     fn from(send: &Send) -> Self {
+        let terms = &send.request.machine.terms;
         Self {
             id: send.request.id.to_string(),
             status: Status::of(&send.request.machine.state).into(),
-            payment_type: BTC,
-            amount_sats: amount_sent(send).map(Sat::to_u64),
-            asset: None,
+            payment_type: if terms.assets.is_some() { ASSET } else { BTC },
+            amount_sats: amount_sent(send).filter(|_| terms.assets.is_none()).map(Sat::to_u64),
+            asset: asset_of(terms),
             fee_sats: send.current_version().map(|version| version.fee.to_u64()),
             txid: send.request.machine.txid().map(|txid| txid.to_string()),
             created_at: send.request.created_at.rfc3339(),

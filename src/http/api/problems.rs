@@ -1,6 +1,5 @@
 //! Which codes each operation may answer. The document says them; so does the page of errors.
 
-use super::not_yet;
 use crate::flows::Code;
 use crate::http::proxy;
 
@@ -61,6 +60,7 @@ const END: &[Code] = &[
 const BUMP: &[Code] = &[
     Code::NotFound,
     Code::NotBroadcast,
+    Code::NotBumpable,
     Code::AlreadyConfirmed,
     Code::ChangeSpent,
     Code::BumpTooSmall,
@@ -128,12 +128,32 @@ const ESTIMATE: &[Code] = &[
 /// What every call about assets may answer.
 const ASSETS: &[Code] = &[Code::AssetsUnavailable, Code::AssetsNotReady];
 
+const RGB_INVOICE: &[Code] =
+    &[Code::AssetUnknown, Code::ColorableUtxosNeeded, Code::CoinsUnconfirmed, Code::IdempotencyMismatch];
+
+/// What a send of an asset may answer when it begins.
+const RGB_SEND: &[Code] = &[
+    Code::InvalidInvoice,
+    Code::WrongNetwork,
+    Code::InvoiceExpired,
+    Code::SelfPayment,
+    Code::AmountBelowDust,
+    Code::AssetUnknown,
+    Code::InsufficientAssets,
+    Code::ColoredBtcLow,
+    Code::ColorableUtxosNeeded,
+    Code::CoinsUnconfirmed,
+    Code::FeeRateOutOfRange,
+    Code::FeeTooHigh,
+    Code::TooManyOpenRequests,
+    Code::RequestExpired,
+    Code::IdempotencyMismatch,
+    Code::PayoutsHalted,
+];
+
 /// What an operation may answer besides what all do. `None` for one that nobody has thought about.
 #[must_use]
 pub fn of(operation_id: &str) -> Option<Vec<Code>> {
-    if let Some(endpoint) = not_yet::ALL.iter().find(|endpoint| endpoint.operation_id == operation_id) {
-        return Some(vec![endpoint.code]);
-    }
     if let Some(codes) = of_assets(operation_id) {
         return Some(codes);
     }
@@ -141,7 +161,7 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         // Where it is turned off.
         proxy::OPERATION => vec![Code::NotFound],
         "walletRegister" => vec![Code::KeychainInUse],
-        "walletAddress" | "walletBtcBalance" | "onchainReceive" | "capabilities" | "spendingGrants" => Vec::new(),
+        "walletAddress" | "walletBtcBalance" | "capabilities" | "spendingGrants" => Vec::new(),
         "createInvoice" => INVOICE.to_vec(),
         "payInvoiceBegin" => PAY.to_vec(),
         "payInvoice" => [PAY, SPEND].concat(),
@@ -163,11 +183,12 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         | "deposits"
         | "events"
         | "listPayments" => vec![Code::InvalidRequest],
-        "onchainReceiveNew" => vec![Code::IdempotencyMismatch],
-        "receive" => vec![Code::IdempotencyMismatch, Code::AssetsUnavailable],
+        "onchainReceive" => vec![Code::AssetsNotReady],
+        "onchainReceiveNew" => vec![Code::IdempotencyMismatch, Code::AssetsNotReady],
+        "receive" => [ASSETS, RGB_INVOICE].concat(),
         "walletSendBtcBegin" => BEGIN.to_vec(),
-        "onchainSendBegin" => [BEGIN, WITHDRAW, &[Code::AssetsUnavailable]].concat(),
-        "payBegin" => [BEGIN, PAY, &[Code::AssetsUnavailable, Code::AssetLightningUnavailable]].concat(),
+        "onchainSendBegin" => [BEGIN, WITHDRAW, ASSETS, RGB_SEND].concat(),
+        "payBegin" => [BEGIN, PAY, ASSETS, RGB_SEND, &[Code::AssetLightningUnavailable]].concat(),
         "onchainSendCancel" => vec![Code::NotFound, Code::NotCancellable],
         "walletSendBtcEnd" => END.to_vec(),
         "onchainSendEnd" => [END, &[Code::LightningUnavailable, Code::LightningNotReady]].concat(),
@@ -180,7 +201,8 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         }
         "settleEnd" => END.to_vec(),
         "walletFeeEstimation" => vec![Code::ChainUnavailable],
-        "walletRefresh" | "walletSync" => vec![Code::ChainUnavailable, Code::SyncTimeout],
+        "walletRefresh" => vec![Code::ChainUnavailable, Code::SyncTimeout, Code::AssetsNotReady],
+        "walletSync" => vec![Code::ChainUnavailable, Code::SyncTimeout],
         "onchainSendGet"
         | "settleGet"
         | "lightningOnchainSendGet"
@@ -215,6 +237,11 @@ fn of_assets(operation_id: &str) -> Option<Vec<Code>> {
                 &[Code::ColorableUtxosNeeded, Code::CoinsUnconfirmed, Code::NotIssued, Code::IdempotencyMismatch];
             [ASSETS, ISSUE].concat()
         }
+        "walletBlindReceive" | "walletWitnessReceive" => [ASSETS, RGB_INVOICE].concat(),
+        "walletSendBegin" => [ASSETS, RGB_SEND].concat(),
+        "walletSendEnd" => [END, &[Code::AssetsUnavailable]].concat(),
+        "walletListTransfers" | "listLightningTransfers" => vec![Code::InvalidRequest, Code::AssetsUnavailable],
+        "walletFailTransfers" => [ASSETS, &[Code::NotFound, Code::NotCancellable]].concat(),
         "walletDecodeRgbInvoice" => vec![Code::AssetsUnavailable, Code::InvalidInvoice],
         _ => return None,
     })

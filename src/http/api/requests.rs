@@ -5,6 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::asset_transfers::AssetReceiveView;
 use super::deposits::DepositView;
 use super::events::EventView;
 use super::examples;
@@ -14,6 +15,7 @@ use super::onchain_receive::SingleUseDepositAddressResponse;
 use super::send_view::GetOnchainSendResponse;
 use super::settle::SettleCredit;
 use crate::clock::Timestamp;
+use crate::flows::assets::receive as asset_receive;
 use crate::flows::values::{AnyRequest, Event, Machine, Request};
 use crate::flows::{Code, history, settle};
 use crate::http::HttpState;
@@ -30,7 +32,7 @@ use crate::http::problem::Problem;
         "btc_address": examples::ADDRESS, "asset_invoice": "", "expires_at": examples::TIME, "request_id": examples::ID,
         "label": "customer 7", "reference": null,
     },
-    "send": null, "deposit": null, "lightning_receive": null, "lightning_send": null, "settle_credit": null,
+    "send": null, "deposit": null, "lightning_receive": null, "lightning_send": null, "settle_credit": null, "asset_receive": null,
     "timeline": [{
         "seq": 3, "kind": "onchain_receive.issued", "request_id": examples::ID, "created_at": examples::TIME,
         "data": { "address": examples::ADDRESS, "label": "customer 7", "reference": null },
@@ -38,7 +40,7 @@ use crate::http::problem::Problem;
 }))]
 pub struct RequestResponse {
     pub id: String,
-    /// onchain_receive, onchain_send, deposit, lightning_receive, lightning_pay, settle_credit or withdraw.
+    /// onchain_receive, onchain_send, deposit, lightning_receive, lightning_pay, settle_credit, withdraw or asset_receive.
     pub kind: &'static str,
     pub state: &'static str,
     pub label: Option<String>,
@@ -53,6 +55,7 @@ pub struct RequestResponse {
     pub lightning_send: Option<LightningSendRequest>,
     /// What came to an address of the node that is bound to this wallet.
     pub settle_credit: Option<SettleCredit>,
+    pub asset_receive: Option<AssetReceiveView>,
     /// Oldest first.
     pub timeline: Vec<EventView>,
 }
@@ -74,6 +77,7 @@ impl RequestResponse {
             lightning_receive: None,
             lightning_send: None,
             settle_credit: None,
+            asset_receive: None,
             timeline: timeline.into_iter().map(Into::into).collect(),
         }
     }
@@ -81,7 +85,7 @@ impl RequestResponse {
 
 /// One request
 ///
-/// Any address, send, deposit, invoice or Lightning payment of this wallet by its id, with its timeline.
+/// Any address, send, deposit, invoice, asset's receipt or Lightning payment of this wallet by its id, with its timeline.
 #[utoipa::path(get, path = "/requests/{id}", operation_id = "requestGet", tag = "history",
     params(("id" = String, Path, description = "The request", example = json!(examples::ID))),
     responses((status = 200, description = "The request", body = RequestResponse)))]
@@ -95,7 +99,8 @@ pub async fn get(
     let response = match request {
         AnyRequest::Address(request) => {
             let common = RequestResponse::of(&request, timeline);
-            RequestResponse { receive: Some(request.into()), ..common }
+            let invoice = asset_receive::open_for(&state.flows, &[id]).await?.remove(&id);
+            RequestResponse { receive: Some(SingleUseDepositAddressResponse::of(request, invoice)), ..common }
         }
         AnyRequest::Deposit(request) => {
             let tip = history::tip_height(&state.flows).await?;
@@ -113,6 +118,10 @@ pub async fn get(
         AnyRequest::Withdraw(request) => {
             let send = Some(GetOnchainSendResponse::from(&request));
             RequestResponse { send, ..RequestResponse::of(&request, timeline) }
+        }
+        AnyRequest::AssetReceive(request) => {
+            let common = RequestResponse::of(&request, timeline);
+            RequestResponse { asset_receive: Some(AssetReceiveView::from(request)), ..common }
         }
         AnyRequest::Credit(request) => {
             let view = settle::credit(&state.flows, id).await?.ok_or_else(unknown)?;

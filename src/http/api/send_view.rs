@@ -9,12 +9,13 @@ use super::examples;
 use super::wire::LightningAsset;
 use crate::clock::Timestamp;
 use crate::flows::history::Send;
-use crate::flows::values::{IssuedTx, Machine, Request, Role, SendState, Withdraw, WithdrawState};
-use crate::money::Sat;
+use crate::flows::values::{IssuedTx, Machine, Request, Role, SendState, Terms, Withdraw, WithdrawState};
+use crate::money::{Amount, Sat};
 
 /// The states of the machine that a list can be narrowed to.
-pub const SEND_STATES: [&str; 12] = [
+pub const SEND_STATES: [&str; 14] = [
     "awaiting_signature",
+    "waiting_ack",
     "requested",
     "queued",
     "closing_channels",
@@ -26,6 +27,7 @@ pub const SEND_STATES: [&str; 12] = [
     "cancelled",
     "conflicted",
     "expired",
+    "failed",
 ];
 
 /// How far a send is. Those in the middle belong to off-chain money, and are said only when true.
@@ -33,7 +35,7 @@ pub const SEND_STATES: [&str; 12] = [
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[schema(example = json!("BROADCASTED"))]
 pub enum Status {
-    /// It waits for the client's signature, or the operator's node has it to send and has not sent it yet.
+    /// It waits for the client's signature or for the payees of an asset, or the operator's node has it to send and has not sent it yet.
     Requested,
     /// The node's coins do not reach, and a channel of the node is being closed by agreement with its peer.
     ClosingChannels,
@@ -55,10 +57,13 @@ impl Status {
     #[must_use]
     pub const fn of(state: &SendState) -> Self {
         match state {
-            SendState::AwaitingSignature => Self::Requested,
+            SendState::AwaitingSignature | SendState::WaitingAck { .. } => Self::Requested,
             SendState::Broadcast { .. } | SendState::Seen { .. } => Self::Broadcasted,
             SendState::Confirmed { .. } => Self::Confirmed,
-            SendState::Cancelled { .. } | SendState::Conflicted { .. } | SendState::Expired => Self::Failed,
+            SendState::Cancelled { .. }
+            | SendState::Conflicted { .. }
+            | SendState::Expired
+            | SendState::Failed { .. } => Self::Failed,
         }
     }
 }
@@ -106,7 +111,7 @@ pub struct GetOnchainSendResponse {
     /// What the recipient gets. Empty until it is on its way, and when it will not go.
     #[schema(value_type = Option<u64>)]
     pub amount_sats_sent: Option<Sat>,
-    /// Empty for bitcoin.
+    /// Empty for bitcoin, and for several assets at once.
     pub asset: Option<LightningAsset>,
     /// Transactions that closed channels of the node for it, each once it is in a block. None for on-chain coins.
     pub close_txids: Vec<String>,
@@ -117,7 +122,7 @@ pub struct GetOnchainSendResponse {
     pub fee_sats: Option<Sat>,
     /// Unix seconds: created, created_at, updated_at, and completed once it is.
     pub timestamps: BTreeMap<&'static str, i64>,
-    /// Why it failed: cancelled, inputs_spent or request_expired. Or why it waits: reserve_low.
+    /// Why it failed: cancelled, inputs_spent, request_expired or given_up. Or why it waits: reserve_low.
     pub error_code: Option<&'static str>,
     /// The same for a person.
     pub error_message: Option<String>,
@@ -178,9 +183,11 @@ pub struct Failure {
 pub fn failure(state: &SendState) -> Option<Failure> {
     let (code, message) = match state {
         SendState::AwaitingSignature
+        | SendState::WaitingAck { .. }
         | SendState::Broadcast { .. }
         | SendState::Seen { .. }
         | SendState::Confirmed { .. } => return None,
+        SendState::Failed { reason } => ("given_up", format!("it was given up before it went out: {reason}")),
         SendState::Cancelled { txid, .. } => {
             ("cancelled", format!("the send was cancelled: {txid} paid its coins back to the wallet"))
         }
@@ -198,9 +205,11 @@ const fn height(state: &SendState) -> Option<u32> {
             Some(*height)
         }
         SendState::AwaitingSignature
+        | SendState::WaitingAck { .. }
         | SendState::Broadcast { .. }
         | SendState::Conflicted { .. }
-        | SendState::Expired => None,
+        | SendState::Expired
+        | SendState::Failed { .. } => None,
     }
 }
 
@@ -210,9 +219,11 @@ pub fn amount_sent(send: &Send) -> Option<Sat> {
     let on_its_way = match &send.request.machine.state {
         SendState::Broadcast { .. } | SendState::Seen { .. } | SendState::Confirmed { .. } => true,
         SendState::AwaitingSignature
+        | SendState::WaitingAck { .. }
         | SendState::Cancelled { .. }
         | SendState::Conflicted { .. }
-        | SendState::Expired => false,
+        | SendState::Expired
+        | SendState::Failed { .. } => false,
     };
     let pays_back = send.current_version().is_some_and(|version| version.role == Role::Cancel);
     (on_its_way && !pays_back).then_some(send.request.machine.terms.amount_sent)
@@ -228,6 +239,18 @@ fn timestamps(send: &Send) -> BTreeMap<&'static str, i64> {
     times
 }
 
+/// What a send moves besides bitcoin, where it is one asset.
+#[must_use]
+pub fn asset(terms: &Terms) -> Option<LightningAsset> {
+    let payees = &terms.assets.as_ref()?.payees;
+    let first = payees.first()?;
+    if payees.iter().any(|payee| payee.asset != first.asset) {
+        return None;
+    }
+    let sum = payees.iter().try_fold(Amount::ZERO, |sum, payee| sum.checked_add(payee.amount))?;
+    Some(LightningAsset { asset_id: first.asset.clone(), amount: sum.base_units() })
+}
+
 impl From<&Send> for GetOnchainSendResponse {
     fn from(send: &Send) -> Self {
         let machine = &send.request.machine;
@@ -241,9 +264,9 @@ impl From<&Send> for GetOnchainSendResponse {
             withdrawal_id: id,
             status: Status::of(&machine.state),
             address_or_rgbinvoice: machine.terms.to.clone(),
-            amount_sats_requested: Some(machine.terms.amount_requested),
-            amount_sats_sent: amount_sent(send),
-            asset: None,
+            amount_sats_requested: machine.terms.assets.is_none().then_some(machine.terms.amount_requested),
+            amount_sats_sent: amount_sent(send).filter(|_| machine.terms.assets.is_none()),
+            asset: asset(&machine.terms),
             close_txids: Vec::new(),
             sweep_txid: None,
             fee_sats: send.current_version().map(|version| version.fee),

@@ -170,10 +170,13 @@ impl SettleStatus {
             return Self::Credited;
         }
         match &settle.send.request.machine.state {
-            SendState::AwaitingSignature => Self::Requested,
+            SendState::AwaitingSignature | SendState::WaitingAck { .. } => Self::Requested,
             SendState::Broadcast { .. } | SendState::Seen { .. } => Self::Broadcasted,
             SendState::Confirmed { .. } => Self::Confirmed,
-            SendState::Cancelled { .. } | SendState::Conflicted { .. } | SendState::Expired => Self::Failed,
+            SendState::Cancelled { .. }
+            | SendState::Conflicted { .. }
+            | SendState::Expired
+            | SendState::Failed { .. } => Self::Failed,
         }
     }
 }

@@ -212,7 +212,7 @@ pub(super) async fn transactions(
     Ok((rows.iter().map(Transaction::from).collect(), next))
 }
 
-fn page_answer(next: Option<String>, body: impl IntoResponse) -> Response {
+pub(super) fn page_answer(next: Option<String>, body: impl IntoResponse) -> Response {
     let mut headers = HeaderMap::new();
     if let Some(value) = next.and_then(|next| HeaderValue::from_str(&next).ok()) {
         headers.insert(NEXT_CURSOR, value);
@@ -313,21 +313,19 @@ pub async fn get_fee_estimation(
     Ok(Json(fees::estimate(&state.flows, body.value.blocks).await?.sat_per_vb()))
 }
 
-/// What is known of transfers that changed. Always empty: this gateway has no RGB engine.
+/// What is known of transfers that changed. Always empty: listtransfers says how they stand.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({}))]
 pub struct RefreshResponse {}
 
 /// Wait for the chain
 ///
-/// Returns once the gateway has seen every block that the node had when the call came in.
+/// Returns once the gateway has seen every block that the node had when the call came in, and the wallet's assets were looked at.
 #[utoipa::path(post, path = "/wallet/refresh", operation_id = "walletRefresh", tag = "wallet",
     responses((status = 200, description = "Nothing to report", body = RefreshResponse)))]
-pub async fn refresh(
-    State(state): State<HttpState>,
-    _wallet: Wallet<ToRead>,
-) -> Result<Json<RefreshResponse>, Problem> {
+pub async fn refresh(State(state): State<HttpState>, wallet: Wallet<ToRead>) -> Result<Json<RefreshResponse>, Problem> {
     sync::wait_for_tip(&state.flows).await?;
+    assets::refresh(&state.flows, &wallet.id).await?;
     Ok(Json(RefreshResponse {}))
 }
 

@@ -7,9 +7,12 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use crate::flows::Code;
+use crate::flows::assets::send::NewPayee;
 use crate::flows::balance::{self, Balances, Offchain};
-use crate::flows::values::WalletTx;
-use crate::money::Sat;
+use crate::flows::values::{Door, WalletTx};
+use crate::http::problem::Problem;
+use crate::money::{Amount, Sat};
 
 /// What an account has, in satoshis.
 #[derive(Debug, Serialize, ToSchema)]
@@ -140,6 +143,23 @@ impl<'de> Deserialize<'de> for LightningAsset {
     }
 }
 
+/// A payee of an asset, as calls name it that pay bitcoin, too.
+///
+/// # Errors
+/// When the amount is more than any wallet counts.
+pub(super) fn asset_payee(
+    invoice: String,
+    asset: Option<LightningAsset>,
+    witness: Option<Sat>,
+) -> Result<NewPayee, Problem> {
+    let amount = asset.as_ref().map(|asset| Amount::from_asset_units(asset.amount)).transpose();
+    let amount = amount.map_err(|_| {
+        let detail = format!("asset.amount: at most {}", Amount::MAX);
+        Problem::field(Code::InvalidRequest, "asset.amount", detail)
+    })?;
+    Ok(NewPayee { invoice, asset: asset.map(|asset| asset.asset_id), amount, witness })
+}
+
 /// The signed form of what a begin handed out. Nothing else is needed to find the request: the PSBT names it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({ "signed_psbt": super::examples::PSBT }))]
@@ -155,7 +175,7 @@ pub struct SendAssetEndRequestModel {
     "confirmation_time": { "height": 812, "timestamp": 1_763_683_200 },
 }))]
 pub struct Transaction {
-    /// 0 RGB send, 1 drain, 2 create UTXOs, 3 user. On-chain bitcoin is always 3.
+    /// 0 a send of assets, 2 coins made for assets, 3 everything else; 1 is never said.
     pub transaction_type: u8,
     pub txid: String,
     /// Satoshis that it pays to scripts of this wallet, change included.
@@ -180,11 +200,21 @@ pub struct ConfirmationTime {
     pub timestamp: i64,
 }
 
+fn transaction_type(tx: &WalletTx) -> u8 {
+    const RGB_SEND: u8 = 0;
+    const CREATE_UTXOS: u8 = 2;
+    const USER: u8 = 3;
+    match &tx.send {
+        Some(send) if send.terms.assets.is_some() => RGB_SEND,
+        Some(send) if send.terms.door == Door::AssetCoins => CREATE_UTXOS,
+        Some(_) | None => USER,
+    }
+}
+
 impl From<&WalletTx> for Transaction {
     fn from(tx: &WalletTx) -> Self {
-        const USER: u8 = 3;
         Self {
-            transaction_type: USER,
+            transaction_type: transaction_type(tx),
             txid: tx.txid.to_string(),
             received: tx.received,
             sent: tx.sent,

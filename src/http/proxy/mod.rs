@@ -1,5 +1,5 @@
 //! The consignment proxy: one path where wallets of RGB hand each other consignments, in JSON-RPC and not in the dialect of the API.
-//! Nobody is asked who he is. Beside it is the same at a path that only this process knows, for the gateway's own engine.
+//! Nobody is asked who he is. What is brought for the gateway's own invoices is answered by the gateway itself, not by this path.
 
 mod document;
 mod fault;
@@ -11,24 +11,22 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post as post_to;
 use futures::stream;
 use serde::Serialize;
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::HttpState;
 use super::client::Client;
 use super::limits::Clients;
 use super::problem::Problem;
-use crate::flows::consignments::{self, Speaker};
+use crate::flows::consignments;
 use crate::flows::values::{Acknowledged, Posted};
 use crate::flows::{Code, ProxyPolicy};
-use crate::secret::Secret;
 use fault::Fault;
 use request::{Call, File, Refused};
 use room::{Room, Rooms};
@@ -37,9 +35,6 @@ pub use document::{OPERATION, TAG};
 
 /// Where everybody calls.
 pub const ROUTE: &str = "/json-rpc";
-/// Where this gateway's own engine calls. What stands for the token is a secret: no log, metric or answer names it.
-pub const OWN_ROUTE: &str = "/json-rpc/own/{token}";
-const OWN: &str = "/json-rpc/own/";
 /// What other proxies speak. Wallets ask for exactly this.
 const PROTOCOL: &str = "0.2";
 /// How long a call may take to arrive: a file at 400 kB a second.
@@ -52,8 +47,6 @@ const METHODS: [&str; 7] =
 
 /// What calls are answered from besides the flows.
 pub struct Proxy {
-    /// Drawn at each start, and nowhere but here and in the hands of the engine.
-    token: Secret,
     clients: Clients,
     rooms: Rooms,
     started: Instant,
@@ -62,29 +55,15 @@ pub struct Proxy {
 impl Proxy {
     #[must_use]
     pub fn new(is_limited: bool, policy: &ProxyPolicy) -> Self {
-        Self {
-            token: Secret::new(format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())),
-            clients: Clients::new(is_limited, policy),
-            rooms: Rooms::new(policy.largest()),
-            started: Instant::now(),
-        }
-    }
-
-    #[must_use]
-    pub fn own_path(&self) -> Secret {
-        Secret::new(format!("{OWN}{}", self.token.expose()))
-    }
-
-    fn knows(&self, token: &str) -> bool {
-        self.token.expose().as_bytes().ct_eq(token.as_bytes()).into()
+        Self { clients: Clients::new(is_limited, policy), rooms: Rooms::new(policy.largest()), started: Instant::now() }
     }
 }
 
-/// Adds both paths to the router, and the one that is for everybody to the document.
+/// Adds the path to the router and to the document.
 #[must_use]
 pub fn add_to(mut router: OpenApiRouter<HttpState>) -> OpenApiRouter<HttpState> {
     document::add_to(router.get_openapi_mut());
-    router.route(ROUTE, post_to(anybodys)).route(OWN_ROUTE, post_to(own))
+    router.route(ROUTE, post_to(anybodys))
 }
 
 async fn anybodys(State(state): State<HttpState>, request: Request) -> Response {
@@ -94,17 +73,10 @@ async fn anybodys(State(state): State<HttpState>, request: Request) -> Response 
     }
     let client = Client::of(request.headers(), request.extensions(), policy.forwarded_for);
     match state.proxy.clients.check(&client, upload::is_form(request.headers())) {
-        Ok(()) => serve(&state, Speaker::Stranger, request).await,
+        Ok(()) => serve(&state, request).await,
         // Nothing of the call was read.
         Err(problem) => refused(&Value::Null, &fault::too_many_calls(problem), "unread"),
     }
-}
-
-async fn own(State(state): State<HttpState>, Path(token): Path<String>, request: Request) -> Response {
-    if !state.flows.policy().proxy.enabled || !state.proxy.knows(&token) {
-        return nothing_here().into_response();
-    }
-    serve(&state, Speaker::Gateway, request).await
 }
 
 /// As of any path that is not there.
@@ -112,7 +84,7 @@ fn nothing_here() -> Problem {
     Problem::new(Code::NotFound, "there is no such path; see /docs")
 }
 
-async fn serve(state: &HttpState, speaker: Speaker, request: Request) -> Response {
+async fn serve(state: &HttpState, request: Request) -> Response {
     let largest = state.flows.policy().proxy.largest();
     let read = request::read(request, &state.proxy.rooms, largest);
     let call = match tokio::time::timeout(ARRIVES_WITHIN, read).await {
@@ -121,7 +93,7 @@ async fn serve(state: &HttpState, speaker: Speaker, request: Request) -> Respons
         Err(_elapsed) => return refused(&Value::Null, &fault::LATE, "unread"),
     };
     let Call { id, method, params, file, mut room } = call;
-    let asked = Asked { state, speaker, params: &params };
+    let asked = Asked { state, params: &params };
     let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("unknown");
     let outcome = match method {
         "server.info" => Ok(asked.info()),
@@ -139,10 +111,9 @@ async fn serve(state: &HttpState, speaker: Speaker, request: Request) -> Respons
     }
 }
 
-/// A call that was read, and who asks.
+/// A call that was read.
 struct Asked<'a> {
     state: &'a HttpState,
-    speaker: Speaker,
     params: &'a serde_json::Map<String, Value>,
 }
 
@@ -189,7 +160,7 @@ impl Asked<'_> {
 
     async fn acknowledge(&self) -> Result<Value, Fault> {
         let (id, ack) = (request::recipient_id(self.params)?, request::ack(self.params)?);
-        match consignments::acknowledge(&self.state.flows, id, ack, self.speaker).await? {
+        match consignments::acknowledge(&self.state.flows, id, ack).await? {
             Acknowledged::Set => Ok(Value::Bool(true)),
             Acknowledged::Same => Ok(Value::Bool(false)),
             Acknowledged::Differs => Err(fault::CANNOT_CHANGE_ACK),

@@ -8,15 +8,16 @@ use base64::prelude::BASE64_STANDARD;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use sluice::chain::fake::FakeChain;
-use sluice::flows::consignments;
+use sluice::flows::values::Acknowledged;
 use sluice::store::{StoreError, Tx, Write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::client::{Answer, Call, Caller};
+use crate::harness::consignments::{own_recipient, own_word};
 use crate::harness::document::every_operation;
 use crate::harness::gateway::{Gateway, eventually};
-use crate::harness::rig::{Client, Database};
+use crate::harness::rig::Database;
 
 const PROXY: &str = "/json-rpc";
 const BOUNDARY: &str = "a-line-between";
@@ -46,23 +47,15 @@ impl Desk {
 
     /// A call that brings no file.
     async fn ask(&self, method: &str, params: Value) -> Value {
-        self.ask_at(PROXY, method, params).await
-    }
-
-    async fn ask_at(&self, path: &str, method: &str, params: Value) -> Value {
         let body = json!({ "jsonrpc": "2.0", "id": null, "method": method, "params": params });
-        outcome(&self.anybody.post(path, body).await, &Value::Null)
+        outcome(&self.anybody.post(PROXY, body).await, &Value::Null)
     }
 
     async fn bring(&self, method: &str, params: &Value, file: &[u8]) -> Value {
-        self.bring_at(PROXY, method, params, file).await
-    }
-
-    async fn bring_at(&self, path: &str, method: &str, params: &Value, file: &[u8]) -> Value {
         let params = params.to_string();
         let parts =
             [("method", method.as_bytes()), ("jsonrpc", b"2.0"), ("id", b"null"), ("params", params.as_bytes())];
-        let call = form(path, &[&parts[..], &[("file", file)]].concat());
+        let call = form(PROXY, &[&parts[..], &[("file", file)]].concat());
         outcome(&self.anybody.call(call).await, &Value::Null)
     }
 
@@ -160,7 +153,7 @@ on_both!(
     only_the_gateway_itself_acknowledges_for_its_invoices,
     the_largest_file_is_taken_and_one_byte_more_is_not,
     of_two_that_come_at_once_one_is_stored,
-    a_restart_keeps_everything_but_the_private_path,
+    a_restart_keeps_everything,
     what_is_old_goes_by_itself,
 );
 
@@ -276,9 +269,7 @@ async fn each_thing_that_is_wrong_has_its_code(desk: Desk) -> Desk {
 }
 
 async fn only_the_gateway_itself_acknowledges_for_its_invoices(desk: Desk) -> Desk {
-    let wallet = Client::number(3).keys.id();
-    let registered = consignments::own_recipient(desk.gateway.flows(), "ours".to_owned(), wallet).await;
-    assert!(registered.expect("the store writes"));
+    assert!(own_recipient(desk.gateway.flows(), "ours", 3).await);
     assert_eq!(desk.consign("ours", b"for us").await, true, "anybody brings");
     assert_eq!(desk.ask("consignment.get", to("ours")).await["txid"], txid());
     for ack in [true, false] {
@@ -286,37 +277,13 @@ async fn only_the_gateway_itself_acknowledges_for_its_invoices(desk: Desk) -> De
         assert!(code(&refused) == -100 && refused["message"].to_string().contains("gateway"), "{refused}");
     }
     assert_eq!(desk.ask("ack.get", to("ours")).await, Value::Null);
-    let own = desk.gateway.own_proxy_path();
-    let yes = json!({ "recipient_id": "ours", "ack": true });
-    let (path, token) = own.rsplit_once('/').expect("a token");
-    assert_eq!(token.len(), 64);
-    for wrong in ["", "x", &token[1..], &"0".repeat(64), &format!("{token}0"), &token.to_uppercase(), "%00", "{token}"]
-    {
-        let body = json!({ "jsonrpc": "2.0", "id": null, "method": "ack.post", "params": yes });
-        let refused = desk.anybody.post(format!("{path}/{wrong}"), body).await;
-        assert!((refused.status, refused.code()) == (404, "not_found"), "{refused}");
-    }
-    assert_eq!(desk.ask("ack.get", to("ours")).await, Value::Null);
-    assert_eq!(desk.ask_at(&own, "ack.post", yes.clone()).await, true);
-    assert_eq!(desk.ask_at(&own, "ack.post", yes.clone()).await, false);
+    assert!(own_word(desk.gateway.flows(), "ours", true).await == Acknowledged::Set, "the gateway itself has the word");
     assert_eq!(desk.ask("ack.get", to("ours")).await, true);
-    assert_eq!(code(&desk.ask("ack.post", yes).await), -100);
-    assert_eq!(desk.ask_at(&own, "server.info", Value::Null).await["protocol_version"], "0.2");
-    assert_eq!(desk.bring_at(&own, "consignment.post", &consignment("theirs"), b"from us").await, true);
-    assert_eq!(desk.ask_at(&own, "ack.post", json!({ "recipient_id": "theirs", "ack": false })).await, true);
-    no_word_of_the_token(&desk, &own, token).await;
-    desk
-}
-
-/// A problem names the path that was called, and metrics the route: neither may name this one.
-async fn no_word_of_the_token(desk: &Desk, own: &str, token: &str) {
-    let refused = desk.anybody.get(own).await;
-    refused.refused(405, "method_not_allowed");
-    assert!(!refused.text.contains(token), "{refused}");
+    assert_eq!(code(&desk.ask("ack.post", json!({ "recipient_id": "ours", "ack": true })).await), -100);
     let metrics = reqwest::get(format!("{}/metrics", desk.gateway.operator_url)).await.expect("an answer");
     let metrics = metrics.text().await.expect("text");
-    assert!(metrics.contains("/json-rpc/own/{token}") && !metrics.contains(token), "the metrics name the token");
     assert!(metrics.contains("sluice_proxy_calls_total{method=\"ack.post\",outcome=\"-100\"}"), "calls are counted");
+    desk
 }
 
 async fn the_largest_file_is_taken_and_one_byte_more_is_not(desk: Desk) -> Desk {
@@ -384,9 +351,8 @@ async fn of_two_that_come_at_once_one_is_stored(desk: Desk) -> Desk {
     desk
 }
 
-async fn a_restart_keeps_everything_but_the_private_path(desk: Desk) -> Desk {
-    let wallet = Client::number(3).keys.id();
-    consignments::own_recipient(desk.gateway.flows(), "ours".to_owned(), wallet).await.expect("the store writes");
+async fn a_restart_keeps_everything(desk: Desk) -> Desk {
+    assert!(own_recipient(desk.gateway.flows(), "ours", 3).await);
     for recipient in ["ours", "theirs"] {
         assert_eq!(desk.consign(recipient, recipient.as_bytes()).await, true);
     }
@@ -394,11 +360,7 @@ async fn a_restart_keeps_everything_but_the_private_path(desk: Desk) -> Desk {
     assert_eq!(desk.ask("ack.post", yes.clone()).await, true);
     let media = json!({ "attachment_id": "m" });
     assert_eq!(desk.bring("media.post", &media, b"a picture").await, true);
-    let before = desk.gateway.own_proxy_path();
     let desk = desk.again().await;
-    let own = desk.gateway.own_proxy_path();
-    assert_ne!(own, before);
-    desk.anybody.post(before, json!({})).await.refused(404, "not_found");
     for recipient in ["ours", "theirs"] {
         let there = desk.ask("consignment.get", to(recipient)).await;
         assert_eq!(there["consignment"], BASE64_STANDARD.encode(recipient));
@@ -408,7 +370,6 @@ async fn a_restart_keeps_everything_but_the_private_path(desk: Desk) -> Desk {
     assert_eq!(desk.ask("ack.get", to("theirs")).await, true);
     assert_eq!(desk.ask("ack.post", yes).await, false);
     assert_eq!(code(&desk.ask("ack.post", json!({ "recipient_id": "ours", "ack": true })).await), -100);
-    assert_eq!(desk.ask_at(&own, "ack.post", json!({ "recipient_id": "ours", "ack": true })).await, true);
     assert_eq!(desk.ask("media.get", media).await, BASE64_STANDARD.encode("a picture"));
     desk
 }
@@ -429,8 +390,7 @@ impl Write for Age {
 }
 
 async fn what_is_old_goes_by_itself(desk: Desk) -> Desk {
-    let wallet = Client::number(3).keys.id();
-    consignments::own_recipient(desk.gateway.flows(), "ours".to_owned(), wallet).await.expect("the store writes");
+    assert!(own_recipient(desk.gateway.flows(), "ours", 3).await);
     let media = json!({ "attachment_id": "m" });
     desk.consign("ours", b"x").await;
     desk.consign("theirs", b"x").await;
@@ -520,8 +480,7 @@ async fn every_example_of_the_document_is_understood() {
 async fn turned_off_there_is_nothing_here() {
     let desk = Desk::on_sqlite(&["proxy.enabled=false"]).await;
     let body = json!({ "jsonrpc": "2.0", "id": null, "method": "server.info" });
-    desk.anybody.post(PROXY, body.clone()).await.refused(404, "not_found");
-    desk.anybody.post(desk.gateway.own_proxy_path(), body).await.refused(404, "not_found");
+    desk.anybody.post(PROXY, body).await.refused(404, "not_found");
     desk.stop().await;
 }
 
@@ -562,10 +521,6 @@ async fn a_client_that_calls_too_often_waits_and_another_does_not() {
     };
     assert_eq!((bring(1).await, bring(2).await), (json!(true), json!(true)));
     assert_eq!(code(&bring(3).await), -32_002);
-    let own = desk.gateway.own_proxy_path();
-    for n in 0..20 {
-        assert_eq!(desk.bring_at(&own, "consignment.post", &consignment(&format!("o{n}")), b"x").await, true);
-    }
     desk.stop().await;
 }
 

@@ -2,11 +2,12 @@
 
 use sluice::flows::Policy;
 use sluice::flows::ProxyPolicy;
-use sluice::flows::consignments::{self, Speaker};
+use sluice::flows::consignments;
 use sluice::flows::values::{Acknowledged, Label, Posted};
 use sluice::store;
 
-use crate::harness::rig::{self, Client, Rig, on_both};
+use crate::harness::consignments::{own_recipient, own_word};
+use crate::harness::rig::{self, Rig, on_both};
 
 const A_DAY: u64 = 24 * 60 * 60;
 
@@ -23,8 +24,7 @@ async fn post_media(rig: &Rig, id: &str, bytes: &[u8]) -> Posted {
 }
 
 async fn own(rig: &Rig, recipient: &str, client: u32) -> bool {
-    let wallet = Client::number(client).keys.id();
-    consignments::own_recipient(&rig.flows, recipient.to_owned(), wallet).await.expect("the store writes")
+    own_recipient(&rig.flows, recipient, client).await
 }
 
 async fn is_there(rig: &Rig, recipient: &str) -> bool {
@@ -39,9 +39,21 @@ async fn used(rig: &Rig) -> i64 {
     store::consignments::used(&mut conn).await.expect("the store answers")
 }
 
+/// Who says what a recipient says.
+#[derive(Clone, Copy)]
+enum Speaker {
+    Stranger,
+    Gateway,
+}
+
 async fn acknowledge(rig: &Rig, recipient: &str, ack: bool, speaker: Speaker) -> Acknowledged {
-    let said = consignments::acknowledge(&rig.flows, recipient.to_owned(), ack, speaker).await;
-    said.expect("the store writes")
+    match speaker {
+        Speaker::Gateway => own_word(&rig.flows, recipient, ack).await,
+        Speaker::Stranger => {
+            let said = consignments::acknowledge(&rig.flows, recipient.to_owned(), ack).await;
+            said.expect("the store writes")
+        }
+    }
 }
 
 /// Everything that is due goes, batch by batch; how many batches that took.

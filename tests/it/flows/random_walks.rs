@@ -209,9 +209,13 @@ impl Walk {
         for (who, begun) in &self.begun {
             let state = self.rig.state(&self.clients[*who], begun.request).await;
             let is_over = match state {
-                State::AwaitingSignature | State::Seen { .. } => false,
+                State::AwaitingSignature | State::WaitingAck { .. } | State::Seen { .. } => false,
                 State::Broadcast { .. } => self.lacks_a_coin(&begun.psbt).await,
-                State::Confirmed { .. } | State::Cancelled { .. } | State::Conflicted { .. } | State::Expired => true,
+                State::Confirmed { .. }
+                | State::Cancelled { .. }
+                | State::Conflicted { .. }
+                | State::Expired
+                | State::Failed { .. } => true,
             };
             assert!(is_over, "{} is {state:?} after eight quiet blocks", begun.request);
         }

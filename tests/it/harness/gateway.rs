@@ -32,8 +32,11 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
-const TABLES: [&str; 45] = [
+const TABLES: [&str; 48] = [
+    "asset_intents",
+    "asset_invoices",
     "asset_issues",
+    "asset_transfers",
     "meta",
     "wallets",
     "keychains",
@@ -161,11 +164,6 @@ impl Gateway {
 
     pub fn flows(&self) -> &Flows {
         &self.running.flows
-    }
-
-    /// The path at which only the gateway's own engine exchanges consignments.
-    pub fn own_proxy_path(&self) -> String {
-        self.running.own_proxy.expose().trim_start_matches(&self.url).to_owned()
     }
 
     /// Somebody with a wallet, who calls over HTTP.

@@ -4,6 +4,7 @@
 pub mod bitcoind;
 pub mod canned;
 pub mod client;
+pub mod consignments;
 pub mod document;
 pub mod esplora;
 pub mod gateway;
@@ -11,5 +12,6 @@ pub mod lightning;
 pub mod peer;
 pub mod postgres;
 pub mod process;
+pub mod rgb_wallet;
 pub mod rig;
 pub mod spending;

@@ -2,71 +2,10 @@
 
 use serde_json::{Value, json};
 use sluice::crash::ASSET_POINTS;
-use sluice::money::Sat;
 
-use crate::harness::bitcoind::Bitcoind;
-use crate::harness::esplora::Esplora;
-use crate::harness::process::{Answer, Call, Gateway, Site, died_at_its_point};
-use crate::harness::rig::{Client, Database, parse_address};
-
-const COINS: u64 = 200_000;
-
-struct Scene {
-    node: Bitcoind,
-    esplora: Option<Esplora>,
-    gateway: Gateway,
-    client: Client,
-}
-
-async fn scene(database: Database) -> Option<Scene> {
-    let node = Bitcoind::start().await?;
-    let esplora = Esplora::start(&node).await;
-    let site =
-        Site::new(database, &node).await?.with("assets.indexer", esplora.url()).with("assets.data_dir", "assets");
-    let gateway = Gateway::start(&site).await;
-    gateway.wait_synced(&node).await;
-    let scene = Scene { node, esplora: Some(esplora), gateway, client: Client::number(1) };
-    scene.ok(&Call::post("/wallet/register", &scene.client)).await;
-    let address = scene.ok(&Call::post("/wallet/address", &scene.client)).await;
-    scene.node.pay(&parse_address(address.as_str().expect("an address")), Sat::new(COINS).expect("an amount")).await;
-    scene.mine().await;
-    Some(scene)
-}
-
-impl Scene {
-    fn post(&self, path: &str, body: Value) -> Call {
-        Call::post(path, &self.client).json(body)
-    }
-
-    async fn ok(&self, call: &Call) -> Value {
-        self.gateway.answer(call).await.ok()
-    }
-
-    async fn mine(&self) {
-        self.node.mine(1).await;
-        self.gateway.wait_synced(&self.node).await;
-    }
-
-    async fn refused(&self, call: &Call, status: u16, code: &str) -> Value {
-        let answer = self.gateway.answer(call).await;
-        assert_eq!((answer.status, answer.body["error"].as_str()), (status, Some(code)), "{:?}", answer.body);
-        answer.body
-    }
-
-    async fn make_coins(&self, body: Value) -> u64 {
-        let begun = self.ok(&self.post("/wallet/createutxosbegin", body)).await;
-        let signed = json!({ "signed_psbt": self.client.sign(begun.as_str().expect("a PSBT")) });
-        let made = self.ok(&self.post("/wallet/createutxosend", signed.clone())).await;
-        assert_eq!(made, self.ok(&self.post("/wallet/createutxosend", signed)).await);
-        self.mine().await;
-        made.as_u64().expect("a number")
-    }
-
-    async fn end(self) {
-        self.gateway.terminate().await;
-        self.gateway.site.audit().await;
-    }
-}
+use super::asset_scene::scene;
+use crate::harness::process::{Answer, Call, died_at_its_point};
+use crate::harness::rig::Database;
 
 fn gold() -> Value {
     json!({ "ticker": "GOLD", "name": "Gold of a test", "precision": 2, "amounts": [600, 400] })

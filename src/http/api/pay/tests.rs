@@ -22,6 +22,7 @@ fn amount(way: Way) -> (Option<u64>, Option<u64>) {
     match way {
         Way::Onchain(begin) => (Some(begin.amount.to_u64()), None),
         Way::Lightning(begin) => (None, begin.amount.map(Amount::base_units)),
+        Way::Asset(_) => (None, None),
     }
 }
 
@@ -30,8 +31,10 @@ fn the_string_says_which_rail() {
     let code = |to, asset| asked(to, Some(1), asset).unwrap_err().code;
     assert_eq!(code("lnbc1", true), Code::AssetLightningUnavailable);
     assert_eq!(code("lno1abc", true), Code::AssetLightningUnavailable);
-    assert_eq!(code("rgb:x", false), Code::AssetsUnavailable);
-    assert_eq!(code("bcrt1q", true), Code::AssetsUnavailable);
+    assert_eq!(code("bcrt1q", true), Code::InvalidRequest);
+    let Ok(Way::Asset(begin)) = asked("rgb:x", None, true) else { panic!("an RGB invoice is paid in its asset") };
+    assert_eq!((begin.fee_rate, begin.min_confirmations, begin.door), (5, Some(3), Door::Pay));
+    assert_eq!(begin.payees[0].asset.as_deref(), Some("rgb:x"));
     assert_eq!(code("lnurl1abc", false), Code::InvalidRequest);
     assert_eq!(code("alice@example.com", false), Code::InvalidRequest);
     let Ok(Way::Onchain(begin)) = asked("bcrt1q", Some(7), false) else { panic!("an address is paid on-chain") };

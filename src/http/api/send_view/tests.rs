@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use bitcoin::Txid;
 use bitcoin::hashes::Hash;
 
@@ -16,6 +18,7 @@ fn send(state: SendState, roles: &[Role]) -> Send {
         fee_rate: FeeRate::RELAY_MINIMUM,
         deduct_fee: true,
         door: Door::OnchainSend,
+        assets: None,
     };
     let versions = roles.iter().zip(0u8..).map(|(role, n)| IssuedTx {
         unsigned_txid: txid(n),
@@ -56,6 +59,8 @@ fn every_state() -> Vec<SendState> {
         SendState::Cancelled { txid: txid(0), height: 5 },
         SendState::Conflicted { by: txid(9), signed: None },
         SendState::Expired,
+        SendState::WaitingAck { txid: txid(0) },
+        SendState::Failed { reason: "nobody accepted".to_owned() },
     ]
 }
 
@@ -78,11 +83,13 @@ fn each_state_has_its_word_and_its_reason() {
         row("cancelled", "FAILED", Some("cancelled"), false, true),
         row("conflicted", "FAILED", Some("inputs_spent"), false, false),
         row("expired", "FAILED", Some("request_expired"), false, false),
+        row("waiting_ack", "REQUESTED", None, false, false),
+        row("failed", "FAILED", Some("given_up"), false, false),
     ];
     assert_eq!(seen, expected);
-    let states: Vec<_> = seen.iter().map(|(state, ..)| *state).collect();
+    let states: BTreeSet<_> = seen.iter().map(|(state, ..)| *state).collect();
     let of_offchain_money = ["requested", "queued", "closing_channels", "waiting_close", "sweeping"];
-    let of_coins: Vec<_> = SEND_STATES.into_iter().filter(|state| !of_offchain_money.contains(state)).collect();
+    let of_coins: BTreeSet<_> = SEND_STATES.into_iter().filter(|state| !of_offchain_money.contains(state)).collect();
     assert_eq!(states, of_coins);
 }
 

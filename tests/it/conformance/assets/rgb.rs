@@ -35,6 +35,7 @@ impl Real {
         let config = Config {
             data_dir: self.folder.path().to_owned(),
             indexer: Some(self.esplora.url().to_owned()),
+            endpoints: Vec::new(),
             open_wallets: 2,
             at_once: 2,
             ..Config::default()

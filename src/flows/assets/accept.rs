@@ -1,0 +1,194 @@
+//! What payers bring for invoices of this gateway: the engine looks at it, and only what it accepts is acknowledged.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use super::{give_up, mirror, side, turn};
+use crate::crash;
+use crate::domain::asset_receive::{Arrival, AssetReceive, Event, State};
+use crate::domain::{EventNote, Machine};
+use crate::flows::{Error, Flows};
+use crate::ids::{RequestId, WalletId};
+use crate::money::Amount;
+use crate::ports::assets::Verdict;
+use crate::store::asset_transfers::{self, Brought};
+use crate::store::{StoreError, Tx, Write, apply, chain, consignments, events, requests};
+
+/// Consignments that one round looks at.
+const BATCH: u32 = 20;
+
+/// Consignments whose history is too young, and the height at which that was found: they are looked at again after the next block.
+#[derive(Debug, Default)]
+pub struct TooYoung {
+    since: HashMap<String, u32>,
+}
+
+/// Looks at what was brought; answers whether there was anything.
+///
+/// # Errors
+/// When the engine or the store can't be used.
+pub async fn look_at_what_was_brought(flows: &Flows, young: &mut TooYoung) -> Result<bool, Error> {
+    let mut conn = flows.store().read().await?;
+    let brought = asset_transfers::brought(&mut conn, BATCH).await?;
+    if brought.is_empty() {
+        young.since.clear();
+        return Ok(false);
+    }
+    let tip = chain::cursor(&mut conn).await?.map_or(0, |tip| tip.height);
+    drop(conn);
+    young.since.retain(|recipient, _| brought.iter().any(|one| one.recipient == *recipient));
+    let mut any = false;
+    for one in brought {
+        if young.since.get(&one.recipient) == Some(&tip) {
+            continue;
+        }
+        any = true;
+        let (flows, recipient) = (flows.clone(), one.recipient.clone());
+        let said = turn::to_the_end(async move { look_at(&flows, one).await }).await?;
+        if said == Verdict::NotYet {
+            young.since.insert(recipient, tip);
+        }
+    }
+    Ok(any)
+}
+
+async fn look_at(flows: &Flows, one: Brought) -> Result<Verdict, Error> {
+    let engine = side(flows)?.engine.clone();
+    let keys = give_up::keys(flows, &one.wallet).await?;
+    let lock = flows.choosing(&one.wallet);
+    let _one_at_a_time = lock.lock().await;
+    let mut conn = flows.store().read().await?;
+    let Some(request) = asset_transfers::request_of_recipient(&mut conn, &one.recipient).await? else {
+        return Err(StoreError::Corrupt(format!("recipient {} has no request", one.recipient)).into());
+    };
+    let content = consignments::content(&mut conn, &one.recipient).await?;
+    drop(conn);
+    let Some(content) = content else { return Ok(Verdict::NotYet) };
+    let bytes = BASE64_STANDARD.decode(content).map_err(|e| StoreError::Corrupt(format!("a consignment: {e}")))?;
+    let verdict = engine.accept(&keys, &one.recipient, bytes).await?;
+    crash::point("asset_receive.looked_at");
+    let told = mirror::read(flows, &keys, &engine, None).await?;
+    let arrival = match verdict {
+        Verdict::Accepted => Some(arrival(&told, &one.recipient)?),
+        Verdict::NotYet | Verdict::Refused { .. } => None,
+    };
+    let Brought { recipient, wallet } = one;
+    flows.store().write(Answer { request, wallet, recipient, verdict: verdict.clone(), arrival, told }).await?;
+    crash::point("asset_receive.answered");
+    flows.wake_assets();
+    Ok(verdict)
+}
+
+fn arrival(told: &mirror::Told, recipient: &str) -> Result<Arrival, Error> {
+    let corrupt = |what: &str| StoreError::Corrupt(format!("the engine has accepted {recipient}, and says no {what}"));
+    let mine = told.to(recipient).ok_or_else(|| corrupt("transfer"))?;
+    let amount = mine.amounts.iter().try_fold(Amount::ZERO, |sum, amount| sum.checked_add(*amount));
+    Ok(Arrival {
+        asset: mine.asset.clone().ok_or_else(|| corrupt("asset"))?,
+        amount: amount.ok_or_else(|| corrupt("amount"))?,
+        txid: mine.txid.ok_or_else(|| corrupt("transaction"))?,
+    })
+}
+
+struct Answer {
+    request: RequestId,
+    wallet: WalletId,
+    recipient: String,
+    verdict: Verdict,
+    arrival: Option<Arrival>,
+    told: mirror::Told,
+}
+
+#[async_trait]
+impl Write for Answer {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        self.told.write(tx).await?;
+        match (&self.verdict, &self.arrival) {
+            (Verdict::Accepted, Some(arrival)) => self.accepted(tx, arrival).await,
+            (Verdict::Refused { reason }, _) => self.refused(tx, reason).await,
+            (Verdict::Accepted | Verdict::NotYet, _) => Ok(()),
+        }
+    }
+}
+
+impl Answer {
+    async fn accepted(&self, tx: &mut Tx<'_>, arrival: &Arrival) -> Result<(), StoreError> {
+        apply::advance::<AssetReceive>(tx, self.request, &Event::Accepted(arrival.clone())).await?;
+        if let Some(height) = asset_transfers::height_of(tx.conn(), &self.wallet, arrival.txid).await? {
+            apply::advance::<AssetReceive>(tx, self.request, &Event::Mined { height }).await?;
+        }
+        consignments::acknowledge(tx, &self.recipient, true, true).await.map(drop)
+    }
+
+    /// Nobody knows who has brought what is worthless: it makes room for what the payer brings. Once the invoice is closed, the payer
+    /// is told.
+    async fn refused(&self, tx: &mut Tx<'_>, reason: &str) -> Result<(), StoreError> {
+        let request = requests::load::<AssetReceive>(tx.conn(), self.request).await?;
+        let is_open = request.as_ref().is_some_and(|request| request.machine.state == State::Open);
+        if !is_open {
+            return consignments::acknowledge(tx, &self.recipient, false, true).await.map(drop);
+        }
+        let data = serde_json::json!({ "reason": reason });
+        let note = EventNote { kind: "asset_receive.consignment_refused", data };
+        events::append(tx, Some(&self.wallet), Some(self.request), &note).await?;
+        tracing::warn!(request = %self.request, kind = AssetReceive::KIND, reason, "a consignment is worth nothing");
+        consignments::discard(tx, &self.recipient).await
+    }
+}
+
+/// Asks the engine to look at the chain for the wallets of which something is on its way.
+///
+/// # Errors
+/// When the engine or the store can't be used.
+pub async fn look_at_the_chain(flows: &Flows) -> Result<(), Error> {
+    let mut conn = flows.store().read().await?;
+    let waiting = asset_transfers::wallets_waiting(&mut conn).await?;
+    drop(conn);
+    for wallet in waiting {
+        let flows = flows.clone();
+        let looked = turn::to_the_end(async move { refresh(&flows, &wallet).await }).await;
+        if let Err(Error::Assets(error)) = looked {
+            tracing::warn!(%error, "the engine could not look at the chain for a wallet");
+        } else {
+            looked?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the engine look at the chain for one wallet, and writes down what has changed.
+///
+/// # Errors
+/// When the engine or the store can't be used.
+pub async fn refresh(flows: &Flows, wallet: &WalletId) -> Result<(), Error> {
+    let engine = side(flows)?.engine.clone();
+    let keys = give_up::keys(flows, wallet).await?;
+    let lock = flows.choosing(wallet);
+    let _one_at_a_time = lock.lock().await;
+    engine.refresh(&keys).await?;
+    mirror::copy(flows, &keys, &engine).await
+}
+
+/// Gives up what earlier processes had the engine make and did not write down.
+///
+/// # Errors
+/// When the engine or the store can't be used.
+pub async fn tidy_up(flows: &Flows) -> Result<(), Error> {
+    let mut conn = flows.store().read().await?;
+    let wallets = asset_transfers::wallets_with_intents(&mut conn).await?;
+    drop(conn);
+    for wallet in wallets {
+        let engine = side(flows)?.engine.clone();
+        let keys = give_up::keys(flows, &wallet).await?;
+        let lock = flows.choosing(&wallet);
+        let _one_at_a_time = lock.lock().await;
+        turn::tidy_up(flows, &keys, &engine).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! Transfers of assets: what payers bring is looked at, payees are told and asked, and after each block the engine looks at the chain
+//! for what is on its way.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::supervise::{Next, Worker};
+use crate::flows::assets::accept::{self, TooYoung};
+use crate::flows::assets::deliver;
+use crate::flows::{Error, Flows, history};
+
+/// How long a round waits to be woken.
+const WAIT: Duration = Duration::from_secs(1);
+
+pub(super) struct Assets {
+    flows: Flows,
+    young: TooYoung,
+    /// The height at which the chain was looked at; empty until what an earlier process left behind is tidied up.
+    looked_at: Option<u32>,
+}
+
+impl Assets {
+    pub(super) fn new(flows: &Flows) -> Self {
+        Self { flows: flows.clone(), young: TooYoung::default(), looked_at: None }
+    }
+}
+
+#[async_trait]
+impl Worker for Assets {
+    fn name(&self) -> &'static str {
+        "assets"
+    }
+
+    async fn round(&mut self) -> Result<Next, Error> {
+        if self.looked_at.is_none() {
+            accept::tidy_up(&self.flows).await?;
+        }
+        accept::look_at_what_was_brought(&self.flows, &mut self.young).await?;
+        deliver::deliver(&self.flows).await?;
+        let tip = history::tip_height(&self.flows).await?;
+        if self.looked_at != Some(tip) {
+            accept::look_at_the_chain(&self.flows).await?;
+            self.looked_at = Some(tip);
+        }
+        // Woken or not, the next round looks.
+        drop(tokio::time::timeout(WAIT, self.flows.assets_are_woken()).await);
+        Ok(Next::AtOnce)
+    }
+}
