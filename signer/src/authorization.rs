@@ -11,6 +11,7 @@ use bitcoin::psbt::{Psbt, raw};
 use bitcoin::{Address, Amount, Network, Script};
 
 use crate::error::Error;
+use crate::export::{self, Export};
 use crate::grant::{self, Grant};
 use crate::keys::network_name;
 
@@ -134,9 +135,10 @@ pub(crate) fn message_of(psbt: &Psbt) -> Option<&[u8]> {
 pub(crate) enum Read {
     Authorization(Authorization),
     Grant(Grant),
+    Export(Export),
 }
 
-/// Reads an authorisation or a grant that the key behind `script` is to sign, and proves that the message is what is signed.
+/// Reads an authorisation, a grant or an export that the key behind `script` is to sign, and proves that the message is what is signed.
 pub(crate) fn verify(psbt: &Psbt, message: &[u8], script: &Script, network: Network) -> Result<Read, Error> {
     let to_sign = expected_to_sign(message, script, network)?;
     let mut same_shape = to_sign.clone();
@@ -153,6 +155,9 @@ pub(crate) fn verify(psbt: &Psbt, message: &[u8], script: &Script, network: Netw
     let message = std::str::from_utf8(message).map_err(|_| unclear("it is not ASCII text"))?;
     if message.split('\n').next() == Some(grant::TITLE) {
         return Grant::parse(message, network).map(Read::Grant);
+    }
+    if message.split('\n').next() == Some(export::TITLE) {
+        return Export::parse(message, network).map(Read::Export);
     }
     Authorization::parse(message, network).map(Read::Authorization)
 }

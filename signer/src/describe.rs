@@ -10,6 +10,7 @@ use bitcoin::{Address, Amount, Network, OutPoint, ScriptBuf, TapSighashType, TxO
 
 use crate::authorization::{self, Authorization, Read};
 use crate::error::{Claim, Error, Place};
+use crate::export::Export;
 use crate::grant::Grant;
 use crate::keys::{Account, KeyPath, Signer, network_name};
 use crate::limits::exceeds_percent;
@@ -50,6 +51,8 @@ pub enum Kind {
     Authorization(Box<Authorization>),
     /// A grant to a key that may spend; its message was proven as well.
     Grant(Box<Grant>),
+    /// The consent to an export of what a gateway knows; its message was proven as well.
+    Export(Box<Export>),
     /// It carries a message, and `refusals` says what is wrong with it.
     UnreadableAuthorization,
 }
@@ -238,6 +241,7 @@ fn examine_authorization(summary: &mut Summary, psbt: &Psbt, message: &[u8]) {
     match authorization::verify(psbt, message, &coin.script_pubkey, summary.network) {
         Ok(Read::Authorization(authorization)) => summary.kind = Kind::Authorization(Box::new(authorization)),
         Ok(Read::Grant(grant)) => summary.kind = Kind::Grant(Box::new(grant)),
+        Ok(Read::Export(export)) => summary.kind = Kind::Export(Box::new(export)),
         Err(error) => summary.refusals.push(error),
     }
 }
@@ -338,6 +342,14 @@ impl fmt::Display for Summary {
                     network_name(self.network)
                 )?;
                 write_message(f, &grant.message)?;
+            }
+            Kind::Export(export) => {
+                writeln!(
+                    f,
+                    "Export ({}): whoever holds it and its password knows every asset of the wallet. Its message:",
+                    network_name(self.network)
+                )?;
+                write_message(f, &export.message)?;
             }
             Kind::UnreadableAuthorization => {
                 writeln!(

@@ -84,6 +84,12 @@ pub enum Error {
     IsAGrant,
     #[error("this is no spending grant; sign it with the command sign")]
     IsNoGrant,
+    #[error(
+        "this is an export: it lets whoever holds it and its password see every asset of the wallet. If that is what you want, sign it with the command export"
+    )]
+    IsAnExport,
+    #[error("this is no export; sign it with the command sign")]
+    IsNoExport,
     #[error("the grant is for the key {found}, you expected {expected}")]
     UnexpectedKey { found: String, expected: String },
     #[error("the BIP-322 transactions can't be built: {0}")]

@@ -111,6 +111,12 @@ pub fn grant_message() -> String {
     )
 }
 
+pub fn export_message() -> String {
+    "Sluice RGB state export v1\ngateway: 00112233445566aa\nchain: 0f9188f13cb7b2c7\nwallet: 1122334455667788\n\
+     export: 0123456789abcdef0123456789abcdef\nexpires: 2026-01-31T12:00:00Z"
+        .to_owned()
+}
+
 pub fn authorization(message: &str) -> Psbt {
     authorization_by(&signer(), KeyPath::AUTHORIZATION, message)
 }

@@ -60,6 +60,7 @@ impl Limits {
             Kind::Authorization(authorization) => self.check_authorization(authorization, summary.network),
             Kind::Transaction => self.check_transaction(summary),
             Kind::Grant(_) => Err(Error::IsAGrant),
+            Kind::Export(_) => Err(Error::IsAnExport),
             // Refused already, for the reason that is in the summary.
             Kind::UnreadableAuthorization => Ok(()),
         }

@@ -86,6 +86,17 @@ enum Command {
         #[arg(long, value_name = "SAT/PERIOD", value_parser = parse_at_most)]
         max_limit: Option<(u64, &'static str)>,
     },
+    /// Sign the export on standard input: a gateway may then hand out all that it knows of the wallet's assets, sealed with a password
+    Export {
+        #[arg(long)]
+        file: PathBuf,
+        /// Answer {"signed_psbt":"..."}
+        #[arg(long)]
+        json: bool,
+        /// Sign only if it is for the gateway with this id
+        #[arg(long, value_name = "ID")]
+        expect_gateway: Option<String>,
+    },
 }
 
 #[derive(Args)]
@@ -136,6 +147,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Grant { file, json, expect_gateway, expect_key, max_limit } => {
             let expected = Expected { gateway: expect_gateway, key: expect_key, at_most: max_limit };
             sign(file, json, |signer, psbt| signer.grant(psbt, &expected))?;
+        }
+        Command::Export { file, json, expect_gateway } => {
+            sign(file, json, |signer, psbt| signer.export(psbt, expect_gateway.as_deref()))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -205,6 +219,7 @@ fn warn_if_expired(summary: &Summary) {
     let expires = match &summary.kind {
         Kind::Authorization(authorization) => authorization.expires_unix,
         Kind::Grant(grant) => grant.expires_unix,
+        Kind::Export(export) => export.expires_unix,
         Kind::Transaction | Kind::UnreadableAuthorization => return,
     };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());

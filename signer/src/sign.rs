@@ -46,6 +46,19 @@ impl Signer {
         self.sign_described(psbt, &summary)
     }
 
+    /// Signs the consent to an export, and nothing else; for a certain gateway if one is named. On an error the PSBT is untouched.
+    pub fn export(&self, psbt: &mut Psbt, gateway: Option<&str>) -> Result<Signed, Error> {
+        let mut summary = self.describe(psbt);
+        if !summary.refusals.is_empty() {
+            return Err(summary.refusals.swap_remove(0));
+        }
+        let Kind::Export(export) = &summary.kind else { return Err(Error::IsNoExport) };
+        if let Some(expected) = gateway.filter(|expected| !expected.eq_ignore_ascii_case(&export.gateway)) {
+            return Err(Error::UnexpectedGateway { found: export.gateway.clone(), expected: expected.to_owned() });
+        }
+        self.sign_described(psbt, &summary)
+    }
+
     fn sign_described(&self, psbt: &mut Psbt, summary: &Summary) -> Result<Signed, Error> {
         let witnesses = self.witnesses(psbt, summary)?;
         let inputs_signed = witnesses.len();
