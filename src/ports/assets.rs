@@ -9,6 +9,7 @@ use bitcoin::{OutPoint, ScriptBuf, Txid};
 use super::PortError;
 pub use crate::domain::wallet::{Account, WalletKeys};
 use crate::money::{Amount, FeeRate, Sat};
+use crate::secret::Secret;
 
 /// Why the engine did not do what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -287,4 +288,7 @@ pub trait AssetEngine: Send + Sync {
 
     /// Every transfer, oldest first.
     async fn transfers(&self, wallet: &WalletKeys) -> Result<Vec<Transfer>, AssetError>;
+
+    /// All that the engine knows of the wallet at this moment, sealed with a password, in a form of the engine's own.
+    async fn export(&self, wallet: &WalletKeys, password: &Secret) -> Result<Vec<u8>, AssetError>;
 }

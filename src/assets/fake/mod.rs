@@ -4,6 +4,7 @@
 //! than one schema; media; change of an asset onto a coin that is there already; and reorganisations of what has settled.
 //! Nothing outside of tests wires it.
 
+mod export;
 mod seen;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::ports::assets::{
     Receive, Refusal, RgbInvoice, Transfer, Verdict, WalletKeys,
 };
 use crate::ports::chain::{BroadcastOutcome, ChainBackend};
+use crate::secret::Secret;
 
 const SERVICE: &str = "fake RGB engine";
 
@@ -71,6 +73,14 @@ impl FakeEngine {
     #[must_use]
     pub fn new(world: Arc<World>, chain: Arc<dyn ChainBackend>) -> Arc<Self> {
         Arc::new(Self { world, chain })
+    }
+
+    /// Puts what was exported into this engine's world, over whatever it knows of the wallet. False when the password is another.
+    #[must_use]
+    pub fn restore(&self, keys: &WalletKeys, sealed: &[u8], password: &str) -> bool {
+        let Some(wallet) = export::open(sealed, password) else { return false };
+        self.world.lock().wallets.insert(keys.id(), wallet);
+        true
     }
 
     fn now(&self) -> i64 {
@@ -191,6 +201,10 @@ impl AssetEngine for FakeEngine {
 
     async fn transfers(&self, wallet: &WalletKeys) -> Result<Vec<Transfer>, AssetError> {
         Ok(self.with(wallet, |wallet, _| wallet.transfers()).await)
+    }
+
+    async fn export(&self, wallet: &WalletKeys, password: &Secret) -> Result<Vec<u8>, AssetError> {
+        Ok(self.with(wallet, |wallet, _| export::seal(wallet, password.expose())).await)
     }
 }
 

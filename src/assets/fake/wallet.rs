@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use bitcoin::{OutPoint, Psbt, ScriptBuf, Transaction, Txid};
+use serde::{Deserialize, Serialize};
 
 use super::seen::Seen;
 use super::texts::{self, Contract};
@@ -20,29 +21,32 @@ const TICKER_MAX: usize = 8;
 const NAME_MAX: usize = 40;
 const PRECISION_MAX: u8 = 18;
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Wallet {
     pub next_index: u32,
     pub coins: Vec<Coin>,
     pub known: Vec<Known>,
     pub held: Vec<Held>,
+    /// What is under way is of this engine only.
+    #[serde(skip)]
     pub batches: Vec<Batch>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Coin {
     pub outpoint: OutPoint,
     pub index: u32,
     pub sat: Sat,
 }
 
+#[derive(Serialize, Deserialize)]
 pub(super) struct Known {
     pub contract: Contract,
     pub added_at: i64,
 }
 
 /// So much of an asset on a coin.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Held {
     pub coin: OutPoint,
     pub asset: String,

@@ -3,6 +3,7 @@
 //! rgb-lib blocks, and keeps files; all of it stays in this folder. Its own exchange with counterparties is never used: transfers are
 //! made "out of band", so that every byte that comes in or goes out passes the gateway.
 
+mod export;
 mod invoice;
 mod map;
 mod registry;
@@ -23,6 +24,7 @@ use crate::ports::assets::{
     Asset, AssetEngine, AssetError, BegunTransfer, ColoredCoin, Consignment, NewAsset, NewReceive, NewTransfer,
     Receive, Refusal, RgbInvoice, Transfer, Verdict, WalletKeys,
 };
+use crate::secret::Secret;
 
 pub(super) const SERVICE: &str = "the RGB engine";
 
@@ -144,6 +146,11 @@ impl AssetEngine for RgbEngine {
 
     async fn transfers(&self, wallet: &WalletKeys) -> Result<Vec<Transfer>, AssetError> {
         self.with(wallet, RgbWallet::transfers).await
+    }
+
+    async fn export(&self, wallet: &WalletKeys, password: &Secret) -> Result<Vec<u8>, AssetError> {
+        let password = password.clone();
+        self.with(wallet, move |wallet| wallet.export(&password)).await
     }
 }
 

@@ -13,6 +13,7 @@ use rgb_lib::wallet::{
 };
 use rgb_lib::{AssetSchema, Assignment, BitcoinNetwork, Error, TransferStatus as RgbTransferStatus};
 
+use super::export::{self, Draft};
 use super::{invoice, map, misconfigured, nonsense};
 use crate::money::Sat;
 use crate::ports::PortError;
@@ -20,6 +21,7 @@ use crate::ports::assets::{
     Account, Asset, AssetError, BegunTransfer, ColoredCoin, Consignment, NewAsset, NewReceive, NewTransfer, Onto,
     Receive, Recipient, Refusal, Transfer, TransferStatus, Verdict, WalletKeys,
 };
+use crate::secret::Secret;
 
 /// Fungible assets of a fixed supply. Those that can be inflated name an address that would have to be asked.
 const SCHEMAS: [AssetSchema; 2] = [AssetSchema::Nia, AssetSchema::Cfa];
@@ -96,6 +98,7 @@ fn tidy(folder: &Path) -> Result<(), PortError> {
 impl RgbWallet {
     pub(super) fn open(place: &Place, keys: &WalletKeys, indexer: &str) -> Result<Self, AssetError> {
         fs::create_dir_all(&place.folder).map_err(misconfigured)?;
+        export::clear(&place.folder)?;
         let folder = place.wallet_folder(keys);
         if folder.exists() {
             tidy(&folder)?;
@@ -301,6 +304,15 @@ impl RgbWallet {
         }
         all.sort_by_key(|transfer| transfer.index);
         Ok(all)
+    }
+
+    pub(super) fn export(&mut self, password: &Secret) -> Result<Vec<u8>, AssetError> {
+        let place = self.folder.parent().ok_or_else(|| misconfigured("assets.data_dir is no folder"))?;
+        let draft = Draft::within(place)?;
+        let sealed = draft.sealed();
+        let path = sealed.to_str().ok_or_else(|| misconfigured("assets.data_dir is no text"))?;
+        self.wallet.backup(path, password.expose()).map_err(map::error)?;
+        Ok(draft.read()?)
     }
 
     /// The library lists those of one asset, or those of which nobody knows the asset yet.

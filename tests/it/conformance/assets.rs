@@ -11,6 +11,7 @@ use sluice::ports::assets::{
     Asset, AssetEngine, AssetError, NewAsset, NewReceive, NewTransfer, Onto, Receive, Recipient, Refusal, Transfer,
     TransferKind, TransferStatus, Verdict,
 };
+use sluice::secret::Secret;
 
 use crate::harness::rig::Client;
 
@@ -28,6 +29,8 @@ trait Rig {
     async fn restart(&mut self);
     async fn pay(&self, address: &str, sat: Sat);
     async fn mine(&self, blocks: u32);
+    /// The assets that an export says, for somebody without the engine that made it; `None` when the password is another.
+    async fn opened(&self, sealed: &[u8], password: &str, keys: &WalletKeys) -> Option<Vec<Asset>>;
 }
 
 fn units(n: u64) -> Amount {
@@ -251,4 +254,31 @@ async fn two_hundred_unused_scripts_hide_nothing(rig: &mut dyn Rig) {
     let witness = invoice(rig, &alice.keys, Onto::NewCoin, None, None).await;
     let script = rig.engine().next_index(&alice.keys).await.expect("an index");
     assert_eq!(script, 203, "an index that the gateway has used is given away again: {}", witness.recipient);
+}
+
+/// What the engine knows leaves with its owner, who needs the password and nothing else.
+async fn an_export_holds_everything_and_shows_nothing(rig: &mut dyn Rig) {
+    const PASSWORD: &str = "a password of a test";
+    let (alice, bob) = (Client::number(8), Client::number(9));
+    give_coins(rig, &alice.keys, 2).await;
+    give_coins(rig, &bob.keys, 1).await;
+    let asset = issue(rig, &alice.keys, &[600, 400]).await;
+    let blind = invoice(rig, &bob.keys, Onto::OwnCoin, None, None).await;
+    send(rig, &alice, &bob, vec![recipient(&asset.id, &blind, 100, None)]).await;
+    rig.mine(1).await;
+    refresh(rig, [&alice, &bob]).await;
+    let password = Secret::new(PASSWORD);
+    for client in [&alice, &bob] {
+        let sealed = rig.engine().export(&client.keys, &password).await.expect("it exports");
+        for said in [asset.id.as_bytes(), b"GOLD", b"Gold of a test", PASSWORD.as_bytes()] {
+            assert!(sealed.windows(said.len()).all(|part| part != said), "it is not sealed");
+        }
+        assert_eq!(rig.opened(&sealed, "a password of others", &client.keys).await, None);
+        let there = rig.engine().assets(&client.keys).await.expect("assets");
+        assert_eq!(rig.opened(&sealed, PASSWORD, &client.keys).await, Some(there));
+    }
+    // It goes on as before.
+    assert_eq!((settled(rig, &alice, &asset.id).await, settled(rig, &bob, &asset.id).await), (900, 100));
+    let again = invoice(rig, &bob.keys, Onto::NewCoin, None, None).await;
+    send(rig, &alice, &bob, vec![recipient(&asset.id, &again, 1, Some(Sat::literal(1_000)))]).await;
 }

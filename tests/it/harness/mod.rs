@@ -7,6 +7,7 @@ pub mod client;
 pub mod consignments;
 pub mod document;
 pub mod esplora;
+pub mod export;
 pub mod gateway;
 pub mod lightning;
 pub mod peer;

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use sluice::assets::fake::{FakeEngine, World};
 use sluice::chain::fake::FakeChain;
 use sluice::clock::Clock;
+use sluice::domain::wallet::WalletKeys;
 use sluice::money::Sat;
-use sluice::ports::assets::AssetEngine;
+use sluice::ports::assets::{Asset, AssetEngine};
 
 use super::Rig;
 use crate::harness::rig::parse_address;
@@ -43,6 +44,14 @@ impl Rig for Fake {
     async fn mine(&self, blocks: u32) {
         self.chain.mine(blocks);
     }
+
+    async fn opened(&self, sealed: &[u8], password: &str, keys: &WalletKeys) -> Option<Vec<Asset>> {
+        let elsewhere = FakeEngine::new(World::new(Clock::System), self.chain.clone());
+        if !elsewhere.restore(keys, sealed, password) {
+            return None;
+        }
+        Some(elsewhere.assets(keys).await.expect("assets"))
+    }
 }
 
 #[tokio::test]
@@ -63,4 +72,9 @@ async fn bad_orders_are_refused() {
 #[tokio::test]
 async fn two_hundred_unused_scripts_hide_nothing() {
     super::two_hundred_unused_scripts_hide_nothing(&mut Fake::start()).await;
+}
+
+#[tokio::test]
+async fn an_export_holds_everything_and_shows_nothing() {
+    super::an_export_holds_everything_and_shows_nothing(&mut Fake::start()).await;
 }

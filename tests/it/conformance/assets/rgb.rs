@@ -5,13 +5,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bitcoin::Network;
 use sluice::assets::rgb::{Config, RgbEngine};
+use sluice::domain::wallet::WalletKeys;
 use sluice::money::Sat;
-use sluice::ports::assets::AssetEngine;
+use sluice::ports::assets::{Asset, AssetEngine};
 use tempfile::TempDir;
 
 use super::Rig;
 use crate::harness::bitcoind::Bitcoind;
 use crate::harness::esplora::Esplora;
+use crate::harness::export;
 use crate::harness::rig::parse_address;
 
 struct Real {
@@ -62,6 +64,10 @@ impl Rig for Real {
     async fn mine(&self, blocks: u32) {
         self.node.mine(blocks).await;
     }
+
+    async fn opened(&self, sealed: &[u8], password: &str, keys: &WalletKeys) -> Option<Vec<Asset>> {
+        export::opened(sealed, password, keys).await
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,6 +92,16 @@ async fn bad_orders_are_refused() {
 async fn two_hundred_unused_scripts_hide_nothing() {
     let Some(mut rig) = Real::start().await else { return };
     super::two_hundred_unused_scripts_hide_nothing(&mut rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_holds_everything_and_shows_nothing() {
+    let Some(mut rig) = Real::start().await else { return };
+    super::an_export_holds_everything_and_shows_nothing(&mut rig).await;
+    // The library makes a copy first that is not sealed.
+    for place in std::fs::read_dir(rig.folder.path()).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        assert!(!place.join("export").exists(), "{} was left behind", place.display());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
