@@ -25,7 +25,6 @@ pub use crate::chain::indexer::Indexer;
 use crate::chain::indexer::IndexerError;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::flows::assets::deliver::Deliveries;
 use crate::flows::health::Health;
 use crate::flows::{AssetSide, Flows, NodeSlot};
 use crate::http::{self, HttpState, OperatorState};
@@ -290,12 +289,7 @@ async fn add_assets(flows: &Flows, config: &Config, listener: SocketAddr) -> Res
     let engine = RgbEngine::open(&config.assets, config.chain.network).map_err(StartError::Assets)?;
     flows.store().bind_asset_folder(engine.folder_identity()).await?;
     let courier = HttpCourier::new(&config.assets.courier).map_err(StartError::Assets)?;
-    flows.use_assets(AssetSide {
-        engine: Arc::new(engine),
-        courier: Arc::new(courier),
-        endpoints: endpoints(config, listener),
-        deliveries: Deliveries::default(),
-    });
+    flows.use_assets(AssetSide::new(Arc::new(engine), Arc::new(courier), endpoints(config, listener)));
     Ok(())
 }
 

@@ -8,6 +8,7 @@ pub mod authorization;
 mod block;
 pub mod credit;
 pub mod deposit;
+pub mod export;
 pub mod grant;
 pub mod invoice;
 pub mod lightning;

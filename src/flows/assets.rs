@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod coins;
 pub mod deliver;
+pub mod export;
 pub mod give_up;
 pub mod issue;
 mod mirror;

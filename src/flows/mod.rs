@@ -154,7 +154,14 @@ pub struct AssetSide {
     /// Where payers bring consignments for invoices of this gateway.
     pub endpoints: Vec<String>,
     /// How far the deliveries of this process are.
-    pub deliveries: assets::deliver::Deliveries,
+    deliveries: assets::deliver::Deliveries,
+}
+
+impl AssetSide {
+    #[must_use]
+    pub fn new(engine: Arc<dyn AssetEngine>, courier: Arc<dyn Courier>, endpoints: Vec<String>) -> Self {
+        Self { engine, courier, endpoints, deliveries: assets::deliver::Deliveries::default() }
+    }
 }
 
 /// Endings that a waiter may be behind before it looks for itself.

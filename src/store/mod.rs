@@ -4,6 +4,7 @@
 //! SQLite many of them share one commit. Nobody is answered before the commit has returned.
 
 pub mod apply;
+pub mod asset_exports;
 pub mod asset_issues;
 pub mod asset_transfers;
 pub mod audit;

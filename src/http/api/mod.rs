@@ -1,6 +1,7 @@
 //! The endpoints, one file per group: wire shapes, and a mapping onto flows. Nothing is decided here.
 
 pub mod admin;
+pub mod asset_export;
 pub mod asset_transfers;
 pub mod assets;
 pub mod balance;
@@ -104,7 +105,9 @@ pub fn endpoints() -> OpenApiRouter<HttpState> {
         .routes(routes!(asset_transfers::sendend))
         .routes(routes!(asset_transfers::lightning_listtransfers))
         .routes(routes!(asset_transfers::listtransfers))
-        .routes(routes!(asset_transfers::failtransfers));
+        .routes(routes!(asset_transfers::failtransfers))
+        .routes(routes!(asset_export::begin))
+        .routes(routes!(asset_export::end));
     admin::add_to(proxy::add_to(router))
 }
 

@@ -125,6 +125,16 @@ const ESTIMATE: &[Code] = &[
     Code::LightningNotReady,
 ];
 
+/// What taking a signature over a message may answer.
+const SIGNED: &[Code] = &[
+    Code::InvalidPsbt,
+    Code::PsbtNotSigned,
+    Code::PsbtAltered,
+    Code::InvalidSignature,
+    Code::PsbtUnknown,
+    Code::RequestExpired,
+];
+
 /// What every call about assets may answer.
 const ASSETS: &[Code] = &[Code::AssetsUnavailable, Code::AssetsNotReady];
 
@@ -242,6 +252,8 @@ fn of_assets(operation_id: &str) -> Option<Vec<Code>> {
         "walletSendEnd" => [END, &[Code::AssetsUnavailable]].concat(),
         "walletListTransfers" | "listLightningTransfers" => vec![Code::InvalidRequest, Code::AssetsUnavailable],
         "walletFailTransfers" => [ASSETS, &[Code::NotFound, Code::NotCancellable]].concat(),
+        "walletBeginExport" => ASSETS.to_vec(),
+        "walletEndExport" => [ASSETS, SIGNED].concat(),
         "walletDecodeRgbInvoice" => vec![Code::AssetsUnavailable, Code::InvalidInvoice],
         _ => return None,
     })

@@ -1,6 +1,7 @@
 //! Stories over HTTP: a whole gateway, a real node, both databases.
 
 mod admin;
+mod asset_exports;
 mod auth;
 mod bad_input;
 mod idempotency;

@@ -41,6 +41,8 @@ pub struct Answer {
     pub asked: String,
     pub status: u16,
     pub headers: HeaderMap,
+    pub bytes: Vec<u8>,
+    /// The same, with signs in the place of what is no text.
     pub text: String,
     /// Null when the text is not JSON.
     pub body: Value,
@@ -155,13 +157,15 @@ impl Caller {
         };
         let response = request.send().await.unwrap_or_else(|error| panic!("{} {}: {error:?}", call.method, call.path));
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.expect("an answer is text");
+        let bytes = response.bytes().await.expect("an answer arrives").to_vec();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         self.transcript.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{headers:?}\n{text}"));
         Answer {
             asked: shortened(format!("{} {} {}", call.method, call.path, body_text(call))),
             status: status_number(status),
             headers,
             body: serde_json::from_str(&text).unwrap_or(Value::Null),
+            bytes,
             text,
         }
     }

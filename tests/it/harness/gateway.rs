@@ -32,7 +32,8 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
-const TABLES: [&str; 48] = [
+const TABLES: [&str; 49] = [
+    "asset_exports",
     "asset_intents",
     "asset_invoices",
     "asset_issues",

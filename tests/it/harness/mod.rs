@@ -1,6 +1,7 @@
 //! What the stories run on.
 #![allow(dead_code, reason = "a tool of the harness may wait for its first story")]
 
+pub mod assets;
 pub mod bitcoind;
 pub mod canned;
 pub mod client;

@@ -130,7 +130,9 @@ struct Process {
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
+    /// Null when it is a file.
     pub body: Value,
+    pub bytes: Vec<u8>,
     pub retry_after: Option<u64>,
     pub request_id: Option<String>,
 }
@@ -419,9 +421,11 @@ async fn answer_of(response: reqwest::Response) -> Result<Answer, String> {
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let retry_after = header("retry-after").and_then(|seconds| seconds.parse().ok());
     let request_id = header("sluice-request-id");
-    let body = response.bytes().await.map_err(|error| format!("{error:?}"))?;
-    let body = serde_json::from_slice(&body).map_err(|error| format!("{status} without JSON: {error}"))?;
-    Ok(Answer { status, body, retry_after, request_id })
+    let is_file = header("content-type").as_deref() == Some("application/octet-stream");
+    let bytes = response.bytes().await.map_err(|error| format!("{error:?}"))?.to_vec();
+    let body = if is_file { Ok(Value::Null) } else { serde_json::from_slice(&bytes) };
+    let body = body.map_err(|error| format!("{status} without JSON: {error}"))?;
+    Ok(Answer { status, body, bytes, retry_after, request_id })
 }
 
 fn port_in(line: &str, name: &str) -> u16 {

@@ -140,6 +140,13 @@ impl Client {
 }
 
 impl Client {
+    /// Signs an export, which the signer does by a command of its own.
+    pub fn export(&self, psbt: &str) -> String {
+        let mut psbt = Psbt::from_str(psbt).expect("the gateway hands out PSBTs");
+        self.signer.export(&mut psbt, None).expect("the signer signs exports");
+        psbt.to_string()
+    }
+
     /// Signs a grant, which the signer does by a command of its own.
     pub fn grant(&self, psbt: &str) -> String {
         let mut psbt = Psbt::from_str(psbt).expect("the gateway hands out PSBTs");

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use sluice::crash::ASSET_POINTS;
 
 use super::asset_scene::scene;
+use crate::harness::export;
 use crate::harness::process::{Answer, Call, died_at_its_point};
 use crate::harness::rig::Database;
 
@@ -174,4 +175,30 @@ async fn another_folder_is_refused() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("this database belongs to folder"), "{said}");
     scene.gateway.site.audit().await;
+}
+
+/// Who leaves takes along what is in no chain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_wallet_has_can_be_taken_along() {
+    const PASSWORD: &str = "a password of a test";
+    let Some(scene) = scene(Database::Sqlite).await else { return };
+    scene.make_coins(json!({ "num": 2, "fee_rate": 2 })).await;
+    let asset = scene.ok(&scene.post("/wallet/issueassetnia", gold())).await;
+    let begun = scene.ok(&scene.post("/wallet/export-begin", json!({}))).await;
+    let signed = scene.client.export(begun["psbt"].as_str().expect("a PSBT"));
+    let end = scene.post("/wallet/export-end", json!({ "signed_psbt": signed, "password": PASSWORD }));
+    let exported = scene.gateway.answer(&end).await;
+    assert_eq!(exported.status, 200, "{:?}", exported.body);
+    scene.refused(&end, 409, "request_expired").await;
+    assert!(export::opened(&exported.bytes, "a password of others", &scene.client.keys).await.is_none());
+    let there = export::opened(&exported.bytes, PASSWORD, &scene.client.keys).await.expect("the password is right");
+    let said: Vec<Value> = there
+        .iter()
+        .map(|one| json!([one.id, one.ticker, one.balance.settled.base_units(), one.balance.spendable.base_units()]))
+        .collect();
+    assert_eq!(said, [json!([asset["asset_id"], "GOLD", 1_000, 1_000])]);
+    assert!(!scene.gateway.whole_log().contains(PASSWORD));
+    let listed = scene.ok(&Call::post("/wallet/listassets", &scene.client)).await;
+    assert_eq!(listed["nia"], json!([asset]));
+    scene.end().await;
 }
