@@ -7,9 +7,13 @@ use tracing_subscriber::EnvFilter;
 use super::failure::Failure;
 use crate::config::{Log, LogFormat};
 
+const ENGINES_QUERIES: &str = "sqlx::query";
+
 /// Starts logging for the whole process.
 pub(super) fn start(log: &Log) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&log.level)
+    // The RGB engine tells each of its queries otherwise. Whoever wants them names them.
+    let level = format!("{ENGINES_QUERIES}=warn,{}", log.level);
+    let filter = EnvFilter::try_new(level)
         .map_err(|error| Failure::new(format!("log.level: {:?} can't be understood: {error}", log.level)))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match log.format {

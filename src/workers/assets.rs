@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::supervise::{Next, Worker};
-use crate::flows::assets::accept::{self, TooYoung};
+use crate::flows::assets::accept::{self, PutOff};
 use crate::flows::assets::deliver;
 use crate::flows::{Error, Flows, history};
 
@@ -15,14 +15,14 @@ const WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Assets {
     flows: Flows,
-    young: TooYoung,
+    put_off: PutOff,
     /// The height at which the chain was looked at; empty until what an earlier process left behind is tidied up.
     looked_at: Option<u32>,
 }
 
 impl Assets {
     pub(super) fn new(flows: &Flows) -> Self {
-        Self { flows: flows.clone(), young: TooYoung::default(), looked_at: None }
+        Self { flows: flows.clone(), put_off: PutOff::default(), looked_at: None }
     }
 }
 
@@ -36,7 +36,7 @@ impl Worker for Assets {
         if self.looked_at.is_none() {
             accept::tidy_up(&self.flows).await?;
         }
-        accept::look_at_what_was_brought(&self.flows, &mut self.young).await?;
+        accept::look_at_what_was_brought(&self.flows, &mut self.put_off).await?;
         deliver::deliver(&self.flows).await?;
         let tip = history::tip_height(&self.flows).await?;
         if self.looked_at != Some(tip) {

@@ -213,6 +213,7 @@ impl RgbWallet {
             recipients.entry(recipient.asset.clone()).or_default().push(rgb_recipient(recipient));
         }
         let fee_rate = new.fee_rate.milli_sat_per_vb().div_ceil(1_000);
+        self.forget_failed(&new.recipients)?;
         let online = self.online()?;
         let begun = self
             .wallet
@@ -224,6 +225,26 @@ impl RgbWallet {
         };
         let batch = begun.batch_transfer_idx.ok_or_else(|| nonsense("a transfer without a number"))?;
         Ok(BegunTransfer { psbt: Psbt::from_str(&begun.psbt).map_err(nonsense)?, batch })
+    }
+
+    /// The library takes the first transfer to a recipient for the one that is acknowledged: what was given up must not stand before
+    /// what is tried again.
+    fn forget_failed(&mut self, recipients: &[Recipient]) -> Result<(), AssetError> {
+        let all = self.all_transfers()?;
+        let is_in_the_way = |transfer: &RgbTransfer| {
+            let to = recipients.iter().any(|recipient| transfer.recipient_id.as_ref() == Some(&recipient.id));
+            to && transfer.status == RgbTransferStatus::Failed
+        };
+        let mut batches: Vec<i32> = all
+            .into_iter()
+            .filter(|(_, transfer)| is_in_the_way(transfer))
+            .map(|(_, transfer)| transfer.batch_transfer_idx)
+            .collect();
+        batches.dedup();
+        for batch in batches {
+            self.wallet.delete_transfers(Some(batch), false).map_err(map::error)?;
+        }
+        Ok(())
     }
 
     /// The library runs out of coins both when they hold too little together and when none is free for what is left of the asset.

@@ -1,55 +1,83 @@
 //! What payers bring for invoices of this gateway: the engine looks at it, and only what it accepts is acknowledged.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::{give_up, mirror, side, turn};
+use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::asset_receive::{Arrival, AssetReceive, Event, State};
 use crate::domain::{EventNote, Machine};
 use crate::flows::{Error, Flows};
 use crate::ids::{RequestId, WalletId};
 use crate::money::Amount;
-use crate::ports::assets::Verdict;
+use crate::ports::assets::{AssetError, Verdict};
 use crate::store::asset_transfers::{self, Brought};
 use crate::store::{StoreError, Tx, Write, apply, chain, consignments, events, requests};
 
-/// Consignments that one round looks at.
-const BATCH: u32 = 20;
+/// Consignments that one round considers: more than will ever be put off at the same time.
+const BATCH: u32 = 500;
 
-/// Consignments whose history is too young, and the height at which that was found: they are looked at again after the next block.
+/// How long a consignment waits that the engine could not look at.
+const LATER: Duration = Duration::from_secs(10);
+
+/// Consignments that are not looked at now. Kept in memory: looking once more is harmless.
 #[derive(Debug, Default)]
-pub struct TooYoung {
-    since: HashMap<String, u32>,
+pub struct PutOff {
+    until: HashMap<String, Until>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// The next block after this height: its history is too young.
+    Block(u32),
+    Time(Timestamp),
+}
+
+impl PutOff {
+    fn holds(&self, recipient: &str, tip: u32, now: Timestamp) -> bool {
+        match self.until.get(recipient) {
+            None => false,
+            Some(Until::Block(height)) => *height == tip,
+            Some(Until::Time(time)) => now < *time,
+        }
+    }
 }
 
 /// Looks at what was brought; answers whether there was anything.
 ///
 /// # Errors
 /// When the engine or the store can't be used.
-pub async fn look_at_what_was_brought(flows: &Flows, young: &mut TooYoung) -> Result<bool, Error> {
+pub async fn look_at_what_was_brought(flows: &Flows, put_off: &mut PutOff) -> Result<bool, Error> {
     let mut conn = flows.store().read().await?;
     let brought = asset_transfers::brought(&mut conn, BATCH).await?;
     if brought.is_empty() {
-        young.since.clear();
+        put_off.until.clear();
         return Ok(false);
     }
     let tip = chain::cursor(&mut conn).await?.map_or(0, |tip| tip.height);
     drop(conn);
-    young.since.retain(|recipient, _| brought.iter().any(|one| one.recipient == *recipient));
+    put_off.until.retain(|recipient, _| brought.iter().any(|one| one.recipient == *recipient));
     let mut any = false;
     for one in brought {
-        if young.since.get(&one.recipient) == Some(&tip) {
+        if put_off.holds(&one.recipient, tip, flows.now()) {
             continue;
         }
         any = true;
-        let (flows, recipient) = (flows.clone(), one.recipient.clone());
-        let said = turn::to_the_end(async move { look_at(&flows, one).await }).await?;
-        if said == Verdict::NotYet {
-            young.since.insert(recipient, tip);
+        let (looking, recipient) = (flows.clone(), one.recipient.clone());
+        match turn::to_the_end(async move { look_at(&looking, one).await }).await {
+            Ok(Verdict::NotYet) => drop(put_off.until.insert(recipient, Until::Block(tip))),
+            Ok(Verdict::Accepted | Verdict::Refused { .. }) => {}
+            Err(Error::Store(error)) => return Err(error.into()),
+            Err(error) => {
+                // One that the engine stumbles over keeps no other one waiting.
+                tracing::warn!(recipient, %error, "a consignment can't be looked at now");
+                put_off.until.insert(recipient, Until::Time(flows.now().after(LATER)));
+            }
         }
     }
     Ok(any)
@@ -68,7 +96,10 @@ async fn look_at(flows: &Flows, one: Brought) -> Result<Verdict, Error> {
     drop(conn);
     let Some(content) = content else { return Ok(Verdict::NotYet) };
     let bytes = BASE64_STANDARD.decode(content).map_err(|e| StoreError::Corrupt(format!("a consignment: {e}")))?;
-    let verdict = engine.accept(&keys, &one.recipient, bytes).await?;
+    let verdict = match engine.accept(&keys, &one.recipient, bytes).await {
+        Err(AssetError::Refused(refusal)) => Verdict::Refused { reason: refusal.to_string() },
+        said => said?,
+    };
     crash::point("asset_receive.looked_at");
     let told = mirror::read(flows, &keys, &engine, None).await?;
     let arrival = match verdict {

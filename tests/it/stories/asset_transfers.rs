@@ -7,14 +7,14 @@ use crate::harness::process::Call;
 use crate::harness::rig::{Client, Database};
 
 /// Two wallets; the first has issued 1,000 of an asset.
-struct Pair {
-    scene: Scene,
-    ann: Client,
-    bob: Client,
-    asset: String,
+pub struct Pair {
+    pub scene: Scene,
+    pub ann: Client,
+    pub bob: Client,
+    pub asset: String,
 }
 
-async fn pair(database: Database) -> Option<Pair> {
+pub async fn pair(database: Database) -> Option<Pair> {
     let scene = scene(database).await?;
     let (ann, bob) = (Client::number(1), Client::number(2));
     scene.join(&bob).await;
@@ -26,23 +26,23 @@ async fn pair(database: Database) -> Option<Pair> {
 }
 
 impl Pair {
-    async fn invoice(&self, payee: &Client, path: &str, body: Value) -> Value {
+    pub async fn invoice(&self, payee: &Client, path: &str, body: Value) -> Value {
         self.scene.ok(&Call::post(path, payee).json(body)).await
     }
 
     /// Begins, signs and ends; answers what the end answers.
-    async fn send(&self, payer: &Client, begin: &str, end: &str, body: Value) -> Value {
+    pub async fn send(&self, payer: &Client, begin: &str, end: &str, body: Value) -> Value {
         let begun = self.scene.ok(&Call::post(begin, payer).json(body)).await;
         let signed = json!({ "signed_psbt": payer.sign(begun.as_str().expect("a PSBT")) });
         self.scene.ok(&Call::post(end, payer).json(signed)).await
     }
 
-    async fn pay(&self, payer: &Client, body: Value) -> Value {
+    pub async fn pay(&self, payer: &Client, body: Value) -> Value {
         self.send(payer, "/wallet/sendbegin", "/wallet/sendend", body).await
     }
 
     /// Waits until a send is out, and then until it is final.
-    async fn settle(&self, payer: &Client, send: &str) {
+    pub async fn settle(&self, payer: &Client, send: &str) {
         let call = Call::get(format!("/onchain-send/{send}"), payer);
         self.scene.until("it is out", &call, |send| send["status"] == "BROADCASTED").await;
         self.scene.mine().await;
@@ -54,9 +54,28 @@ impl Pair {
         self.scene.until(state, &call, |request| request["state"] == state).await
     }
 
-    async fn balance(&self, of: &Client) -> u64 {
-        let call = Call::post("/wallet/assetbalance", of).json(json!({ "asset_id": self.asset }));
-        self.scene.ok(&call).await["settled"].as_u64().expect("an amount")
+    /// Nothing for a wallet that has never had any.
+    pub async fn balance(&self, of: &Client) -> u64 {
+        self.settled_in(&self.scene.ok(&Call::get("/lightning/balance", of)).await)
+    }
+
+    /// Waits until a wallet has so much: the engine looks at a block after the gateway has.
+    pub async fn comes_to(&self, of: &Client, amount: u64) {
+        let call = Call::get("/lightning/balance", of);
+        let is_so = |body: &Value| self.settled_in(body) == amount;
+        self.scene.until(&format!("it has {amount}"), &call, is_so).await;
+    }
+
+    fn settled_in(&self, balances: &Value) -> u64 {
+        let all = balances["asset_balances"].as_array().expect("a list");
+        let of_asset = all.iter().find(|one| one["asset_id"] == self.asset.as_str());
+        of_asset.map_or(0, |one| one["balance"]["settled"].as_u64().expect("an amount"))
+    }
+
+    /// Transfers of any asset with this numeric status.
+    pub async fn transfers_in(&self, of: &Client, status: u64) -> Vec<Value> {
+        let all = self.scene.ok(&Call::post("/lightning/listtransfers", of)).await;
+        all.as_array().expect("a list").iter().filter(|one| one["status"] == status).cloned().collect()
     }
 
     async fn transfers(&self, of: &Client) -> Vec<Value> {
@@ -65,7 +84,7 @@ impl Pair {
     }
 }
 
-fn text(value: &Value) -> &str {
+pub fn text(value: &Value) -> &str {
     value.as_str().expect("a text")
 }
 
@@ -89,7 +108,8 @@ async fn every_kind_of_invoice_is_paid(database: Database) {
         timeline,
         ["asset_receive.opened", "asset_receive.arriving", "asset_receive.seen", "asset_receive.settled"]
     );
-    assert_eq!((pair.balance(ann).await, pair.balance(bob).await), (990, 10));
+    pair.comes_to(ann, 990).await;
+    pair.comes_to(bob, 10).await;
 
     let address = pair.scene.ok(&Call::get("/lightning/onchain-receive", bob)).await;
     assert_eq!(
@@ -116,7 +136,8 @@ async fn every_kind_of_invoice_is_paid(database: Database) {
     assert_eq!((&paid["payment_type"], &paid["status"]), (&json!("ASSET"), &json!("PENDING")), "{paid}");
     pair.settle(ann, text(&paid["id"])).await;
     pair.received(bob, &witness["request_id"], "settled").await;
-    assert_eq!((pair.balance(ann).await, pair.balance(bob).await), (978, 22));
+    pair.comes_to(ann, 978).await;
+    pair.comes_to(bob, 22).await;
 
     there_and_back_and_many_at_once(&pair).await;
     pair.scene.end().await;
@@ -128,7 +149,8 @@ async fn there_and_back_and_many_at_once(pair: &Pair) {
     let sent = pair.pay(bob, json!({ "invoice": back["invoice"], "fee_rate": 2, "min_confirmations": 1 })).await;
     pair.settle(bob, text(&sent["send_id"])).await;
     pair.received(ann, &back["request_id"], "settled").await;
-    assert_eq!((pair.balance(ann).await, pair.balance(bob).await), (998, 2));
+    pair.comes_to(ann, 998).await;
+    pair.comes_to(bob, 2).await;
 
     let first = pair.invoice(bob, "/wallet/blindreceive", json!({ "asset_id": pair.asset, "amount": 100 })).await;
     let second = pair.invoice(bob, "/wallet/witnessreceive", json!({ "asset_id": pair.asset, "amount": 50 })).await;
@@ -141,7 +163,8 @@ async fn there_and_back_and_many_at_once(pair: &Pair) {
     for invoice in [&first, &second] {
         pair.received(bob, &invoice["request_id"], "settled").await;
     }
-    assert_eq!((pair.balance(ann).await, pair.balance(bob).await), (848, 152));
+    pair.comes_to(ann, 848).await;
+    pair.comes_to(bob, 152).await;
     let transfers = pair.transfers(bob).await;
     let shown: Vec<(&Value, &Value, &Value)> =
         transfers.iter().map(|one| (&one["kind"], &one["status"], &one["amount"])).collect();
@@ -169,4 +192,118 @@ async fn every_kind_of_invoice_is_paid_on_sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_invoice_is_paid_on_postgres() {
     every_kind_of_invoice_is_paid(Database::Postgres).await;
+}
+
+/// What is wrong with a send or an invoice is said by its field, and nothing is set aside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_names_the_field_and_sets_nothing_aside() {
+    let Some(pair) = pair(Database::Sqlite).await else { return };
+    let (ann, bob, scene) = (&pair.ann, &pair.bob, &pair.scene);
+    let open = pair.invoice(bob, "/wallet/blindreceive", json!({})).await["invoice"].clone();
+    let ten = pair.invoice(bob, "/wallet/witnessreceive", json!({ "amount": 10 })).await["invoice"].clone();
+    let own = pair.invoice(ann, "/wallet/blindreceive", json!({ "amount": 10 })).await["invoice"].clone();
+    let asset = &pair.asset;
+    let begins = [
+        (json!({ "invoice": "rgb:nothing" }), 400, "invalid_invoice", Some("invoice")),
+        (json!({ "invoice": "" }), 400, "invalid_invoice", Some("invoice")),
+        (json!({ "invoice": open, "amount": 10 }), 400, "invalid_request", Some("asset_id")),
+        (json!({ "invoice": open, "asset_id": asset }), 400, "invalid_request", Some("amount")),
+        (json!({ "invoice": open, "asset_id": asset, "amount": 0 }), 400, "invalid_request", Some("amount")),
+        (json!({ "invoice": open, "asset_id": asset, "amount": -1 }), 400, "invalid_request", Some("amount")),
+        (json!({ "invoice": open, "asset_id": asset, "amount": "1" }), 400, "invalid_request", Some("amount")),
+        (json!({ "invoice": open, "asset_id": asset, "amount": u64::MAX }), 400, "invalid_request", Some("amount")),
+        (json!({ "invoice": ten, "asset_id": asset, "amount": 11 }), 400, "invalid_request", Some("amount")),
+        (
+            json!({ "invoice": open, "asset_id": asset, "amount": 1, "fee_rate": 0 }),
+            400,
+            "fee_rate_out_of_range",
+            Some("fee_rate"),
+        ),
+        (
+            json!({ "invoice": open, "asset_id": asset, "amount": 1, "min_confirmations": 101 }),
+            400,
+            "invalid_request",
+            Some("min_confirmations"),
+        ),
+        (
+            json!({ "invoice": open, "asset_id": asset, "amount": 1, "expires_in_seconds": 1 }),
+            400,
+            "invalid_request",
+            Some("expires_in_seconds"),
+        ),
+        (
+            json!({ "invoice": open, "asset_id": asset, "amount": 1, "witness_data": { "amount_sat": 1000 } }),
+            400,
+            "invalid_request",
+            Some("witness_data"),
+        ),
+        (
+            json!({ "invoice": ten, "asset_id": asset, "witness_data": { "amount_sat": 1 } }),
+            400,
+            "amount_below_dust",
+            Some("witness_data"),
+        ),
+        (
+            json!({ "invoice": ten, "asset_id": asset, "more": [{ "invoice": ten, "asset_id": asset }] }),
+            400,
+            "invalid_invoice",
+            Some("invoice"),
+        ),
+        (json!({ "invoice": own, "asset_id": asset }), 409, "self_payment", Some("invoice")),
+        (json!({ "invoice": ten, "asset_id": "rgb:x" }), 404, "asset_unknown", None),
+        (json!({ "invoice": open, "asset_id": asset, "amount": 1_001 }), 400, "insufficient_assets", None),
+        (
+            json!({ "invoice": ten, "asset_id": asset, "witness_data": { "amount_sat": 90_000 } }),
+            409,
+            "colored_btc_low",
+            None,
+        ),
+    ];
+    for (body, status, code, field) in begins {
+        let answer = scene.gateway.answer(&Call::post("/wallet/sendbegin", ann).json(body.clone())).await;
+        let said = (answer.status, answer.body["error"].as_str(), answer.body["field"].as_str());
+        assert_eq!(said, (status, Some(code), field), "{body}: {:?}", answer.body);
+    }
+    let invoices = [
+        (json!({ "duration_seconds": 59 }), "duration_seconds"),
+        (json!({ "duration_seconds": 2_592_001 }), "duration_seconds"),
+        (json!({ "amount": 0 }), "amount"),
+        (json!({ "min_confirmations": 300 }), "min_confirmations"),
+        (json!({ "asset_id": "rgb:x" }), "asset_id"),
+    ];
+    for (body, field) in invoices {
+        let answer = scene.gateway.answer(&Call::post("/wallet/blindreceive", ann).json(body.clone())).await;
+        assert_eq!(answer.body["field"].as_str(), Some(field), "{body}: {:?}", answer.body);
+    }
+    let never = Call::post("/wallet/failtransfers", ann).json(json!({ "batch_transfer_idx": 77 }));
+    scene.refused(&never, 404, "not_found").await;
+    let unspents = scene.ok(&Call::post("/wallet/listunspents", ann)).await;
+    assert!(unspents.as_array().expect("a list").iter().all(|coin| coin["utxo"]["leased_by"].is_null()), "{unspents}");
+    let has = scene.ok(&Call::post("/wallet/assetbalance", ann).json(json!({ "asset_id": asset }))).await;
+    assert_eq!((&has["spendable"], &has["future"]), (&json!(1_000), &json!(1_000)), "something is set aside");
+    pair.scene.end().await;
+}
+
+/// Bitcoin leaves the same wallet while an asset is sent: they take no coin of each other, and neither waits for the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bitcoin_and_assets_leave_at_the_same_time() {
+    let Some(pair) = pair(Database::Sqlite).await else { return };
+    let (ann, bob) = (&pair.ann, &pair.bob);
+    let address = pair.scene.ok(&Call::post("/wallet/address", bob)).await;
+    let mut sent = 0;
+    for round in 1..=3_u64 {
+        let invoice = pair.invoice(bob, "/wallet/blindreceive", json!({ "amount": round })).await;
+        let body = json!({
+            "invoice": invoice["invoice"], "asset_id": pair.asset, "fee_rate": 2, "min_confirmations": 1,
+        });
+        let coins = json!({ "address": address, "amount": 5_000, "fee_rate": 2 });
+        let (asset, bitcoin) =
+            tokio::join!(pair.pay(ann, body), pair.send(ann, "/wallet/sendbtcbegin", "/wallet/sendbtcend", coins),);
+        assert_eq!(text(&bitcoin).len(), 64, "{bitcoin}");
+        pair.settle(ann, text(&asset["send_id"])).await;
+        pair.received(bob, &invoice["request_id"], "settled").await;
+        sent += round;
+        pair.comes_to(ann, 1_000 - sent).await;
+    }
+    pair.scene.end().await;
 }

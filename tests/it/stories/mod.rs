@@ -1,6 +1,7 @@
 //! Stories of the Lightning rail as it is outside: a gateway with its built-in node, in a process that can be killed; a peer of another
 //! make; a real bitcoind. Each is told on both databases, and ends in the auditor.
 
+mod asset_crashes;
 mod asset_scene;
 mod asset_transfers;
 mod assets;
