@@ -34,6 +34,8 @@ CREATE INDEX asset_transfers_by_asset ON asset_transfers (wallet_id, asset_id, i
 CREATE INDEX asset_transfers_by_change ON asset_transfers (wallet_id, updated_at);
 CREATE INDEX asset_transfers_by_recipient ON asset_transfers (recipient_id) WHERE recipient_id IS NOT NULL;
 CREATE INDEX asset_transfers_waiting ON asset_transfers (wallet_id) WHERE status = 'waiting_confirmations';
+CREATE INDEX asset_transfers_to_be_told ON asset_transfers (request_id)
+    WHERE kind = 'send' AND status IN ('initiated', 'waiting_counterparty');
 CREATE INDEX asset_transfers_in_no_block ON asset_transfers (txid)
     WHERE txid IS NOT NULL AND height IS NULL AND status IN ('waiting_confirmations', 'settled');
 CREATE INDEX asset_transfers_by_height ON asset_transfers (height) WHERE height IS NOT NULL;

@@ -255,13 +255,19 @@ pub async fn waiting_for_node(conn: &mut Conn) -> Result<Vec<AnyRequest>, StoreE
     rows.iter().map(read_any).collect()
 }
 
-/// Sends of assets that are signed, and whose payees have not all accepted.
+/// Sends of assets that are signed, and whose payees have not all accepted as far as the engine knows. One that is out already is
+/// among them: its client sent it out, or a process died before it wrote down that the engine had.
 ///
 /// # Errors
 /// When the database can't answer or a row is corrupt.
 pub async fn waiting_for_payees(conn: &mut Conn) -> Result<Vec<Request<OnchainSend>>, StoreError> {
-    let rows =
-        sqlx::query("SELECT * FROM requests WHERE state = 'waiting_ack' ORDER BY updated_at").fetch_all(conn).await?;
+    let waiting = sqlx::query("SELECT * FROM requests WHERE state = 'waiting_ack' ORDER BY updated_at");
+    let mut rows = waiting.fetch_all(&mut *conn).await?;
+    let out = sqlx::query(
+        "SELECT r.* FROM requests r WHERE r.kind = 'onchain_send' AND r.state IN ('broadcast', 'seen', 'confirmed') AND r.id IN \
+         (SELECT request_id FROM asset_transfers WHERE kind = 'send' AND status IN ('initiated', 'waiting_counterparty'))",
+    );
+    rows.extend(out.fetch_all(conn).await?);
     rows.iter().map(read).collect()
 }
 

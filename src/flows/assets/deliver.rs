@@ -87,11 +87,11 @@ pub async fn deliver(flows: &Flows) -> Result<bool, Error> {
 }
 
 async fn deliver_one(flows: &Flows, request: Request<OnchainSend>) -> Result<(), Error> {
-    let (State::WaitingAck { txid }, Some(assets)) = (&request.machine.state, &request.machine.terms.assets) else {
-        return Ok(());
-    };
-    let (txid, side) = (*txid, side(flows)?);
-    if flows.now() >= assets.accept_by {
+    let (Some(txid), Some(assets)) = (request.machine.txid(), &request.machine.terms.assets) else { return Ok(()) };
+    let side = side(flows)?;
+    // What is out can't be taken back: its payees are told all the same.
+    let is_out = !matches!(request.machine.state, State::WaitingAck { .. });
+    if flows.now() >= assets.accept_by && !is_out {
         return fail(flows, &request, assets, "not everybody accepted in time").await;
     }
     let mut delivery = side.deliveries.take(request.id, flows.now());
@@ -105,6 +105,10 @@ async fn deliver_one(flows: &Flows, request: Request<OnchainSend>) -> Result<(),
     let all_accepted = assets.payees.iter().all(|payee| delivery.accepted.contains(&payee.recipient));
     side.deliveries.put(request.id, delivery);
     match outcome? {
+        Some(refusal) if is_out => {
+            tracing::error!(request = %request.id, refusal, "an asset is out that its payee does not take");
+            Ok(())
+        }
         Some(refusal) => fail(flows, &request, assets, &refusal).await,
         None if all_accepted => send_out(flows, &request, assets, txid).await,
         None => Ok(()),
