@@ -230,6 +230,13 @@ pub(super) struct Choice {
     depth: u32,
 }
 
+impl Choice {
+    /// Says on the outputs to these scripts of the wallet that they are its own.
+    pub(super) fn describe(&mut self, keys: &WalletKeys, account: Account, indexes: Range<u32>) {
+        spend::describe_outputs(&mut self.planned.psbt, keys, account, indexes);
+    }
+}
+
 /// Finds coins for these outputs, and builds the transaction.
 pub(super) async fn choose(
     flows: &Flows,

@@ -3,6 +3,8 @@
 //! The wallet is handed the stored coins as foreign outputs, so that nothing is derived again, and the change script always,
 //! so that it never picks an address that a customer may hold.
 
+use std::ops::Range;
+
 use bdk_wallet::coin_selection::{
     CoinSelectionAlgorithm, CoinSelectionResult, InsufficientFunds, LargestFirstCoinSelection,
 };
@@ -154,16 +156,22 @@ fn finish(plan: &Plan<'_>, mut psbt: Psbt) -> Result<Planned, Unplannable> {
     Ok(Planned { psbt, fee, amount_sent, has_change })
 }
 
-/// Says on the change output which key it belongs to, so that a signer can show it as the wallet's own.
+/// Says on the change output which key it belongs to; answers whether there is one.
 fn describe_change(plan: &Plan<'_>, psbt: &mut Psbt) -> bool {
     let place = psbt.unsigned_tx.output.iter().position(|out| *out.script_pubkey == *plan.change);
-    let Some(output) = place.and_then(|place| psbt.outputs.get_mut(place)) else { return false };
-    if let Some(derived) = plan.keys.scripts(Account::Vanilla, plan.change_index..plan.change_index + 1).pop() {
-        let path = plan.keys.path(Account::Vanilla, plan.change_index);
+    describe_outputs(psbt, plan.keys, Account::Vanilla, plan.change_index..plan.change_index + 1);
+    place.is_some()
+}
+
+/// Says on the outputs to these scripts of the wallet which keys they belong to, so that a signer can show them as its own.
+pub(super) fn describe_outputs(psbt: &mut Psbt, keys: &WalletKeys, account: Account, indexes: Range<u32>) {
+    for derived in keys.scripts(account, indexes) {
+        let place = psbt.unsigned_tx.output.iter().position(|out| out.script_pubkey == derived.script);
+        let Some(output) = place.and_then(|place| psbt.outputs.get_mut(place)) else { continue };
+        let origin = (keys.master_fingerprint(), keys.path(account, derived.index));
         output.tap_internal_key = Some(derived.internal_key);
-        output.tap_key_origins.insert(derived.internal_key, (Vec::new(), (plan.keys.master_fingerprint(), path)));
+        output.tap_key_origins.insert(derived.internal_key, (Vec::new(), origin));
     }
-    true
 }
 
 /// What a signer needs to know of one of our coins.

@@ -58,7 +58,8 @@ pub async fn begin(
         let pay = |script| TxOut { value: wanted.size.to_bitcoin(), script_pubkey: script };
         let pays: Vec<TxOut> = scripts.into_iter().map(|derived| pay(derived.script)).collect();
         let order = order(&wanted, keys, &pays)?;
-        let choice = send::choose(flows, keys, &order, pays).await?;
+        let mut choice = send::choose(flows, keys, &order, pays).await?;
+        choice.describe(keys, Account::Colored, indexes.clone());
         let begin = Begin {
             flows: flows.clone(),
             keys: keys.clone(),

@@ -1,6 +1,7 @@
 //! Stories of the flows on both databases, over a chain in memory.
 
 mod addresses;
+mod asset_coins;
 mod asset_exports;
 mod bumps;
 mod conflicts;
