@@ -175,9 +175,12 @@ impl From<Refusal> for Error {
         let detail = refusal.to_string();
         match refusal {
             Refusal::UnknownAsset(_) => Self::refused(Code::AssetUnknown, detail),
-            Refusal::NoFreeCoin => {
-                Self::refused(Code::ColorableUtxosNeeded, format!("{detail}; POST /wallet/createutxosbegin makes some"))
-            }
+            Refusal::NoFreeCoin => Self::refused(
+                Code::ColorableUtxosNeeded,
+                format!(
+                    "{detail}; POST /wallet/createutxosbegin makes some, which can be used once they are in a block"
+                ),
+            ),
             Refusal::NotEnough { .. } => Self::refused(Code::InsufficientAssets, detail),
             Refusal::BitcoinLow { .. } => Self::refused(
                 Code::ColoredBtcLow,
