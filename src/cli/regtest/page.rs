@@ -84,14 +84,15 @@ Try it: paste these into another terminal, in the folder where this one was star
   curl -sS -K {headers} {gateway}/lightning/send-request/$(sed 's/.*"id":"\([^"]*\)".*/\1/' {pay}); echo
 "#
         ) + &self.between_the_rails()
+            + &self.assets()
+            + &self.in_the_end()
     }
 
     fn between_the_rails(&self) -> String {
         let Demo { gateway, signer, wallet_file, headers_file, folder, .. } = self.demo;
         let (signer, wallet, headers) = (quoted(&from_here(signer)), quoted(wallet_file), quoted(headers_file));
         let files = ["begin", "end", "send", "settle"].map(|name| quoted(&folder.join(format!("{name}.json"))));
-        let ([begin, end, send, settle], operator_key) = (files, quoted(&self.operator_key));
-        let (pay_to, json) = (&self.pay_to, JSON);
+        let ([begin, end, send, settle], pay_to, json) = (files, &self.pay_to, JSON);
         format!(
             r#"
   # Settle: 200,000 sat of the wallet's own coins become off-chain money. CREDITED after the next block.
@@ -106,7 +107,47 @@ Try it: paste these into another terminal, in the folder where this one was star
   {signer} sign --file {wallet} --json < {begin} > {end}
   curl -sS -K {headers} {gateway}/lightning/onchain-send-end {json} -d @{end} | tee {send}; echo
   curl -sS -K {headers} {gateway}/onchain-send/$(sed 's/.*"send_id":"\([^"]*\)".*/\1/' {send}); echo
+"#
+        )
+    }
 
+    /// An asset goes to a second wallet, which is made on the way.
+    fn assets(&self) -> String {
+        let Demo { gateway, signer, wallet_file, headers_file, folder, .. } = self.demo;
+        let (signer, wallet, headers) = (quoted(&from_here(signer)), quoted(wallet_file), quoted(headers_file));
+        let files = ["begin", "end", "gold", "bill"].map(|name| quoted(&folder.join(format!("{name}.json"))));
+        let ([begin, end, gold, bill], json) = (files, JSON);
+        let [shop, shop_headers] = ["shop.wallet", "shop.headers"].map(|name| quoted(&folder.join(name)));
+        format!(
+            r#"
+  # Assets: five coins that can carry one, out of the wallet's own bitcoin. Wait for a block afterwards.
+  curl -sS -K {headers} {gateway}/wallet/createutxosbegin {json} -d '{{"num":5,"size":3000,"fee_rate":2}}' -o {begin}
+  {signer} sign --file {wallet} --json --max-amount 0 < {begin} > {end}
+  curl -sS -K {headers} {gateway}/wallet/createutxosend {json} -d @{end}; echo
+
+  # Issue 1,000 of an asset, and have a second wallet ask for 10 of it.
+  curl -sS -K {headers} {gateway}/wallet/issueassetnia {json} -d '{{"ticker":"GOLD","name":"Gold","amounts":[1000]}}' | tee {gold}; echo
+  {signer} init --file {shop}
+  {signer} xpubs --headers --file {shop} > {shop_headers}
+  curl -sS -K {shop_headers} -X POST {gateway}/wallet/register; echo
+  curl -sS -K {shop_headers} {gateway}/wallet/witnessreceive {json} -d '{{"amount":10}}' | tee {bill}; echo
+
+  # Pay it: begin, sign, end. It goes out when the second wallet's side has accepted it, and counts after a block.
+  ASSET=$(sed 's/.*"asset_id":"\([^"]*\)".*/\1/' {gold}) INVOICE=$(sed 's/.*"invoice":"\([^"]*\)".*/\1/' {bill})
+  curl -sS -K {headers} {gateway}/wallet/sendbegin {json} \
+    -d '{{"invoice":"'"$INVOICE"'","asset_id":"'"$ASSET"'","fee_rate":2,"min_confirmations":1}}' -o {begin}
+  {signer} sign --file {wallet} --json < {begin} > {end}
+  curl -sS -K {headers} {gateway}/wallet/sendend {json} -d @{end}; echo
+  curl -sS -K {shop_headers} {gateway}/wallet/listtransfers -X POST; echo
+"#
+        )
+    }
+
+    fn in_the_end(&self) -> String {
+        let (gateway, headers) = (&self.demo.gateway, quoted(&self.demo.headers_file));
+        let operator_key = quoted(&self.operator_key);
+        format!(
+            r#"
   # What happened to the wallet, in order.
   curl -sS -K {headers} "{gateway}/events?limit=20"; echo
 
