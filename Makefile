@@ -19,7 +19,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # A package of its own, which the workspace's commands do not see.
 PEER := tests/peers/ldk-node-peer
 
-# More arguments for `run`, `test` and `bench`, as in: make test ARGS='-- reorg'
+# More arguments for `run`, `test` and `bench`, as in: make test ARGS='-- reorg', make bench ARGS='-- assets'
 ARGS ?=
 
 .PHONY: help

@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use bitcoin::hashes::Hash;
 use bitcoin::{Address, Network, Psbt, WPubkeyHash};
 use sluice::app::{self, Running, World};
+use sluice::assets::courier::{self, HttpCourier};
+use sluice::assets::fake::{FakeEngine, World as AssetWorld};
 use sluice::chain::fake::FakeChain;
 use sluice::clock::Clock;
 use sluice::config::Config;
 use sluice::domain::wallet::WalletKeys;
+use sluice::flows::AssetSide;
 use sluice::money::Sat;
 use sluice::ports::chain::ChainBackend;
 use sluice::secret::Secret;
@@ -165,6 +168,13 @@ impl Bench {
         }
     }
 
+    /// Gives it an engine for assets, one in memory.
+    pub fn use_assets(&self) {
+        let engine = FakeEngine::new(AssetWorld::new(Clock::System), Arc::<FakeChain>::clone(&self.chain));
+        let courier = HttpCourier::new(&courier::Config::default()).expect("a courier");
+        self.running.flows.use_assets(AssetSide::new(engine, Arc::new(courier), Vec::new()));
+    }
+
     /// The file of the database, where it is one.
     pub fn database(&self) -> String {
         self.folder.path().join("sluice.db").display().to_string()
@@ -194,10 +204,14 @@ impl Wallet {
 
     /// The wallet's id, as the gateway derives it.
     pub fn id(&self) -> String {
+        self.keys().id().to_string()
+    }
+
+    pub fn keys(&self) -> WalletKeys {
         let text = |name: &str| self.headers[name].to_str().expect("text").to_owned();
         let keys =
             WalletKeys::parse(&text("xpub-van"), &text("xpub-col"), &text("master-fingerprint"), Network::Regtest);
-        keys.expect("keys").id().to_string()
+        keys.expect("keys")
     }
 
     pub async fn get(&self, path: &str) -> serde_json::Value {

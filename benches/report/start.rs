@@ -69,7 +69,7 @@ async fn wait_for_answer(port: u16, child: &mut Child) {
     }
 }
 
-fn resident_mebibytes(pid: u32) -> f64 {
+pub fn resident_mebibytes(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it has memory");
     let kibibytes: f64 = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
