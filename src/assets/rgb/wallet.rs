@@ -19,7 +19,7 @@ use crate::money::Sat;
 use crate::ports::PortError;
 use crate::ports::assets::{
     Account, Asset, AssetError, BegunTransfer, ColoredCoin, Consignment, NewAsset, NewReceive, NewTransfer, Onto,
-    Receive, Recipient, Refusal, Transfer, TransferStatus, Verdict, WalletKeys,
+    Receive, Recipient, Refusal, Transfer, TransferKind, TransferStatus, Verdict, WalletKeys,
 };
 use crate::secret::Secret;
 
@@ -172,8 +172,14 @@ impl RgbWallet {
     }
 
     pub(super) fn accept(&mut self, recipient: &str, consignment: &[u8]) -> Result<Verdict, AssetError> {
-        if let Some(verdict) = self.verdict(recipient)? {
-            return Ok(verdict);
+        match self.verdict(recipient)? {
+            None => {}
+            Some(Verdict::NotYet) => {
+                // The library has the consignment, and looks at the age of its history only when it is asked to.
+                self.refresh()?;
+                return Ok(self.verdict(recipient)?.unwrap_or(Verdict::NotYet));
+            }
+            Some(verdict) => return Ok(verdict),
         }
         let file = self.folder.join("consignment-to-look-at");
         fs::write(&file, consignment).map_err(misconfigured)?;
@@ -213,7 +219,7 @@ impl RgbWallet {
             recipients.entry(recipient.asset.clone()).or_default().push(rgb_recipient(recipient));
         }
         let fee_rate = new.fee_rate.milli_sat_per_vb().div_ceil(1_000);
-        self.forget_failed(&new.recipients)?;
+        self.forget_failed_sends(&new.recipients)?;
         let online = self.online()?;
         let begun = self
             .wallet
@@ -227,21 +233,18 @@ impl RgbWallet {
         Ok(BegunTransfer { psbt: Psbt::from_str(&begun.psbt).map_err(nonsense)?, batch })
     }
 
-    /// The library takes the first transfer to a recipient for the one that is acknowledged: what was given up must not stand before
-    /// what is tried again.
-    fn forget_failed(&mut self, recipients: &[Recipient]) -> Result<(), AssetError> {
-        let all = self.all_transfers()?;
-        let is_in_the_way = |transfer: &RgbTransfer| {
-            let to = recipients.iter().any(|recipient| transfer.recipient_id.as_ref() == Some(&recipient.id));
-            to && transfer.status == RgbTransferStatus::Failed
-        };
-        let mut batches: Vec<i32> = all
+    /// The library tells transfers apart by their recipient, and would take the word of a payee for the first that it finds: one that was
+    /// given up before would keep the next one from going out.
+    fn forget_failed_sends(&mut self, recipients: &[Recipient]) -> Result<(), AssetError> {
+        let mut failed: Vec<i32> = self
+            .transfers()?
             .into_iter()
-            .filter(|(_, transfer)| is_in_the_way(transfer))
-            .map(|(_, transfer)| transfer.batch_transfer_idx)
+            .filter(|of| of.kind == TransferKind::Send && of.status == TransferStatus::Failed)
+            .filter(|of| recipients.iter().any(|recipient| of.recipient.as_deref() == Some(recipient.id.as_str())))
+            .map(|of| of.batch)
             .collect();
-        batches.dedup();
-        for batch in batches {
+        failed.dedup();
+        for batch in failed {
             self.wallet.delete_transfers(Some(batch), false).map_err(map::error)?;
         }
         Ok(())
