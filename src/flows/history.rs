@@ -6,7 +6,7 @@ use super::{Error, Flows};
 use crate::clock::Timestamp;
 use crate::domain::deposit::Deposit;
 use crate::domain::onchain_send::OnchainSend;
-use crate::domain::{Machine, Request};
+use crate::domain::{BlockRef, Machine, Request};
 use crate::ids::{RequestId, WalletId};
 use crate::store::chain::{self, WalletTx};
 use crate::store::events::{self, Event};
@@ -151,6 +151,14 @@ pub async fn gateway_events(flows: &Flows, after: i64, limit: u32) -> Result<Vec
 /// # Errors
 /// When the store can't be used.
 pub async fn tip_height(flows: &Flows) -> Result<u32, Error> {
+    Ok(tip(flows).await?.map_or(0, |tip| tip.height))
+}
+
+/// The last block that was taken in; empty before the first.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn tip(flows: &Flows) -> Result<Option<BlockRef>, Error> {
     let mut conn = flows.store().read().await?;
-    Ok(chain::cursor(&mut conn).await?.map_or(0, |tip| tip.height))
+    Ok(chain::cursor(&mut conn).await?)
 }

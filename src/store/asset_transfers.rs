@@ -297,14 +297,18 @@ pub async fn unsettled_coins(conn: &mut Conn, wallet: &WalletId) -> Result<HashS
     Ok(coins)
 }
 
-/// Wallets of which something is on its way: only those are looked at when a block comes.
+/// Wallets of which something is on its way: only those are looked at when a block comes. The engine may have counted it as settled in
+/// a block that is undone by now, and says so once more.
 ///
 /// # Errors
 /// When the database can't answer or a row is corrupt.
 pub async fn wallets_waiting(conn: &mut Conn) -> Result<Vec<WalletId>, StoreError> {
-    let rows = sqlx::query("SELECT DISTINCT wallet_id FROM asset_transfers WHERE status = 'waiting_confirmations'")
-        .fetch_all(conn)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT wallet_id FROM asset_transfers WHERE status = 'waiting_confirmations' \
+         UNION SELECT wallet_id FROM requests WHERE kind = 'asset_receive' AND state = 'seen'",
+    )
+    .fetch_all(conn)
+    .await?;
     rows.iter().map(|row| row.parsed("wallet_id")).collect()
 }
 

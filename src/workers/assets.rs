@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::supervise::{Next, Worker};
 use crate::flows::assets::accept::{self, PutOff};
 use crate::flows::assets::deliver;
+use crate::flows::values::BlockRef;
 use crate::flows::{Error, Flows, history};
 
 /// How long a round waits to be woken.
@@ -16,8 +17,9 @@ const WAIT: Duration = Duration::from_secs(1);
 pub(super) struct Assets {
     flows: Flows,
     put_off: PutOff,
-    /// The height at which the chain was looked at; empty until what an earlier process left behind is tidied up.
-    looked_at: Option<u32>,
+    /// The block at which the chain was looked at: another may come in its place, at the same height. Empty until what an earlier
+    /// process left behind is tidied up.
+    looked_at: Option<BlockRef>,
 }
 
 impl Assets {
@@ -38,10 +40,10 @@ impl Worker for Assets {
         }
         accept::look_at_what_was_brought(&self.flows, &mut self.put_off).await?;
         deliver::deliver(&self.flows).await?;
-        let tip = history::tip_height(&self.flows).await?;
-        if self.looked_at != Some(tip) {
+        let tip = history::tip(&self.flows).await?;
+        if self.looked_at != tip {
             accept::look_at_the_chain(&self.flows).await?;
-            self.looked_at = Some(tip);
+            self.looked_at = tip;
         }
         // Woken or not, the next round looks.
         drop(tokio::time::timeout(WAIT, self.flows.assets_are_woken()).await);

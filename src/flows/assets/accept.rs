@@ -11,7 +11,7 @@ use super::{give_up, mirror, side, turn};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::asset_receive::{Arrival, AssetReceive, Event, State};
-use crate::domain::{EventNote, Machine};
+use crate::domain::{BlockRef, EventNote, Machine};
 use crate::flows::{Error, Flows};
 use crate::ids::{RequestId, WalletId};
 use crate::money::Amount;
@@ -33,16 +33,16 @@ pub struct PutOff {
 
 #[derive(Clone, Copy, Debug)]
 enum Until {
-    /// The next block after this height: its history is too young.
-    Block(u32),
+    /// The next block after this one: its history is too young.
+    Block(Option<BlockRef>),
     Time(Timestamp),
 }
 
 impl PutOff {
-    fn holds(&self, recipient: &str, tip: u32, now: Timestamp) -> bool {
+    fn holds(&self, recipient: &str, tip: Option<BlockRef>, now: Timestamp) -> bool {
         match self.until.get(recipient) {
             None => false,
-            Some(Until::Block(height)) => *height == tip,
+            Some(Until::Block(block)) => *block == tip,
             Some(Until::Time(time)) => now < *time,
         }
     }
@@ -59,7 +59,7 @@ pub async fn look_at_what_was_brought(flows: &Flows, put_off: &mut PutOff) -> Re
         put_off.until.clear();
         return Ok(false);
     }
-    let tip = chain::cursor(&mut conn).await?.map_or(0, |tip| tip.height);
+    let tip = chain::cursor(&mut conn).await?;
     drop(conn);
     put_off.until.retain(|recipient, _| brought.iter().any(|one| one.recipient == *recipient));
     let mut any = false;
