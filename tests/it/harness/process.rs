@@ -266,6 +266,12 @@ impl Gateway {
         process.ports
     }
 
+    /// Where payers and payees exchange consignments, as their wallets write it.
+    pub fn proxy(&self) -> String {
+        let (port, _) = self.ports().expect("it serves");
+        format!("rpc://127.0.0.1:{port}/json-rpc")
+    }
+
     /// Makes a call; an error when there was no answer.
     pub async fn call(&self, call: &Call) -> Result<Answer, String> {
         let (port, _) = self.ports().ok_or("it does not serve")?;

@@ -100,6 +100,8 @@ pub struct Asked<'a> {
     pub asset: Option<&'a str>,
     pub amount: Option<u64>,
     pub endpoints: &'a [&'a str],
+    /// Empty is an hour.
+    pub expires_in: Option<u32>,
 }
 
 /// One of those whom a transfer pays.
@@ -279,7 +281,11 @@ fn log_of(folder: &Path) -> PathBuf {
 
 impl Asked<'_> {
     fn params(&self) -> Value {
-        json!({ "asset": self.asset, "amount": self.amount, "endpoints": self.endpoints })
+        let mut params = json!({ "asset": self.asset, "amount": self.amount, "endpoints": self.endpoints });
+        if let Some(seconds) = self.expires_in {
+            params["expires_in"] = json!(seconds);
+        }
+        params
     }
 }
 

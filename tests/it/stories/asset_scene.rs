@@ -20,10 +20,16 @@ pub struct Scene {
 
 /// A scene with one wallet.
 pub async fn scene(database: Database) -> Option<Scene> {
+    scene_with(database, &[]).await
+}
+
+/// The same with further settings of the gateway.
+pub async fn scene_with(database: Database, settings: &[(&str, &str)]) -> Option<Scene> {
     let node = Bitcoind::start().await?;
     let esplora = Esplora::start(&node).await;
     let site =
         Site::new(database, &node).await?.with("assets.indexer", esplora.url()).with("assets.data_dir", "assets");
+    let site = settings.iter().fold(site, |site, (key, value)| site.with(key, *value));
     let gateway = Gateway::start(&site).await;
     gateway.wait_synced(&node).await;
     let scene = Scene { node, esplora: Some(esplora), gateway, client: Client::number(1) };

@@ -49,7 +49,7 @@ impl Pair {
         self.scene.until("it is final", &call, |send| send["status"] == "CONFIRMED").await;
     }
 
-    async fn received(&self, payee: &Client, request: &Value, state: &str) -> Value {
+    pub async fn received(&self, payee: &Client, request: &Value, state: &str) -> Value {
         let call = Call::get(format!("/requests/{}", request.as_str().expect("an id")), payee);
         self.scene.until(state, &call, |request| request["state"] == state).await
     }
@@ -78,7 +78,7 @@ impl Pair {
         all.as_array().expect("a list").iter().filter(|one| one["status"] == status).cloned().collect()
     }
 
-    async fn transfers(&self, of: &Client) -> Vec<Value> {
+    pub async fn transfers(&self, of: &Client) -> Vec<Value> {
         let call = Call::post("/wallet/listtransfers", of).json(json!({ "asset_id": self.asset }));
         self.scene.ok(&call).await.as_array().expect("a list").clone()
     }

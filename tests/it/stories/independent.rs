@@ -45,7 +45,8 @@ impl Scene {
         // A payee that has never had the asset can't name it.
         let knows = payee.assets().await.contains(&self.asset);
         let endpoints = [self.endpoint.as_str()];
-        let asked = Asked { asset: knows.then_some(self.asset.as_str()), amount: Some(amount), endpoints: &endpoints };
+        let asset = knows.then_some(self.asset.as_str());
+        let asked = Asked { asset, amount: Some(amount), endpoints: &endpoints, ..Asked::default() };
         let invoice = match onto {
             Onto::OwnCoin => payee.blind_receive(asked).await,
             Onto::NewCoin => payee.witness_receive(asked).await,

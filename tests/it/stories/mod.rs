@@ -2,7 +2,9 @@
 //! make; a real bitcoind. Each is told on both databases, and ends in the auditor.
 
 mod asset_crashes;
+mod asset_reorgs;
 mod asset_scene;
+mod asset_strangers;
 mod asset_transfers;
 mod assets;
 mod between_rails;
