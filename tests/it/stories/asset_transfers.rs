@@ -194,16 +194,12 @@ async fn every_kind_of_invoice_is_paid_on_postgres() {
     every_kind_of_invoice_is_paid(Database::Postgres).await;
 }
 
-/// What is wrong with a send or an invoice is said by its field, and nothing is set aside.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_names_the_field_and_sets_nothing_aside() {
-    let Some(pair) = pair(Database::Sqlite).await else { return };
-    let (ann, bob, scene) = (&pair.ann, &pair.bob, &pair.scene);
-    let open = pair.invoice(bob, "/wallet/blindreceive", json!({})).await["invoice"].clone();
-    let ten = pair.invoice(bob, "/wallet/witnessreceive", json!({ "amount": 10 })).await["invoice"].clone();
-    let own = pair.invoice(ann, "/wallet/blindreceive", json!({ "amount": 10 })).await["invoice"].clone();
-    let asset = &pair.asset;
-    let begins = [
+/// A body of a send, and how it is refused: the status, the code, and the field if one is to blame.
+type BadBegin = (Value, u16, &'static str, Option<&'static str>);
+
+/// Invoices: of any asset and amount; of ten on a new coin; of the payer's own.
+fn bad_begins(asset: &str, [open, ten, own]: &[&Value; 3]) -> Vec<BadBegin> {
+    vec![
         (json!({ "invoice": "rgb:nothing" }), 400, "invalid_invoice", Some("invoice")),
         (json!({ "invoice": "" }), 400, "invalid_invoice", Some("invoice")),
         (json!({ "invoice": open, "amount": 10 }), 400, "invalid_request", Some("asset_id")),
@@ -258,7 +254,19 @@ async fn what_is_wrong_names_the_field_and_sets_nothing_aside() {
             "colored_btc_low",
             None,
         ),
-    ];
+    ]
+}
+
+/// What is wrong with a send or an invoice is said by its field, and nothing is set aside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_names_the_field_and_sets_nothing_aside() {
+    let Some(pair) = pair(Database::Sqlite).await else { return };
+    let (ann, bob, scene) = (&pair.ann, &pair.bob, &pair.scene);
+    let open = pair.invoice(bob, "/wallet/blindreceive", json!({})).await["invoice"].clone();
+    let ten = pair.invoice(bob, "/wallet/witnessreceive", json!({ "amount": 10 })).await["invoice"].clone();
+    let own = pair.invoice(ann, "/wallet/blindreceive", json!({ "amount": 10 })).await["invoice"].clone();
+    let asset = &pair.asset;
+    let begins = bad_begins(asset, &[&open, &ten, &own]);
     for (body, status, code, field) in begins {
         let answer = scene.gateway.answer(&Call::post("/wallet/sendbegin", ann).json(body.clone())).await;
         let said = (answer.status, answer.body["error"].as_str(), answer.body["field"].as_str());
