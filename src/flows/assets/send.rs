@@ -72,9 +72,12 @@ pub async fn begin(
     if let Some(begun) = answered_before(flows, &keys.id(), idempotency.as_ref()).await? {
         return Ok(begun);
     }
-    side(flows)?;
     check_wishes(flows, wanted.fee_rate, wanted.expires_in_seconds, wanted.reference.as_deref())?;
     depth(wanted.min_confirmations, flows.confirmations())?;
+    if wanted.payees.iter().any(|payee| payee.amount.is_some_and(Amount::is_zero)) {
+        return Err(Error::field(wanted.amount_field, "at least 1"));
+    }
+    side(flows)?;
     refuse_while_halted(flows).await?;
     let payees = read_payees(flows, keys, &wanted).await?;
     let (flows, keys) = (flows.clone(), keys.clone());
@@ -140,9 +143,6 @@ fn read_payee(flows: &Flows, wanted: &NewSend, payee: &NewPayee) -> Result<Known
     }
     let asset = agreed("asset_id", invoice.asset.clone(), payee.asset.clone())?;
     let amount = agreed(wanted.amount_field, invoice.amount, payee.amount)?;
-    if amount.is_zero() {
-        return Err(Error::field(wanted.amount_field, "at least 1"));
-    }
     let witness = witness(&invoice, payee.witness)?;
     Ok(Known { invoice, asset, amount, witness })
 }

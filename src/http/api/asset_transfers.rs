@@ -498,7 +498,8 @@ pub async fn listtransfers(
 #[serde(default)]
 pub struct FailTransfersRequestModel {
     /// Left out: nothing is done, for what has expired is given up without being asked.
-    pub batch_transfer_idx: Option<i32>,
+    #[schema(minimum = 0, maximum = 2_147_483_647)]
+    pub batch_transfer_idx: Option<u32>,
     /// Only if its asset is not known yet.
     pub no_asset_only: Option<bool>,
     /// Accepted for older clients.
@@ -527,7 +528,11 @@ pub async fn failtransfers(
     let asked = body.value;
     assets::require_engine(&state.flows)?;
     let failed = match asked.batch_transfer_idx {
-        Some(batch) => give_up::batch(&state.flows, &wallet.keys, batch, asked.no_asset_only.unwrap_or(false)).await?,
+        Some(batch) => {
+            // The engine counts no further.
+            let batch = i32::try_from(batch).unwrap_or(i32::MAX);
+            give_up::batch(&state.flows, &wallet.keys, batch, asked.no_asset_only.unwrap_or(false)).await?
+        }
         None => false,
     };
     Ok(Json(FailTransfersResponse { failed }))

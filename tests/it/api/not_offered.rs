@@ -1,12 +1,10 @@
 //! What this gateway does not have is said to be missing, by name, and never looks like a mistake of the caller's.
 
-use std::collections::HashMap;
-
 use serde_json::{Value, json};
 
 use sluice::http::api::examples::INVOICE;
 
-use crate::harness::client::{Answer, Call, Caller};
+use crate::harness::client::Call;
 use crate::harness::document::{Operation, operations};
 use crate::harness::gateway::Gateway;
 use crate::harness::rig::stranger;
@@ -14,24 +12,6 @@ use crate::harness::rig::stranger;
 const LIGHTNING: &str = "lightning_unavailable";
 const ASSETS: &str = "assets_unavailable";
 const UNKNOWN: &str = "0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47";
-
-/// The code of each endpoint that waits for its rail.
-fn codes() -> HashMap<&'static str, &'static str> {
-    let assets = [
-        "/lightning/listtransfers",
-        "/wallet/blindreceive",
-        "/wallet/witnessreceive",
-        "/wallet/sendbegin",
-        "/wallet/sendend",
-        "/wallet/listtransfers",
-        "/wallet/failtransfers",
-    ];
-    assets.map(|path| (path, ASSETS)).into()
-}
-
-async fn no_body(caller: &Caller, path: &str) -> Answer {
-    caller.call(Call::post_empty(path).expecting(501)).await
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_without_an_engine_says_so_to_whoever_asks_for_assets() {
@@ -43,28 +23,6 @@ async fn a_gateway_without_an_engine_says_so_to_whoever_asks_for_assets() {
         let call = Call::post(operation.path.as_str(), &operation.example());
         caller.call(call.expecting(501)).await.refused(501, ASSETS);
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_endpoint_without_its_rail_answers_501_with_its_code() {
-    let (gateway, _chain) = Gateway::start_fake(&[]).await;
-    let caller = gateway.registered(1).await;
-    let mut codes = codes();
-    for operation in operations().into_iter().filter(|operation| operation.is_not_offered()) {
-        let code =
-            codes.remove(operation.path.as_str()).unwrap_or_else(|| panic!("{} is not in the list", operation.path));
-        let path = operation.path_with(UNKNOWN);
-        if operation.method == "GET" {
-            caller.call(Call::get(path).expecting(501)).await.refused(501, code);
-            continue;
-        }
-        let example = operation.example();
-        caller.call(Call::post(path.as_str(), &example).expecting(501)).await.refused(501, code);
-        no_body(&caller, &path).await.refused(501, code);
-        caller.call(Call::post_raw(path.as_str(), "{").expecting(501)).await.refused(501, code);
-    }
-    assert!(codes.is_empty(), "offered, or not in the document: {codes:?}");
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +41,6 @@ async fn a_call_that_needs_another_rail_is_told_which() {
         ("/lightning/paybegin", json!({ "address_or_invoice": to, "amount_sats": 5_000, "asset": asset }))
     };
     let cases = [
-        (send(&to, json!({ "asset": asset })), ASSETS),
         (send("rgb:~/~/bcrt:utxob:2fgs9", json!({})), ASSETS),
         (send(&to, json!({ "source": "offchain" })), LIGHTNING),
         (("/lightning/settle-begin", json!({ "amount_sats": 5_000, "fee_rate": 2 })), LIGHTNING),
@@ -99,7 +56,6 @@ async fn a_call_that_needs_another_rail_is_told_which() {
         (("/lightning/decode", json!({ "input": "rgb:~/~/bcrt:utxob:2fgs9" })), ASSETS),
         (pay("lnbcrt50u1pj", asset.clone()), "asset_lightning_unavailable"),
         (pay("rgb:~/~/bcrt:utxob:2fgs9", Value::Null), ASSETS),
-        (pay(&to, asset.clone()), ASSETS),
         (("/lightning/receive", json!({ "amount_sat": 3_000, "asset": asset })), ASSETS),
     ];
     let before = gateway.row_counts().await;

@@ -61,11 +61,6 @@ impl Operation {
         self.spec["tags"][0] == "consignments"
     }
 
-    /// Whether it is only there to say that its rail is not.
-    pub fn is_not_offered(&self) -> bool {
-        self.spec["tags"][0] == "not offered yet"
-    }
-
     /// Whether it needs an engine for assets.
     pub fn is_about_assets(&self) -> bool {
         self.spec["tags"][0] == "assets"
