@@ -32,6 +32,9 @@ pub struct AssetReceive {
     pub asset: Option<String>,
     /// Empty: any amount.
     pub amount: Option<Amount>,
+    /// Blocks until it counts as settled.
+    #[serde(default)]
+    pub min_confirmations: u32,
     /// The address that was handed out together with it.
     pub address_request: Option<RequestId>,
     #[serde(flatten)]
@@ -155,6 +158,21 @@ impl AssetReceive {
             | State::Settled { arrival, .. }
             | State::Reorged(arrival) => Some(arrival),
             State::Open | State::Expired | State::Cancelled => None,
+        }
+    }
+
+    /// Whether it is as deep as its owner wants it, where the block is known. The engine keeps its word when a block is undone: what is in
+    /// another block since has to get as deep again.
+    #[must_use]
+    pub const fn is_deep(&self, tip: u32) -> bool {
+        match &self.state {
+            State::Seen { height, .. } => tip.saturating_add(1).saturating_sub(*height) >= self.min_confirmations,
+            State::Open
+            | State::Arriving(_)
+            | State::Settled { .. }
+            | State::Reorged(_)
+            | State::Expired
+            | State::Cancelled => true,
         }
     }
 

@@ -30,6 +30,7 @@ pub fn asset_receives() -> Vec<AssetReceive> {
         onto: Onto::Blind,
         asset: None,
         amount: None,
+        min_confirmations: 1,
         address_request: None,
         state,
     };

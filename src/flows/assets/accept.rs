@@ -72,7 +72,7 @@ pub async fn look_at_what_was_brought(flows: &Flows, put_off: &mut PutOff) -> Re
         match turn::to_the_end(async move { look_at(&looking, one).await }).await {
             Ok(Verdict::NotYet) => drop(put_off.until.insert(recipient, Until::Block(tip))),
             Ok(Verdict::Accepted | Verdict::Refused { .. }) => {}
-            Err(Error::Store(error)) => return Err(error.into()),
+            Err(Error::Store(error)) if !matches!(error, StoreError::Corrupt(_)) => return Err(error.into()),
             Err(error) => {
                 // One that the engine stumbles over keeps no other one waiting.
                 tracing::warn!(recipient, %error, "a consignment can't be looked at now");

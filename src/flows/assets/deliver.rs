@@ -77,7 +77,7 @@ pub async fn deliver(flows: &Flows) -> Result<bool, Error> {
     for request in waiting {
         let (flows, id) = (flows.clone(), request.id);
         match turn::to_the_end(async move { deliver_one(&flows, request).await }).await {
-            Err(Error::Store(error)) => return Err(error.into()),
+            Err(Error::Store(error)) if !matches!(error, StoreError::Corrupt(_)) => return Err(error.into()),
             // One that can't go on keeps no other one waiting.
             Err(error) => tracing::warn!(request = %id, %error, "a transfer of assets does not go on now"),
             Ok(()) => {}

@@ -11,7 +11,7 @@ use crate::flows::{Error, Flows};
 use crate::ids::{RequestId, WalletId};
 use crate::ports::assets::{AssetEngine, Transfer, TransferKind, TransferStatus};
 use crate::store::asset_transfers::{self, TransferRow};
-use crate::store::{StoreError, Tx, Write, apply};
+use crate::store::{StoreError, Tx, Write, apply, chain, requests};
 
 /// What the engine said, and since when it is not written down.
 pub(super) struct Told {
@@ -53,12 +53,20 @@ impl Told {
     /// Writes it, and tells the requests whose assets the engine counts as settled.
     pub(super) async fn write(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         // The engine counts seconds: what changed twice in one of them is written twice.
-        for transfer in self.transfers.iter().filter(|transfer| transfer.updated_at >= self.changed_last) {
+        for transfer in &self.transfers {
             let made = self.of.as_ref().filter(|made| made.batch == transfer.batch);
+            // What this call has made is written whatever the machine's clock does.
+            if made.is_none() && transfer.updated_at < self.changed_last {
+                continue;
+            }
             asset_transfers::upsert(tx, &self.wallet, &row(transfer, made)).await?;
         }
+        let tip = chain::cursor(tx.conn()).await?.map_or(0, |tip| tip.height);
         for id in asset_transfers::settled_receives(tx.conn(), &self.wallet).await? {
-            apply::advance::<AssetReceive>(tx, id, &asset_receive::Event::Settled).await?;
+            let receive = requests::load::<AssetReceive>(tx.conn(), id).await?;
+            if receive.is_some_and(|receive| receive.machine.is_deep(tip)) {
+                apply::advance::<AssetReceive>(tx, id, &asset_receive::Event::Settled).await?;
+            }
         }
         Ok(())
     }

@@ -175,6 +175,7 @@ async fn open_to_the_end(
         onto,
         asset: wanted.asset.clone(),
         amount: wanted.amount,
+        min_confirmations: u32::from(depth(wanted.min_confirmations, flows.confirmations())?),
         address_request: wanted.address,
         state: State::Open,
     };

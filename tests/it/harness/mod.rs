@@ -16,4 +16,5 @@ pub mod postgres;
 pub mod process;
 pub mod rgb_wallet;
 pub mod rig;
+pub mod spec_signer;
 pub mod spending;

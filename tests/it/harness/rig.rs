@@ -105,8 +105,12 @@ impl Client {
 
     /// A client whose secret follows from a number.
     pub fn number(number: u32) -> Self {
-        let mnemonic = Self::mnemonic(number).to_string();
-        let signer = Signer::from_mnemonic(Network::Regtest, &mnemonic, "").expect("a mnemonic makes a signer");
+        Self::of(&Self::mnemonic(number).to_string())
+    }
+
+    /// A client with this secret.
+    pub fn of(mnemonic: &str) -> Self {
+        let signer = Signer::from_mnemonic(Network::Regtest, mnemonic, "").expect("a mnemonic makes a signer");
         let xpubs = signer.wallet_xpubs();
         let keys = WalletKeys::parse(
             &xpubs.xpub_van.to_string(),

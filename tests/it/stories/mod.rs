@@ -13,6 +13,7 @@ mod funding;
 mod independent;
 mod line;
 mod liquidity;
+mod public_wallet;
 mod scene;
 mod stuck;
 mod withdrawing;
