@@ -207,6 +207,32 @@ pub async fn request_of_recipient(conn: &mut Conn, recipient: &str) -> Result<Op
     row.as_ref().map(|row| row.parsed("request_id")).transpose()
 }
 
+/// How far a wallet is with paying a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payment {
+    /// It may still be given up.
+    Waiting,
+    Out,
+}
+
+/// What a wallet has begun to pay a recipient with and did not give up.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn payment_to(conn: &mut Conn, wallet: &WalletId, recipient: &str) -> Result<Option<Payment>, StoreError> {
+    let row = sqlx::query(
+        "SELECT status FROM asset_transfers WHERE recipient_id = $1 AND wallet_id = $2 AND kind = 'send' \
+         AND status <> 'failed' LIMIT 1",
+    )
+    .bind(recipient.to_owned())
+    .bind(wallet.to_string())
+    .fetch_optional(conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let waits = matches!(row.take::<String>("status")?.as_str(), "initiated" | "waiting_counterparty");
+    Ok(Some(if waits { Payment::Waiting } else { Payment::Out }))
+}
+
 fn read_in_block(row: &AnyRow) -> Result<InBlock, StoreError> {
     let request: Option<String> = row.take("request_id")?;
     Ok(InBlock {

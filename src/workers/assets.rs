@@ -17,8 +17,7 @@ const WAIT: Duration = Duration::from_secs(1);
 pub(super) struct Assets {
     flows: Flows,
     put_off: PutOff,
-    /// The block at which the chain was looked at: another may come in its place, at the same height. Empty until what an earlier
-    /// process left behind is tidied up.
+    /// The block at which the chain was looked at: another may come in its place, at the same height.
     looked_at: Option<BlockRef>,
 }
 
@@ -35,13 +34,12 @@ impl Worker for Assets {
     }
 
     async fn round(&mut self) -> Result<Next, Error> {
-        if self.looked_at.is_none() {
-            accept::tidy_up(&self.flows).await?;
-        }
         accept::look_at_what_was_brought(&self.flows, &mut self.put_off).await?;
         deliver::deliver(&self.flows).await?;
         let tip = history::tip(&self.flows).await?;
-        if self.looked_at != tip {
+        if self.looked_at != tip || tip.is_none() {
+            // At the start, too: an earlier process may have left something behind.
+            accept::tidy_up(&self.flows).await?;
             accept::look_at_the_chain(&self.flows).await?;
             self.looked_at = tip;
         }

@@ -182,15 +182,23 @@ pub async fn look_at_the_chain(flows: &Flows) -> Result<(), Error> {
     let waiting = asset_transfers::wallets_waiting(&mut conn).await?;
     drop(conn);
     for wallet in waiting {
-        let flows = flows.clone();
-        let looked = turn::to_the_end(async move { refresh(&flows, &wallet).await }).await;
-        if let Err(Error::Assets(error)) = looked {
-            tracing::warn!(%error, "the engine could not look at the chain for a wallet");
-        } else {
-            looked?;
-        }
+        let (flows, of) = (flows.clone(), wallet.clone());
+        let looked = turn::to_the_end(async move { refresh(&flows, &of).await }).await;
+        go_on(looked, &wallet, "the engine can't look at the chain for a wallet now")?;
     }
     Ok(())
+}
+
+/// One wallet that the engine stumbles over keeps no other one waiting. Without the store nothing goes on.
+fn go_on(done: Result<(), Error>, wallet: &WalletId, what: &str) -> Result<(), Error> {
+    match done {
+        Err(Error::Store(error)) if !matches!(error, StoreError::Corrupt(_)) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%wallet, %error, "{what}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Has the engine look at the chain for one wallet, and writes down what has changed.
@@ -206,7 +214,7 @@ pub async fn refresh(flows: &Flows, wallet: &WalletId) -> Result<(), Error> {
     mirror::copy(flows, &keys, &engine).await
 }
 
-/// Gives up what earlier processes had the engine make and did not write down.
+/// Gives up what the engine was made to make and nobody wrote down: a process died, or the engine's answer was lost.
 ///
 /// # Errors
 /// When the engine or the store can't be used.
@@ -215,11 +223,17 @@ pub async fn tidy_up(flows: &Flows) -> Result<(), Error> {
     let wallets = asset_transfers::wallets_with_intents(&mut conn).await?;
     drop(conn);
     for wallet in wallets {
-        let engine = side(flows)?.engine.clone();
-        let keys = give_up::keys(flows, &wallet).await?;
-        let lock = flows.choosing(&wallet);
-        let _one_at_a_time = lock.lock().await;
-        turn::tidy_up(flows, &keys, &engine).await?;
+        let (flows, of) = (flows.clone(), wallet.clone());
+        let tidied = turn::to_the_end(async move { tidy_up_one(&flows, &of).await }).await;
+        go_on(tidied, &wallet, "a wallet's transfers can't be tidied up now")?;
     }
     Ok(())
+}
+
+async fn tidy_up_one(flows: &Flows, wallet: &WalletId) -> Result<(), Error> {
+    let engine = side(flows)?.engine.clone();
+    let keys = give_up::keys(flows, wallet).await?;
+    let lock = flows.choosing(wallet);
+    let _one_at_a_time = lock.lock().await;
+    turn::tidy_up(flows, &keys, &engine).await
 }

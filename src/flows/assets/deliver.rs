@@ -92,7 +92,7 @@ async fn deliver_one(flows: &Flows, request: Request<OnchainSend>) -> Result<(),
     // What is out can't be taken back: its payees are told all the same.
     let is_out = !matches!(request.machine.state, State::WaitingAck { .. });
     if flows.now() >= assets.accept_by && !is_out {
-        return fail(flows, &request, assets, "not everybody accepted in time").await;
+        return fail(flows, &request, assets, txid, "not everybody accepted in time").await;
     }
     let mut delivery = side.deliveries.take(request.id, flows.now());
     if delivery.asked_at.after(delivery.patience) > flows.now() && !is_all_ours(flows, assets).await? {
@@ -109,7 +109,7 @@ async fn deliver_one(flows: &Flows, request: Request<OnchainSend>) -> Result<(),
             tracing::error!(request = %request.id, refusal, "an asset is out that its payee does not take");
             Ok(())
         }
-        Some(refusal) => fail(flows, &request, assets, &refusal).await,
+        Some(refusal) => fail(flows, &request, assets, txid, &refusal).await,
         None if all_accepted => send_out(flows, &request, assets, txid).await,
         None => Ok(()),
     }
@@ -281,14 +281,28 @@ async fn send_out(flows: &Flows, request: &Request<OnchainSend>, assets: &AssetT
     }
 }
 
-async fn fail(flows: &Flows, request: &Request<OnchainSend>, assets: &AssetTerms, reason: &str) -> Result<(), Error> {
+async fn fail(
+    flows: &Flows,
+    request: &Request<OnchainSend>,
+    assets: &AssetTerms,
+    txid: Txid,
+    reason: &str,
+) -> Result<(), Error> {
     let engine: Arc<dyn AssetEngine> = side(flows)?.engine.clone();
     let keys: WalletKeys = give_up::keys(flows, &request.wallet).await?;
     let lock = flows.choosing(&request.wallet);
-    let _one_at_a_time = lock.lock().await;
-    if !turn::give_up(&engine, &keys, assets.batch).await? {
-        tracing::warn!(request = %request.id, reason, "a transfer that is out already is not given up");
+    let one_at_a_time = lock.lock().await;
+    let mut conn = flows.store().read().await?;
+    let now = requests::load::<OnchainSend>(&mut conn, request.id).await?;
+    drop(conn);
+    let still_waits = now.is_some_and(|now| matches!(now.machine.state, State::WaitingAck { .. }));
+    if !still_waits {
         return Ok(());
+    }
+    if !turn::give_up(&engine, &keys, assets.batch).await? {
+        // The engine has sent it out, and a process died before that was written down.
+        drop(one_at_a_time);
+        return send_out(flows, request, assets, txid).await;
     }
     crash::point("asset_send.given_up");
     let told = mirror::read(flows, &keys, &engine, None).await?;

@@ -3,39 +3,95 @@
 use async_trait::async_trait;
 
 use super::{engine, mirror, turn};
+use crate::domain::Effect;
 use crate::domain::asset_receive::{self, AssetReceive};
 use crate::domain::onchain_send::{self, OnchainSend, State};
 use crate::domain::wallet::WalletKeys;
-use crate::domain::{Effect, Machine};
 use crate::flows::{Code, Error, Flows, ingest};
 use crate::ids::{RequestId, WalletId};
 use crate::store::requests::{self, AnyRequest};
 use crate::store::{StoreError, Tx, Write, apply, asset_transfers, effects};
 
-/// Frees what the engine keeps for a request that has ended.
+/// Frees what the engine keeps for a request that has ended. One that goes on after all keeps it: its transaction has shown up, or
+/// its payment was accepted.
 ///
 /// # Errors
 /// When the engine or the store can't be used.
 pub async fn finish(flows: &Flows, request: RequestId) -> Result<(), Error> {
-    let (wallet, batch) = place(flows, request).await?;
+    let wallet = place(flows, request).await?.wallet;
     let keys = keys(flows, &wallet).await?;
     let engine = engine(flows)?.clone();
     let lock = flows.choosing(&wallet);
     let _one_at_a_time = lock.lock().await;
-    turn::give_up(&engine, &keys, batch).await?;
-    mirror::copy(flows, &keys, &engine).await?;
+    let place = place(flows, request).await?;
+    if place.standing == Standing::Ended {
+        turn::give_up(&engine, &keys, place.batch).await?;
+        mirror::copy(flows, &keys, &engine).await?;
+    }
     Ok(flows.store().write(Done(Effect::GiveUp(request))).await?)
 }
 
-async fn place(flows: &Flows, request: RequestId) -> Result<(WalletId, i32), Error> {
-    let corrupt = || StoreError::Corrupt(format!("request {request} has no transfer of assets"));
+/// A request that moves assets, as far as giving it up goes.
+struct Place {
+    wallet: WalletId,
+    batch: i32,
+    /// The asset is named, or will be sent for certain.
+    knows_asset: bool,
+    standing: Standing,
+}
+
+/// Whether a transfer can be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Nobody was promised anything.
+    Waits,
+    /// Somebody counts on it: it is out, or it was accepted.
+    GoesOn,
+    /// Nothing will come of it.
+    Ended,
+}
+
+impl Standing {
+    const fn of_send(state: &State) -> Self {
+        match state {
+            State::AwaitingSignature | State::WaitingAck { .. } => Self::Waits,
+            State::Broadcast { .. } | State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. } => {
+                Self::GoesOn
+            }
+            State::Conflicted { .. } | State::Expired | State::Failed { .. } => Self::Ended,
+        }
+    }
+
+    const fn of_receive(state: &asset_receive::State) -> Self {
+        match state {
+            asset_receive::State::Open => Self::Waits,
+            asset_receive::State::Arriving(_)
+            | asset_receive::State::Seen { .. }
+            | asset_receive::State::Settled { .. }
+            | asset_receive::State::Reorged(_) => Self::GoesOn,
+            asset_receive::State::Expired | asset_receive::State::Cancelled => Self::Ended,
+        }
+    }
+}
+
+async fn place(flows: &Flows, request: RequestId) -> Result<Place, Error> {
     let mut conn = flows.store().read().await?;
-    match requests::load_any(&mut conn, request).await? {
-        Some(AnyRequest::AssetReceive(of)) => Ok((of.wallet, of.machine.batch)),
-        Some(AnyRequest::Send(of)) => match of.machine.terms.assets {
-            Some(assets) => Ok((of.wallet, assets.batch)),
-            None => Err(corrupt().into()),
-        },
+    let found = requests::load_any(&mut conn, request).await?;
+    drop(conn);
+    let corrupt = || Error::from(StoreError::Corrupt(format!("request {request} has no transfer of assets")));
+    match found {
+        Some(AnyRequest::AssetReceive(of)) => Ok(Place {
+            wallet: of.wallet,
+            batch: of.machine.batch,
+            knows_asset: of.machine.asset.is_some(),
+            standing: Standing::of_receive(&of.machine.state),
+        }),
+        Some(AnyRequest::Send(of)) => Ok(Place {
+            wallet: of.wallet,
+            batch: of.machine.terms.assets.as_ref().ok_or_else(corrupt)?.batch,
+            knows_asset: true,
+            standing: Standing::of_send(&of.machine.state),
+        }),
         Some(
             AnyRequest::Address(_)
             | AnyRequest::Deposit(_)
@@ -44,7 +100,7 @@ async fn place(flows: &Flows, request: RequestId) -> Result<(WalletId, i32), Err
             | AnyRequest::Credit(_)
             | AnyRequest::Withdraw(_),
         )
-        | None => Err(corrupt().into()),
+        | None => Err(corrupt()),
     }
 }
 
@@ -74,24 +130,18 @@ async fn batch_to_the_end(
     let _one_at_a_time = lock.lock().await;
     let mut conn = flows.store().read().await?;
     let request = asset_transfers::request_of_batch(&mut conn, &keys.id(), batch).await?;
-    let request = request.ok_or_else(|| unknown(batch))?;
-    let found = requests::load_any(&mut conn, request).await?.ok_or_else(|| unknown(batch))?;
     drop(conn);
-    let spared = match &found {
-        AnyRequest::AssetReceive(of) => !of.machine.is_open() || (only_without_asset && of.machine.asset.is_some()),
-        AnyRequest::Send(of) => !of.machine.is_open() || only_without_asset,
-        AnyRequest::Address(_)
-        | AnyRequest::Deposit(_)
-        | AnyRequest::Receive(_)
-        | AnyRequest::Pay(_)
-        | AnyRequest::Credit(_)
-        | AnyRequest::Withdraw(_) => return Err(unknown(batch)),
-    };
-    if spared {
-        return Ok(false);
+    let request = request.ok_or_else(|| unknown(batch))?;
+    let place = place(flows, request).await?;
+    let gone_too_far = || Error::refused(Code::NotCancellable, "the transfer has gone too far to be given up");
+    match place.standing {
+        Standing::Ended => return Ok(false),
+        Standing::Waits if only_without_asset && place.knows_asset => return Ok(false),
+        Standing::GoesOn => return Err(gone_too_far()),
+        Standing::Waits => {}
     }
     if !turn::give_up(&engine, keys, batch).await? {
-        return Err(Error::refused(Code::NotCancellable, "the transfer has gone too far to be given up"));
+        return Err(gone_too_far());
     }
     let told = mirror::read(flows, keys, &engine, None).await?;
     flows.store().write(GivenUp { request, told, reason: "its owner gave it up".to_owned() }).await?;

@@ -156,6 +156,7 @@ async fn open_to_the_end(
     turn::intend(flows, &wallet).await?;
     let made = match ask(flows, keys, side, wanted, expires_at).await {
         Ok(made) => made,
+        Err(error) if turn::is_in_doubt(&error) => return Err(error),
         Err(error) => {
             turn::nothing_came(flows, &wallet).await?;
             return Err(error);

@@ -18,9 +18,10 @@ use crate::domain::wallet::{Account, WalletKeys};
 use crate::domain::{Request, Transition};
 use crate::flows::send::{Begun, answered_before, check_wishes, issue, refuse_while_halted, require_room};
 use crate::flows::{AssetSide, Code, Error, Flows, Idempotency};
-use crate::ids::RequestId;
+use crate::ids::{RequestId, WalletId};
 use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::assets::{BegunTransfer, NewTransfer, Onto, Recipient, RgbInvoice};
+use crate::store::asset_transfers::Payment;
 use crate::store::idempotency::{self, Remembered};
 use crate::store::issued::{self, IssuedTx};
 use crate::store::{StoreError, Tx, Write, apply, asset_transfers, chain, consignments, leases};
@@ -208,28 +209,50 @@ async fn begin_to_the_end(
     if let Some(begun) = answered_before(flows, &wallet, idempotency.as_ref()).await? {
         return Ok(begun);
     }
+    require_unpaid(flows, &wallet, &wanted, &payees).await?;
     engine_with_coins(flows, keys).await?;
     count_together(flows, keys, &side.engine).await?;
     look_at_what_waits(flows, keys, side).await?;
     let accept_by = accept_by(flows, &payees);
+    let order = order(flows, &wanted, &payees, accept_by)?;
     turn::intend(flows, &wallet).await?;
-    let begun = match side.engine.begin_transfer(keys, order(flows, &wanted, &payees, accept_by)?).await {
+    let begun = match side.engine.begin_transfer(keys, order).await.map_err(Error::from) {
         Ok(begun) => begun,
-        Err(refused) => {
+        Err(error) if turn::is_in_doubt(&error) => return Err(error),
+        Err(error) => {
             turn::nothing_came(flows, &wallet).await?;
-            return Err(refused.into());
+            return Err(error);
         }
     };
     crash::point("asset_send.made");
     let batch = begun.batch;
-    let written = write_down(flows, keys, side, Made { wanted, payees, accept_by, begun }, idempotency).await;
-    if written.is_err() {
-        turn::give_up(&side.engine, keys, batch).await?;
-        turn::nothing_came(flows, &wallet).await?;
-    } else {
-        crash::point("asset_send.committed");
+    match write_down(flows, keys, side, Made { wanted, payees, accept_by, begun }, idempotency).await {
+        Err(error) if !turn::is_in_doubt(&error) => {
+            turn::give_up(&side.engine, keys, batch).await?;
+            turn::nothing_came(flows, &wallet).await?;
+            Err(error)
+        }
+        written => {
+            crash::point("asset_send.committed");
+            written
+        }
     }
-    written
+}
+
+/// The payee's word names the invoice and not the payment: with two of them under way it could let the wrong one out. What was given
+/// up may be tried again.
+async fn require_unpaid(flows: &Flows, wallet: &WalletId, wanted: &NewSend, payees: &[Known]) -> Result<(), Error> {
+    let mut conn = flows.store().read().await?;
+    for payee in payees {
+        let payment = asset_transfers::payment_to(&mut conn, wallet, &payee.invoice.recipient).await?;
+        let (code, reason) = match payment {
+            None => continue,
+            Some(Payment::Waiting) => (Code::PaymentInProgress, "this wallet is about to pay it already"),
+            Some(Payment::Out) => (Code::AlreadyPaid, "this wallet has paid it already"),
+        };
+        return Err(Error::Field { code, field: wanted.invoice_field, reason: reason.to_owned() });
+    }
+    Ok(())
 }
 
 /// What is in a block may be spent, also when the worker has not told the engine yet.

@@ -37,6 +37,26 @@ pub(super) async fn nothing_came(flows: &Flows, wallet: &WalletId) -> Result<(),
     Ok(flows.store().write(Intended { wallet: wallet.clone() }).await?)
 }
 
+/// Whether it may have been done all the same: the answer of the engine, or of the database to a commit, did not arrive. The intent
+/// stays then, and what is there is found before the next call.
+pub(super) const fn is_in_doubt(error: &Error) -> bool {
+    match error {
+        Error::Assets(_) | Error::Store(StoreError::Unavailable(_) | StoreError::InDoubt(_) | StoreError::Sql(_)) => {
+            true
+        }
+        Error::Store(_)
+        | Error::Field { .. }
+        | Error::Refused { .. }
+        | Error::Later { .. }
+        | Error::Psbt(_)
+        | Error::Fee(_)
+        | Error::SignatureTime(_)
+        | Error::Keys(_)
+        | Error::Chain(_)
+        | Error::Node(_) => false,
+    }
+}
+
 /// Gives up what an earlier process had the engine make and did not write down. Only under the wallet's lock.
 pub(super) async fn tidy_up(flows: &Flows, keys: &WalletKeys, engine: &Arc<dyn AssetEngine>) -> Result<(), Error> {
     let wallet = keys.id();

@@ -147,6 +147,8 @@ const RGB_SEND: &[Code] = &[
     Code::WrongNetwork,
     Code::InvoiceExpired,
     Code::SelfPayment,
+    Code::PaymentInProgress,
+    Code::AlreadyPaid,
     Code::AmountBelowDust,
     Code::AssetUnknown,
     Code::InsufficientAssets,

@@ -3,6 +3,7 @@
 mod addresses;
 mod asset_coins;
 mod asset_exports;
+mod asset_faults;
 mod bumps;
 mod conflicts;
 mod consignments;

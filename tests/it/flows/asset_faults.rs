@@ -1,0 +1,278 @@
+//! What must not happen to assets: coins that stay set aside because an answer was lost, an invoice that is paid twice, and a transfer
+//! that is given up although its transaction is out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bitcoin::Psbt;
+use sluice::assets::fake::{FakeEngine, World};
+use sluice::domain::onchain_send::{Door, State};
+use sluice::flows::assets::accept::{self, PutOff};
+use sluice::flows::assets::coins::{self, NewCoins};
+use sluice::flows::assets::receive::{self, NewInvoice, Where};
+use sluice::flows::assets::send::{self as asset_send, NewPayee, NewSend};
+use sluice::flows::assets::{deliver, give_up, issue};
+use sluice::flows::send::{self, Begun};
+use sluice::flows::{Code, Error};
+use sluice::money::Amount;
+use sluice::ports::PortError;
+use sluice::ports::assets::{
+    Asset, AssetEngine, AssetError, BegunTransfer, ColoredCoin, Consignment, NewAsset, NewReceive, NewTransfer,
+    Receive, Refusal, RgbInvoice, Transfer, TransferStatus, Verdict, WalletKeys,
+};
+use sluice::secret::Secret;
+
+use crate::harness::assets::side;
+use crate::harness::rig::{Client, Rig, amount, on_both};
+
+/// An engine that does what it is asked, and whose next answer never arrives when a test says so.
+struct Hushed {
+    engine: Arc<FakeEngine>,
+    hush: AtomicBool,
+}
+
+impl Hushed {
+    fn answer<T>(&self, done: Result<T, AssetError>) -> Result<T, AssetError> {
+        if !self.hush.swap(false, Ordering::SeqCst) {
+            return done;
+        }
+        Err(PortError::Unreachable { service: "the engine of a test", reason: "its answer was lost".to_owned() }.into())
+    }
+}
+
+#[async_trait]
+impl AssetEngine for Hushed {
+    fn read_invoice(&self, text: &str) -> Result<RgbInvoice, Refusal> {
+        self.engine.read_invoice(text)
+    }
+
+    async fn learn_coins(&self, wallet: &WalletKeys, below: u32) -> Result<(), AssetError> {
+        self.engine.learn_coins(wallet, below).await
+    }
+
+    async fn next_index(&self, wallet: &WalletKeys) -> Result<u32, AssetError> {
+        self.engine.next_index(wallet).await
+    }
+
+    async fn coins(&self, wallet: &WalletKeys) -> Result<Vec<ColoredCoin>, AssetError> {
+        self.engine.coins(wallet).await
+    }
+
+    async fn issue(&self, wallet: &WalletKeys, new: NewAsset) -> Result<Asset, AssetError> {
+        self.engine.issue(wallet, new).await
+    }
+
+    async fn assets(&self, wallet: &WalletKeys) -> Result<Vec<Asset>, AssetError> {
+        self.engine.assets(wallet).await
+    }
+
+    async fn receive(&self, wallet: &WalletKeys, new: NewReceive) -> Result<Receive, AssetError> {
+        self.answer(self.engine.receive(wallet, new).await)
+    }
+
+    async fn accept(&self, wallet: &WalletKeys, recipient: &str, bytes: Vec<u8>) -> Result<Verdict, AssetError> {
+        self.engine.accept(wallet, recipient, bytes).await
+    }
+
+    async fn begin_transfer(&self, wallet: &WalletKeys, new: NewTransfer) -> Result<BegunTransfer, AssetError> {
+        self.answer(self.engine.begin_transfer(wallet, new).await)
+    }
+
+    async fn end_transfer(&self, wallet: &WalletKeys, signed: &Psbt) -> Result<Vec<Consignment>, AssetError> {
+        self.engine.end_transfer(wallet, signed).await
+    }
+
+    async fn acknowledged(&self, wallet: &WalletKeys, recipient: &str) -> Result<(), AssetError> {
+        self.engine.acknowledged(wallet, recipient).await
+    }
+
+    async fn give_up(&self, wallet: &WalletKeys, batch: i32) -> Result<(), AssetError> {
+        self.engine.give_up(wallet, batch).await
+    }
+
+    async fn refresh(&self, wallet: &WalletKeys) -> Result<(), AssetError> {
+        self.engine.refresh(wallet).await
+    }
+
+    async fn transfers(&self, wallet: &WalletKeys) -> Result<Vec<Transfer>, AssetError> {
+        self.engine.transfers(wallet).await
+    }
+
+    async fn export(&self, wallet: &WalletKeys, password: &Secret) -> Result<Vec<u8>, AssetError> {
+        self.engine.export(wallet, password).await
+    }
+}
+
+/// Two wallets with coins for assets; the first has issued 120 of one.
+struct Desk {
+    rig: Rig,
+    engine: Arc<Hushed>,
+    ann: Client,
+    bob: Client,
+    asset: String,
+}
+
+impl Desk {
+    async fn open(rig: Rig) -> Self {
+        let (ann, bob) = (Client::number(1), Client::number(2));
+        let engine = FakeEngine::new(World::new(rig.clock.clone()), Arc::clone(&rig.chain) as _);
+        let engine = Arc::new(Hushed { engine, hush: AtomicBool::new(false) });
+        rig.flows.use_assets(side(Arc::clone(&engine) as _));
+        for client in [&ann, &bob] {
+            rig.funded(client, 100_000).await;
+            let wanted =
+                NewCoins { number: 4, size: amount(5_000), up_to: false, fee_rate: 2, expires_in_seconds: None };
+            let begun = coins::begin(&rig.flows, &client.keys, wanted, None).await.expect("it begins");
+            coins::end(&rig.flows, &client.keys.id(), &client.sign(&begun.psbt)).await.expect("it ends");
+            rig.mine(1).await;
+        }
+        let gold = NewAsset {
+            ticker: "GOLD".to_owned(),
+            name: "Gold".to_owned(),
+            precision: 0,
+            amounts: vec![units(60), units(60)],
+        };
+        let asset = issue::nia(&rig.flows, &ann.keys, gold, None).await.expect("it is issued").id;
+        Self { rig, engine, ann, bob, asset }
+    }
+
+    async fn invoice(&self) -> Result<String, Error> {
+        let wanted = NewInvoice {
+            at: Where::Blind,
+            asset: None,
+            amount: Some(units(60)),
+            min_confirmations: Some(1),
+            lifetime: std::time::Duration::from_secs(3_600),
+            address: None,
+        };
+        let opened = receive::open(&self.rig.flows, &self.bob.keys, wanted, None).await?;
+        Ok(opened.machine.invoice)
+    }
+
+    async fn begin(&self, invoice: &str) -> Result<Begun, Error> {
+        let payee =
+            NewPayee { invoice: invoice.to_owned(), asset: Some(self.asset.clone()), amount: None, witness: None };
+        let wanted = NewSend {
+            payees: vec![payee],
+            fee_rate: 2,
+            min_confirmations: Some(1),
+            expires_in_seconds: Some(60),
+            reference: None,
+            door: Door::AssetSend,
+            invoice_field: "invoice",
+            amount_field: "amount",
+        };
+        asset_send::begin(&self.rig.flows, &self.ann.keys, wanted, None).await
+    }
+
+    async fn end(&self, begun: &Begun) {
+        let signed = self.ann.sign(&begun.psbt);
+        send::end(&self.rig.flows, &self.ann.keys.id(), Door::AssetSend, &signed).await.expect("it ends");
+    }
+
+    /// What the worker does, as long as it does anything new.
+    async fn work(&self) {
+        let mut put_off = PutOff::default();
+        for _ in 0..3 {
+            accept::look_at_what_was_brought(&self.rig.flows, &mut put_off).await.expect("it looks");
+            deliver::deliver(&self.rig.flows).await.expect("it delivers");
+        }
+        accept::look_at_the_chain(&self.rig.flows).await.expect("it looks");
+        self.rig.settle().await;
+    }
+
+    async fn waiting(&self, of: &Client) -> usize {
+        let all = self.engine.transfers(&of.keys).await.expect("the engine answers");
+        let waits = |status| matches!(status, TransferStatus::Initiated | TransferStatus::WaitingCounterparty);
+        all.iter().filter(|transfer| waits(transfer.status)).count()
+    }
+
+    async fn settled(&self, of: &Client) -> u64 {
+        let assets = self.engine.assets(&of.keys).await.expect("the engine answers");
+        let mine = assets.iter().find(|asset| asset.id == self.asset);
+        mine.map_or(0, |asset| asset.balance.settled.base_units())
+    }
+
+    fn lose_the_next_answer(&self) {
+        self.engine.hush.store(true, Ordering::SeqCst);
+    }
+}
+
+fn units(n: u64) -> Amount {
+    Amount::from_asset_units(n).expect("an amount")
+}
+
+fn code<T: std::fmt::Debug>(done: Result<T, Error>) -> Code {
+    done.expect_err("it is refused").code()
+}
+
+// The engine has done it, and nobody was told: what it set aside is free again with the next call.
+on_both!(an_answer_that_is_lost_sets_nothing_aside, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    desk.lose_the_next_answer();
+    assert_eq!(code(desk.invoice().await), Code::AssetsNotReady);
+    assert_eq!(desk.waiting(&desk.bob).await, 1, "the engine has an invoice that nobody knows of");
+    let invoice = desk.invoice().await.expect("it opens");
+    assert_eq!(desk.waiting(&desk.bob).await, 1, "only the one that was answered");
+    desk.lose_the_next_answer();
+    assert_eq!(code(desk.begin(&invoice).await), Code::AssetsNotReady);
+    let begun = desk.begin(&invoice).await.expect("the coins are free again");
+    desk.end(&begun).await;
+    desk.work().await;
+    desk.rig.mine(1).await;
+    desk.work().await;
+    assert_eq!((desk.settled(&desk.ann).await, desk.settled(&desk.bob).await), (60, 60));
+    desk.rig.audit().await;
+});
+
+// Also without another call of its owner, by the next block.
+on_both!(what_nobody_asks_for_again_is_tidied_up, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    let invoice = desk.invoice().await.expect("it opens");
+    desk.lose_the_next_answer();
+    assert_eq!(code(desk.begin(&invoice).await), Code::AssetsNotReady);
+    assert_eq!(desk.waiting(&desk.ann).await, 1);
+    accept::tidy_up(&desk.rig.flows).await.expect("it tidies up");
+    assert_eq!((desk.waiting(&desk.ann).await, desk.settled(&desk.ann).await), (0, 120));
+    desk.rig.audit().await;
+});
+
+// The payee's word names the invoice and not the payment: with two of them under way it could let the wrong one out.
+on_both!(an_invoice_is_paid_once, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    let invoice = desk.invoice().await.expect("it opens");
+    let begun = desk.begin(&invoice).await.expect("it begins");
+    assert_eq!(code(desk.begin(&invoice).await), Code::PaymentInProgress);
+    desk.end(&begun).await;
+    assert_eq!(code(desk.begin(&invoice).await), Code::PaymentInProgress);
+    desk.work().await;
+    assert_eq!(code(desk.begin(&invoice).await), Code::AlreadyPaid);
+    desk.rig.mine(1).await;
+    desk.work().await;
+    assert_eq!(code(desk.begin(&invoice).await), Code::AlreadyPaid);
+    assert_eq!((desk.settled(&desk.ann).await, desk.settled(&desk.bob).await), (60, 60));
+    desk.rig.audit().await;
+});
+
+// A client that sends its transaction out by itself, in time or not: its asset arrives all the same.
+on_both!(what_is_out_is_not_given_up, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    let invoice = desk.invoice().await.expect("it opens");
+    let begun = desk.begin(&invoice).await.expect("it begins");
+    desk.rig.clock.advance(std::time::Duration::from_secs(61));
+    sluice::flows::expiry::expire_overdue(&desk.rig.flows).await.expect("it expires");
+    assert_eq!(desk.rig.state(&desk.ann, begun.request).await, State::Expired);
+    desk.rig.offer(&desk.ann.signed_tx(&begun.psbt)).await;
+    assert!(matches!(desk.rig.state(&desk.ann, begun.request).await, State::Broadcast { .. }));
+    let batch = desk.engine.transfers(&desk.ann.keys).await.expect("the engine answers").last().expect("one").batch;
+    let refused = give_up::batch(&desk.rig.flows, &desk.ann.keys, batch, false).await;
+    assert_eq!(code(refused), Code::NotCancellable);
+    // Until the effect is due that frees what has expired.
+    desk.rig.wait(60).await;
+    desk.work().await;
+    desk.rig.mine(1).await;
+    desk.work().await;
+    assert_eq!((desk.settled(&desk.ann).await, desk.settled(&desk.bob).await), (60, 60));
+    desk.rig.audit().await;
+});
