@@ -6,6 +6,7 @@ pub mod deliver;
 pub mod export;
 pub mod give_up;
 pub mod issue;
+mod look_back;
 mod mirror;
 pub mod receive;
 pub mod send;

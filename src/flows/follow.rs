@@ -17,12 +17,11 @@ use crate::domain::withdraw::{self, Withdraw};
 use crate::ids::RequestId;
 use crate::ports::PortError;
 use crate::ports::chain::{BlockRef, ChainInfo};
+use crate::store::asset_transfers::{self, InBlock};
 use crate::store::chain::{self, Status, TxRow};
 use crate::store::owners::{self, Ownership};
 use crate::store::requests::{self, AnyRequest};
-use crate::store::{
-    Conn, StoreError, Tx, Write, apply, asset_transfers, credits, effects, halts, issued, ledger, wallets, withdrawals,
-};
+use crate::store::{Conn, StoreError, Tx, Write, apply, credits, effects, halts, issued, ledger, wallets, withdrawals};
 
 /// Blocks that are remembered at least, to find where a reorganisation began.
 const REMEMBER_AT_LEAST: u32 = 1_000;
@@ -212,11 +211,7 @@ impl Connect {
         }
         let here: HashSet<Txid> = self.block.txdata.iter().map(Transaction::compute_txid).collect();
         for transfer in waiting.iter().filter(|transfer| here.contains(&transfer.txid)) {
-            asset_transfers::set_mined(tx, transfer.txid, self.to.height).await?;
-            if let (Some(id), true) = (transfer.request, transfer.is_receive) {
-                let event = asset_receive::Event::Mined { height: self.to.height };
-                apply::advance::<AssetReceive>(tx, id, &event).await?;
-            }
+            note_transfer(tx, transfer, self.to.height).await?;
         }
         Ok(())
     }
@@ -236,6 +231,15 @@ impl Connect {
         }
         Ok(())
     }
+}
+
+/// A block holds a transfer of assets.
+pub(super) async fn note_transfer(tx: &mut Tx<'_>, transfer: &InBlock, height: u32) -> Result<(), StoreError> {
+    asset_transfers::set_mined(tx, transfer.txid, height).await?;
+    if let (Some(id), true) = (transfer.request, transfer.is_receive) {
+        apply::advance::<AssetReceive>(tx, id, &asset_receive::Event::Mined { height }).await?;
+    }
+    Ok(())
 }
 
 /// The places of the transactions that touch a wallet, found with a few look-ups for all of them, whatever the number of wallets.

@@ -367,6 +367,19 @@ pub async fn settled_receives(conn: &mut Conn, wallet: &WalletId) -> Result<Vec<
     rows.iter().map(|row| row.parsed("id")).collect()
 }
 
+/// Requests to receive that were accepted, and whose transaction was in no block that was read since.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn arriving(conn: &mut Conn, wallet: &WalletId) -> Result<Vec<RequestId>, StoreError> {
+    let rows =
+        sqlx::query("SELECT id FROM requests WHERE wallet_id = $1 AND kind = 'asset_receive' AND state = 'arriving'")
+            .bind(wallet.to_string())
+            .fetch_all(conn)
+            .await?;
+    rows.iter().map(|row| row.parsed("id")).collect()
+}
+
 /// What was brought for invoices of this gateway and is not answered yet, oldest first.
 ///
 /// # Errors

@@ -172,6 +172,18 @@ pub async fn block_at(conn: &mut Conn, height: u32) -> Result<Option<BlockRef>, 
     row.map(|row| Ok(BlockRef { height: row.number("height")?, hash: row.parsed("hash")? })).transpose()
 }
 
+/// The last blocks, newest first.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn blocks(conn: &mut Conn, limit: u32) -> Result<Vec<BlockRef>, StoreError> {
+    let rows = sqlx::query("SELECT height, hash FROM chain_blocks ORDER BY height DESC LIMIT $1")
+        .bind(i64::from(limit))
+        .fetch_all(conn)
+        .await?;
+    rows.iter().map(|row| Ok(BlockRef { height: row.number("height")?, hash: row.parsed("hash")? })).collect()
+}
+
 // ---- transactions ----
 
 /// # Errors

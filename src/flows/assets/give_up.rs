@@ -10,7 +10,7 @@ use crate::domain::wallet::WalletKeys;
 use crate::flows::{Code, Error, Flows, ingest};
 use crate::ids::{RequestId, WalletId};
 use crate::store::requests::{self, AnyRequest};
-use crate::store::{StoreError, Tx, Write, apply, asset_transfers, effects};
+use crate::store::{Conn, StoreError, Tx, Write, apply, asset_transfers, effects};
 
 /// Frees what the engine keeps for a request that has ended. One that goes on after all keeps it: its transaction has shown up, or
 /// its payment was accepted.
@@ -28,7 +28,7 @@ pub async fn finish(flows: &Flows, request: RequestId) -> Result<(), Error> {
         turn::give_up(&engine, &keys, place.batch).await?;
         mirror::copy(flows, &keys, &engine).await?;
     }
-    Ok(flows.store().write(Done(Effect::GiveUp(request))).await?)
+    flows.store().write(Finished { request, standing: place.standing }).await
 }
 
 /// A request that moves assets, as far as giving it up goes.
@@ -76,10 +76,12 @@ impl Standing {
 
 async fn place(flows: &Flows, request: RequestId) -> Result<Place, Error> {
     let mut conn = flows.store().read().await?;
-    let found = requests::load_any(&mut conn, request).await?;
-    drop(conn);
-    let corrupt = || Error::from(StoreError::Corrupt(format!("request {request} has no transfer of assets")));
-    match found {
+    Ok(find(&mut conn, request).await?)
+}
+
+async fn find(conn: &mut Conn, request: RequestId) -> Result<Place, StoreError> {
+    let corrupt = || StoreError::Corrupt(format!("request {request} has no transfer of assets"));
+    match requests::load_any(conn, request).await? {
         Some(AnyRequest::AssetReceive(of)) => Ok(Place {
             wallet: of.wallet,
             batch: of.machine.batch,
@@ -196,14 +198,21 @@ impl Write for GivenUp {
     }
 }
 
-struct Done(Effect);
+/// Done with what was found. When the request has ended since then, it is still to be freed.
+struct Finished {
+    request: RequestId,
+    standing: Standing,
+}
 
 #[async_trait]
-impl Write for Done {
+impl Write for Finished {
     type Output = ();
-    type Error = StoreError;
+    type Error = Error;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        effects::done(tx, &self.0).await
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        if self.standing != Standing::Ended && find(tx.conn(), self.request).await?.standing == Standing::Ended {
+            return Ok(());
+        }
+        Ok(effects::done(tx, &Effect::GiveUp(self.request)).await?)
     }
 }

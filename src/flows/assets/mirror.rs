@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bitcoin::Txid;
 
+use super::look_back::{self, Held};
 use crate::domain::asset_receive::{self, AssetReceive};
 use crate::domain::wallet::WalletKeys;
 use crate::flows::{Error, Flows};
@@ -18,6 +20,7 @@ pub(super) struct Told {
     pub wallet: WalletId,
     transfers: Vec<Transfer>,
     changed_last: i64,
+    held: Vec<Held>,
     of: Option<Made>,
 }
 
@@ -41,13 +44,22 @@ pub(super) async fn read(
     let transfers = engine.transfers(keys).await?;
     let mut conn = flows.store().read().await?;
     let changed_last = asset_transfers::changed_last(&mut conn, &wallet).await?;
-    Ok(Told { wallet, transfers, changed_last, of })
+    drop(conn);
+    let told = Told { wallet, transfers, changed_last, held: Vec::new(), of };
+    let held = look_back::find(flows, &told).await?;
+    Ok(Told { held, ..told })
 }
 
 impl Told {
     /// The transfer that a recipient is paid by.
     pub(super) fn to(&self, recipient: &str) -> Option<&Transfer> {
         self.transfers.iter().find(|transfer| transfer.recipient.as_deref() == Some(recipient))
+    }
+
+    /// Whether the engine counts what came by this transaction as settled.
+    pub(super) fn has_settled(&self, txid: Txid) -> bool {
+        let is_it = |of: &&Transfer| of.txid == Some(txid) && of.status == TransferStatus::Settled;
+        self.transfers.iter().any(|of| is_it(&of))
     }
 
     /// Writes it, and tells the requests whose assets the engine counts as settled.
@@ -61,6 +73,7 @@ impl Told {
             }
             asset_transfers::upsert(tx, &self.wallet, &row(transfer, made)).await?;
         }
+        look_back::write(tx, &self.held).await?;
         let tip = chain::cursor(tx.conn()).await?.map_or(0, |tip| tip.height);
         for id in asset_transfers::settled_receives(tx.conn(), &self.wallet).await? {
             let receive = requests::load::<AssetReceive>(tx.conn(), id).await?;

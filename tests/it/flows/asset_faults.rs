@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bitcoin::Psbt;
 use sluice::assets::fake::{FakeEngine, World};
+use sluice::chain::fake::Reorged;
+use sluice::domain::asset_receive::{self, AssetReceive};
 use sluice::domain::onchain_send::{Door, State};
 use sluice::flows::assets::accept::{self, PutOff};
 use sluice::flows::assets::coins::{self, NewCoins};
@@ -14,7 +16,7 @@ use sluice::flows::assets::receive::{self, NewInvoice, Where};
 use sluice::flows::assets::send::{self as asset_send, NewPayee, NewSend};
 use sluice::flows::assets::{deliver, give_up, issue};
 use sluice::flows::send::{self, Begun};
-use sluice::flows::{Code, Error};
+use sluice::flows::{Code, Error, audit};
 use sluice::money::Amount;
 use sluice::ports::PortError;
 use sluice::ports::assets::{
@@ -22,6 +24,7 @@ use sluice::ports::assets::{
     Receive, Refusal, RgbInvoice, Transfer, TransferStatus, Verdict, WalletKeys,
 };
 use sluice::secret::Secret;
+use sluice::store::requests;
 
 use crate::harness::assets::side;
 use crate::harness::rig::{Client, Rig, amount, on_both};
@@ -182,6 +185,20 @@ impl Desk {
         self.rig.settle().await;
     }
 
+    /// How far the invoice is that was made last.
+    async fn receipt(&self) -> asset_receive::State {
+        let mut conn = self.rig.flows.store().read().await.expect("a connection");
+        let last: String = sqlx::query_scalar(
+            "SELECT id FROM requests WHERE kind = 'asset_receive' ORDER BY created_at DESC, id DESC LIMIT 1",
+        )
+        .fetch_one(&mut *conn)
+        .await
+        .expect("there is one");
+        let id = last.parse().expect("an id");
+        let receipt = requests::load::<AssetReceive>(&mut conn, id).await.expect("the store answers");
+        receipt.expect("it is there").machine.state
+    }
+
     async fn waiting(&self, of: &Client) -> usize {
         let all = self.engine.transfers(&of.keys).await.expect("the engine answers");
         let waits = |status| matches!(status, TransferStatus::Initiated | TransferStatus::WaitingCounterparty);
@@ -274,5 +291,89 @@ on_both!(what_is_out_is_not_given_up, async |rig: Rig| {
     desk.rig.mine(1).await;
     desk.work().await;
     assert_eq!((desk.settled(&desk.ann).await, desk.settled(&desk.bob).await), (60, 60));
+    desk.rig.audit().await;
+});
+
+// A payer who sends out first and brings the consignment later: the block was read before anybody knew that it matters.
+on_both!(a_block_that_was_read_before_is_found, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    let invoice = desk.invoice().await.expect("it opens");
+    let begun = desk.begin(&invoice).await.expect("it begins");
+    desk.end(&begun).await;
+    desk.rig.offer(&desk.ann.signed_tx(&begun.psbt)).await;
+    desk.rig.mine(2).await;
+    assert!(matches!(desk.receipt().await, asset_receive::State::Open));
+    desk.work().await;
+    let height = desk.rig.chain.tip().height - 1;
+    let settled = desk.receipt().await;
+    assert!(
+        matches!(settled, asset_receive::State::Settled { height: Some(at), .. } if at == height),
+        "{settled:?}, at {height}"
+    );
+    desk.rig.audit().await;
+    desk.rig.chain.reorg(2, 3, Reorged::Gone).expect("the branch is valid");
+    desk.rig.settle().await;
+    let undone = desk.receipt().await;
+    assert!(matches!(undone, asset_receive::State::Reorged(_)), "{undone:?}");
+    desk.rig.audit().await;
+});
+
+on_both!(the_audit_finds_what_assets_are_said_to_be_otherwise, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    let invoice = desk.invoice().await.expect("it opens");
+    let begun = desk.begin(&invoice).await.expect("it begins");
+    desk.end(&begun).await;
+    desk.work().await;
+    desk.rig.mine(1).await;
+    desk.work().await;
+    desk.invoice().await.expect("it opens");
+    let batch = desk.engine.transfers(&desk.bob.keys).await.expect("the engine answers").last().expect("one").batch;
+    assert!(give_up::batch(&desk.rig.flows, &desk.bob.keys, batch, false).await.expect("it is given up"));
+    // Until nothing is left to be done for it.
+    desk.rig.wait(60).await;
+    desk.rig.audit().await;
+    for (there, back, rule) in [
+        (
+            "UPDATE asset_transfers SET request_id = request_id || 'x' WHERE kind = 'send'",
+            "UPDATE asset_transfers SET request_id = SUBSTR(request_id, 1, LENGTH(request_id) - 1) WHERE kind = 'send'",
+            "transfers_of_assets_belong_to_their_requests",
+        ),
+        (
+            "UPDATE asset_transfers SET request_id = request_id || 'x' WHERE kind = 'receive_blind'",
+            "UPDATE asset_transfers SET request_id = SUBSTR(request_id, 1, LENGTH(request_id) - 1) WHERE kind = 'receive_blind'",
+            "requests_for_assets_have_their_transfers",
+        ),
+        (
+            "UPDATE asset_transfers SET status = 'waiting_counterparty' WHERE status = 'failed'",
+            "UPDATE asset_transfers SET status = 'failed' WHERE status = 'waiting_counterparty'",
+            "what_is_over_sets_no_asset_aside",
+        ),
+        (
+            "UPDATE asset_transfers SET status = 'waiting_confirmations' WHERE status = 'settled' AND kind = 'receive_blind'",
+            "UPDATE asset_transfers SET status = 'settled' WHERE status = 'waiting_confirmations'",
+            "receipts_of_assets_stand_as_their_transfers_do",
+        ),
+        (
+            "UPDATE asset_transfers SET height = height + 1000",
+            "UPDATE asset_transfers SET height = height - 1000",
+            "no_asset_is_in_a_block_above_the_cursor",
+        ),
+        (
+            "INSERT INTO asset_invoices (address_request, request_id) VALUES ('a', 'b')",
+            "DELETE FROM asset_invoices WHERE address_request = 'a'",
+            "invoices_for_assets_belong_to_their_addresses",
+        ),
+        (
+            "INSERT INTO asset_exports (id, wallet_id, unsigned_txid, message, created_at, expires_at, signed_tx, signed_at) \
+             SELECT 'a', MIN(id), 'a', 'a', 1, 2, 'a', 2 FROM wallets",
+            "DELETE FROM asset_exports WHERE id = 'a'",
+            "exports_were_signed_in_time",
+        ),
+    ] {
+        desk.rig.sql(there).await;
+        let report = audit::audit(&desk.rig.flows).await.expect("the audit runs");
+        assert!(report.drifts.iter().any(|drift| drift.rule == rule), "{there}: {:?}", report.drifts);
+        desk.rig.sql(back).await;
+    }
     desk.rig.audit().await;
 });
