@@ -303,6 +303,53 @@ pub const RULES: &[Rule] = &[
         broken: "SELECT i.id AS what FROM idempotency i LEFT JOIN requests r ON r.id = i.request_id AND r.wallet_id = i.wallet_id \
                  LEFT JOIN asset_issues a ON a.id = i.request_id AND a.wallet_id = i.wallet_id WHERE r.id IS NULL AND a.id IS NULL",
     },
+    Rule {
+        name: "transfers_of_assets_belong_to_their_requests",
+        count: "SELECT COUNT(*) AS n FROM asset_transfers WHERE request_id IS NOT NULL",
+        broken: "SELECT t.wallet_id || ' ' || t.idx AS what FROM asset_transfers t LEFT JOIN requests r ON r.id = t.request_id AND r.wallet_id = t.wallet_id \
+                 WHERE t.request_id IS NOT NULL AND (r.id IS NULL \
+                 OR r.kind <> CASE t.kind WHEN 'send' THEN 'onchain_send' WHEN 'receive_blind' THEN 'asset_receive' WHEN 'receive_witness' THEN 'asset_receive' ELSE '' END)",
+    },
+    Rule {
+        name: "requests_for_assets_have_their_transfers",
+        count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'asset_receive' OR state = 'waiting_ack'",
+        broken: "SELECT r.id AS what FROM requests r WHERE (r.kind = 'asset_receive' AND (SELECT COUNT(*) FROM asset_transfers t WHERE t.request_id = r.id) <> 1) \
+                 OR (r.state = 'waiting_ack' AND NOT EXISTS (SELECT 1 FROM asset_transfers t WHERE t.request_id = r.id))",
+    },
+    Rule {
+        name: "what_is_over_sets_no_asset_aside",
+        count: "SELECT COUNT(*) AS n FROM asset_transfers WHERE status IN ('initiated', 'waiting_counterparty')",
+        // Until it is freed, an effect or an intent says that it will be.
+        broken: "SELECT t.wallet_id || ' ' || t.idx AS what FROM asset_transfers t LEFT JOIN requests r ON r.id = t.request_id \
+                 WHERE t.status IN ('initiated', 'waiting_counterparty') AND t.kind IN ('send', 'receive_blind', 'receive_witness') \
+                 AND (r.id IS NULL OR r.state IN ('expired', 'failed', 'cancelled', 'conflicted')) \
+                 AND NOT EXISTS (SELECT 1 FROM effects e WHERE e.key = 'give_up:' || r.id AND e.done_at IS NULL) \
+                 AND NOT EXISTS (SELECT 1 FROM asset_intents i WHERE i.wallet_id = t.wallet_id)",
+    },
+    Rule {
+        name: "receipts_of_assets_stand_as_their_transfers_do",
+        count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'asset_receive'",
+        broken: "SELECT r.id AS what FROM requests r JOIN asset_transfers t ON t.request_id = r.id WHERE r.kind = 'asset_receive' AND ( \
+                 (r.state IN ('arriving', 'seen', 'reorged') AND t.status NOT IN ('waiting_confirmations', 'settled')) \
+                 OR (r.state = 'settled' AND t.status <> 'settled') \
+                 OR (r.state = 'seen' AND t.height IS NULL) OR (r.state = 'reorged' AND t.height IS NOT NULL))",
+    },
+    Rule {
+        name: "no_asset_is_in_a_block_above_the_cursor",
+        count: "SELECT COUNT(*) AS n FROM asset_transfers WHERE height IS NOT NULL",
+        broken: "SELECT t.wallet_id || ' ' || t.idx AS what FROM asset_transfers t WHERE t.height > (SELECT COALESCE(MAX(height), -1) FROM chain_cursor)",
+    },
+    Rule {
+        name: "invoices_for_assets_belong_to_their_addresses",
+        count: "SELECT COUNT(*) AS n FROM asset_invoices",
+        broken: "SELECT i.address_request AS what FROM asset_invoices i LEFT JOIN requests a ON a.id = i.address_request AND a.kind = 'onchain_receive' \
+                 LEFT JOIN requests r ON r.id = i.request_id AND r.kind = 'asset_receive' AND r.wallet_id = a.wallet_id WHERE r.id IS NULL",
+    },
+    Rule {
+        name: "exports_were_signed_in_time",
+        count: "SELECT COUNT(*) AS n FROM asset_exports WHERE signed_at IS NOT NULL",
+        broken: "SELECT id AS what FROM asset_exports WHERE signed_at >= expires_at OR signed_at < created_at",
+    },
 ];
 
 /// Rows that one rule names at most: enough to begin looking.
