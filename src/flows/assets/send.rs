@@ -20,7 +20,7 @@ use crate::flows::send::{Begun, answered_before, check_wishes, issue, refuse_whi
 use crate::flows::{AssetSide, Code, Error, Flows, Idempotency};
 use crate::ids::{RequestId, WalletId};
 use crate::money::{Amount, FeeRate, Sat};
-use crate::ports::assets::{BegunTransfer, NewTransfer, Onto, Recipient, RgbInvoice};
+use crate::ports::assets::{AssetError, BegunTransfer, NewTransfer, Onto, Recipient, Refusal, RgbInvoice};
 use crate::store::asset_transfers::Payment;
 use crate::store::idempotency::{self, Remembered};
 use crate::store::issued::{self, IssuedTx};
@@ -55,9 +55,17 @@ pub struct NewSend {
     pub expires_in_seconds: Option<u64>,
     pub reference: Option<String>,
     pub door: Door,
-    /// The wire names of what may be wrong.
-    pub invoice_field: &'static str,
-    pub amount_field: &'static str,
+    pub fields: Fields,
+}
+
+/// The wire names of what may be wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields {
+    pub invoice: &'static str,
+    pub asset: &'static str,
+    pub amount: &'static str,
+    /// The bitcoin that a new coin of the payee gets.
+    pub witness: &'static str,
 }
 
 /// Has the engine choose coins, and hands out the transaction to sign.
@@ -76,7 +84,7 @@ pub async fn begin(
     check_wishes(flows, wanted.fee_rate, wanted.expires_in_seconds, wanted.reference.as_deref())?;
     depth(wanted.min_confirmations, flows.confirmations())?;
     if wanted.payees.iter().any(|payee| payee.amount.is_some_and(Amount::is_zero)) {
-        return Err(Error::field(wanted.amount_field, "at least 1"));
+        return Err(Error::field(wanted.fields.amount, "at least 1"));
     }
     side(flows)?;
     refuse_while_halted(flows).await?;
@@ -96,55 +104,70 @@ struct Known {
 
 async fn read_payees(flows: &Flows, keys: &WalletKeys, wanted: &NewSend) -> Result<Vec<Known>, Error> {
     if !(1..=PAYEES_MAX).contains(&wanted.payees.len()) {
-        return Err(Error::field(wanted.invoice_field, format!("from 1 to {PAYEES_MAX} payees")));
+        return Err(Error::field(wanted.fields.invoice, format!("from 1 to {PAYEES_MAX} payees")));
     }
     let mut known = Vec::with_capacity(wanted.payees.len());
     let mut recipients = HashSet::new();
     for payee in &wanted.payees {
-        let one = read_payee(flows, wanted, payee)?;
+        let place = known.len();
+        let one = read_payee(flows, wanted.fields, payee).map_err(|error| of_payee(place, error))?;
         if !recipients.insert(one.invoice.recipient.clone()) {
-            return Err(bad_invoice(wanted, "it is there twice: an invoice is paid once"));
+            return Err(of_payee(place, bad_invoice(wanted.fields, "it is there twice: an invoice is paid once")));
         }
-        let mut conn = flows.store().read().await?;
-        match consignments::owner(&mut conn, &one.invoice.recipient).await? {
-            Some(owner) if owner == keys.id() => {
-                return Err(Error::Field {
-                    code: Code::SelfPayment,
-                    field: wanted.invoice_field,
-                    reason: "this invoice is the wallet's own".to_owned(),
-                });
-            }
-            // Told here, whatever the gateway was called when it made the invoice.
-            Some(_other) => {}
-            None => require_endpoint(flows, wanted, &one.invoice)?,
-        }
+        require_way(flows, keys, wanted.fields, &one.invoice).await.map_err(|error| of_payee(place, error))?;
         known.push(one);
     }
     Ok(known)
 }
 
-fn bad_invoice(wanted: &NewSend, reason: impl Into<String>) -> Error {
-    Error::Field { code: Code::InvalidInvoice, field: wanted.invoice_field, reason: reason.into() }
+/// Says which payee is meant, after the first.
+fn of_payee(place: usize, error: Error) -> Error {
+    match error {
+        Error::Field { code, field, reason } if place > 0 => {
+            Error::Field { code, field, reason: format!("payee {}: {reason}", place.saturating_add(1)) }
+        }
+        error => error,
+    }
 }
 
-fn read_payee(flows: &Flows, wanted: &NewSend, payee: &NewPayee) -> Result<Known, Error> {
+fn bad_invoice(fields: Fields, reason: impl Into<String>) -> Error {
+    Error::Field { code: Code::InvalidInvoice, field: fields.invoice, reason: reason.into() }
+}
+
+/// Somebody else asks for it, and can be told of it.
+async fn require_way(flows: &Flows, keys: &WalletKeys, fields: Fields, invoice: &RgbInvoice) -> Result<(), Error> {
+    let mut conn = flows.store().read().await?;
+    match consignments::owner(&mut conn, &invoice.recipient).await? {
+        Some(owner) if owner == keys.id() => Err(Error::Field {
+            code: Code::SelfPayment,
+            field: fields.invoice,
+            reason: "this invoice is the wallet's own".to_owned(),
+        }),
+        // Told here, whatever the gateway was called when it made the invoice.
+        Some(_other) => Ok(()),
+        None => require_endpoint(flows, fields, invoice),
+    }
+}
+
+fn read_payee(flows: &Flows, fields: Fields, payee: &NewPayee) -> Result<Known, Error> {
     let invoice = match super::read_invoice(flows, &payee.invoice) {
         Err(Error::Field { code, reason, .. }) => {
-            return Err(Error::Field { code, field: wanted.invoice_field, reason });
+            return Err(Error::Field { code, field: fields.invoice, reason });
         }
         read => read?,
     };
     if invoice.network != flows.network() {
         let reason = format!("it is of {}, and this gateway is on {}", invoice.network, flows.network());
-        return Err(Error::Field { code: Code::WrongNetwork, field: wanted.invoice_field, reason });
+        return Err(Error::Field { code: Code::WrongNetwork, field: fields.invoice, reason });
     }
     let now = u64::try_from(flows.now().unix_seconds()).unwrap_or(0);
     if invoice.expires_at.is_some_and(|at| at <= now) {
-        return Err(Error::refused(Code::InvoiceExpired, "the invoice has expired; ask the payee for another one"));
+        let reason = "the invoice has expired; ask the payee for another one".to_owned();
+        return Err(Error::Field { code: Code::InvoiceExpired, field: fields.invoice, reason });
     }
-    let asset = agreed("asset_id", invoice.asset.clone(), payee.asset.clone())?;
-    let amount = agreed(wanted.amount_field, invoice.amount, payee.amount)?;
-    let witness = witness(&invoice, payee.witness)?;
+    let asset = agreed(fields.asset, invoice.asset.clone(), payee.asset.clone())?;
+    let amount = agreed(fields.amount, invoice.amount, payee.amount)?;
+    let witness = witness(fields.witness, &invoice, payee.witness)?;
     Ok(Known { invoice, asset, amount, witness })
 }
 
@@ -161,8 +184,7 @@ fn agreed<T: PartialEq + std::fmt::Display>(
     }
 }
 
-fn witness(invoice: &RgbInvoice, said: Option<Sat>) -> Result<Option<Sat>, Error> {
-    let field = "witness_data";
+fn witness(field: &'static str, invoice: &RgbInvoice, said: Option<Sat>) -> Result<Option<Sat>, Error> {
     match (invoice.onto, said) {
         (Onto::OwnCoin, None) => Ok(None),
         (Onto::OwnCoin, Some(_)) => Err(Error::field(field, "the payee has a coin for it, and gets no bitcoin")),
@@ -179,7 +201,7 @@ fn witness(invoice: &RgbInvoice, said: Option<Sat>) -> Result<Option<Sat>, Error
 }
 
 /// At least one place where the consignment may be brought.
-fn require_endpoint(flows: &Flows, wanted: &NewSend, invoice: &RgbInvoice) -> Result<(), Error> {
+fn require_endpoint(flows: &Flows, fields: Fields, invoice: &RgbInvoice) -> Result<(), Error> {
     let side = side(flows)?;
     let mut why = "it names no place where its payee is told of the payment".to_owned();
     for endpoint in &invoice.endpoints {
@@ -191,7 +213,7 @@ fn require_endpoint(flows: &Flows, wanted: &NewSend, invoice: &RgbInvoice) -> Re
             Err(reason) => why = format!("{endpoint} can't be called: {reason}"),
         }
     }
-    Err(bad_invoice(wanted, why))
+    Err(bad_invoice(fields, why))
 }
 
 async fn begin_to_the_end(
@@ -216,7 +238,7 @@ async fn begin_to_the_end(
     let accept_by = accept_by(flows, &payees);
     let order = order(flows, &wanted, &payees, accept_by)?;
     turn::intend(flows, &wallet).await?;
-    let begun = match side.engine.begin_transfer(keys, order).await.map_err(Error::from) {
+    let begun = match side.engine.begin_transfer(keys, order).await.map_err(|error| refused(wanted.fields, error)) {
         Ok(begun) => begun,
         Err(error) if turn::is_in_doubt(&error) => return Err(error),
         Err(error) => {
@@ -239,18 +261,29 @@ async fn begin_to_the_end(
     }
 }
 
+/// Names what the engine does not like, where that is one thing.
+fn refused(fields: Fields, error: AssetError) -> Error {
+    let (code, field, refusal) = match error {
+        AssetError::Refused(refusal @ Refusal::UnknownAsset(_)) => (Code::AssetUnknown, fields.asset, refusal),
+        AssetError::Refused(refusal @ Refusal::NotEnough { .. }) => (Code::InsufficientAssets, fields.amount, refusal),
+        error => return error.into(),
+    };
+    Error::Field { code, field, reason: refusal.to_string() }
+}
+
 /// The payee's word names the invoice and not the payment: with two of them under way it could let the wrong one out. What was given
 /// up may be tried again.
 async fn require_unpaid(flows: &Flows, wallet: &WalletId, wanted: &NewSend, payees: &[Known]) -> Result<(), Error> {
     let mut conn = flows.store().read().await?;
-    for payee in payees {
+    for (place, payee) in payees.iter().enumerate() {
         let payment = asset_transfers::payment_to(&mut conn, wallet, &payee.invoice.recipient).await?;
         let (code, reason) = match payment {
             None => continue,
             Some(Payment::Waiting) => (Code::PaymentInProgress, "this wallet is about to pay it already"),
             Some(Payment::Out) => (Code::AlreadyPaid, "this wallet has paid it already"),
         };
-        return Err(Error::Field { code, field: wanted.invoice_field, reason: reason.to_owned() });
+        let field = wanted.fields.invoice;
+        return Err(of_payee(place, Error::Field { code, field, reason: reason.to_owned() }));
     }
     Ok(())
 }

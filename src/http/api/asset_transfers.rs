@@ -14,7 +14,7 @@ use super::wire::{PageParams, SendAssetEndRequestModel};
 use super::{begun, examples};
 use crate::clock::Timestamp;
 use crate::flows::assets::receive::{self, NewInvoice, Where};
-use crate::flows::assets::send::{self as asset_send, NewPayee, NewSend};
+use crate::flows::assets::send::{self as asset_send, Fields, NewPayee, NewSend};
 use crate::flows::assets::{self, give_up};
 use crate::flows::values::{AssetReceive, Door, Request, TransferRow};
 use crate::flows::{Code, history, send};
@@ -249,8 +249,7 @@ pub async fn sendbegin(
         expires_in_seconds: wanted.expires_in_seconds,
         reference: super::reference(wanted.reference)?,
         door: Door::AssetSend,
-        invoice_field: "invoice",
-        amount_field: "amount",
+        fields: Fields { invoice: "invoice", asset: "asset_id", amount: "amount", witness: "witness_data" },
     };
     let begun = asset_send::begin(&state.flows, &wallet.keys, wanted, body.idempotency).await?;
     Ok(begun::answer(begun, &asked))

@@ -129,8 +129,7 @@ fn asset_terms(asked: OnchainSendRequestModel) -> Result<NewSend, Problem> {
         expires_in_seconds: asked.expires_in_seconds,
         reference: super::reference(asked.reference)?,
         door: Door::OnchainSend,
-        invoice_field: "address_or_rgbinvoice",
-        amount_field: "asset",
+        fields: super::wire::asset_fields("address_or_rgbinvoice"),
     })
 }
 

@@ -295,8 +295,7 @@ fn asset(asked: PayBeginRequestModel) -> Result<NewSend, Problem> {
         expires_in_seconds: asked.expires_in_seconds,
         reference: super::reference(asked.reference)?,
         door: Door::Pay,
-        invoice_field: TO_FIELD,
-        amount_field: "asset",
+        fields: wire::asset_fields(TO_FIELD),
     })
 }
 

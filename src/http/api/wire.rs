@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::flows::Code;
-use crate::flows::assets::send::NewPayee;
+use crate::flows::assets::send::{Fields, NewPayee};
 use crate::flows::balance::{self, Balances, Offchain};
 use crate::flows::values::{Door, WalletTx};
 use crate::http::problem::Problem;
@@ -158,6 +158,11 @@ pub(super) fn asset_payee(
         Problem::field(Code::InvalidRequest, "asset.amount", detail)
     })?;
     Ok(NewPayee { invoice, asset: asset.map(|asset| asset.asset_id), amount, witness })
+}
+
+/// How [`asset_payee`] is written, where it can be wrong.
+pub(super) const fn asset_fields(invoice: &'static str) -> Fields {
+    Fields { invoice, asset: "asset.asset_id", amount: "asset.amount", witness: "amount_sats" }
 }
 
 /// The signed form of what a begin handed out. Nothing else is needed to find the request: the PSBT names it.

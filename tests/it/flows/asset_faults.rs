@@ -13,7 +13,7 @@ use sluice::domain::onchain_send::{Door, State};
 use sluice::flows::assets::accept::{self, PutOff};
 use sluice::flows::assets::coins::{self, NewCoins};
 use sluice::flows::assets::receive::{self, NewInvoice, Where};
-use sluice::flows::assets::send::{self as asset_send, NewPayee, NewSend};
+use sluice::flows::assets::send::{self as asset_send, Fields, NewPayee, NewSend};
 use sluice::flows::assets::{deliver, give_up, issue};
 use sluice::flows::send::{self, Begun};
 use sluice::flows::{Code, Error, audit};
@@ -163,8 +163,7 @@ impl Desk {
             expires_in_seconds: Some(60),
             reference: None,
             door: Door::AssetSend,
-            invoice_field: "invoice",
-            amount_field: "amount",
+            fields: Fields { invoice: "invoice", asset: "asset_id", amount: "amount", witness: "witness_data" },
         };
         asset_send::begin(&self.rig.flows, &self.ann.keys, wanted, None).await
     }

@@ -240,14 +240,20 @@ fn bad_begins(asset: &str, [open, ten, own]: &[&Value; 3]) -> Vec<BadBegin> {
             Some("witness_data"),
         ),
         (
+            json!({ "invoice": ten, "asset_id": asset, "more": [{ "invoice": open, "asset_id": asset }] }),
+            400,
+            "invalid_request",
+            Some("amount"),
+        ),
+        (
             json!({ "invoice": ten, "asset_id": asset, "more": [{ "invoice": ten, "asset_id": asset }] }),
             400,
             "invalid_invoice",
             Some("invoice"),
         ),
         (json!({ "invoice": own, "asset_id": asset }), 409, "self_payment", Some("invoice")),
-        (json!({ "invoice": ten, "asset_id": "rgb:x" }), 404, "asset_unknown", None),
-        (json!({ "invoice": open, "asset_id": asset, "amount": 1_001 }), 400, "insufficient_assets", None),
+        (json!({ "invoice": ten, "asset_id": "rgb:x" }), 404, "asset_unknown", Some("asset_id")),
+        (json!({ "invoice": open, "asset_id": asset, "amount": 1_001 }), 400, "insufficient_assets", Some("amount")),
         (
             json!({ "invoice": ten, "asset_id": asset, "witness_data": { "amount_sat": 90_000 } }),
             409,
@@ -272,6 +278,21 @@ async fn what_is_wrong_names_the_field_and_sets_nothing_aside() {
         let said = (answer.status, answer.body["error"].as_str(), answer.body["field"].as_str());
         assert_eq!(said, (status, Some(code), field), "{body}: {:?}", answer.body);
     }
+    let begins = [
+        (json!({ "address_or_invoice": open }), "asset.asset_id"),
+        (json!({ "address_or_invoice": open, "asset": { "asset_id": asset, "amount": 0 } }), "asset.amount"),
+        (json!({ "address_or_invoice": open, "asset": { "asset_id": asset, "amount": 1_001 } }), "asset.amount"),
+        (json!({ "address_or_invoice": ten, "asset": { "asset_id": "rgb:x", "amount": 10 } }), "asset.asset_id"),
+        (
+            json!({ "address_or_invoice": ten, "amount_sats": 1, "asset": { "asset_id": asset, "amount": 10 } }),
+            "amount_sats",
+        ),
+        (json!({ "address_or_invoice": own, "asset": { "asset_id": asset, "amount": 10 } }), "address_or_invoice"),
+    ];
+    for (body, field) in begins {
+        let answer = scene.gateway.answer(&Call::post("/lightning/paybegin", ann).json(body.clone())).await;
+        assert_eq!(answer.body["field"].as_str(), Some(field), "{body}: {:?}", answer.body);
+    }
     let invoices = [
         (json!({ "duration_seconds": 59 }), "duration_seconds"),
         (json!({ "duration_seconds": 2_592_001 }), "duration_seconds"),
@@ -293,9 +314,8 @@ async fn what_is_wrong_names_the_field_and_sets_nothing_aside() {
 }
 
 /// Bitcoin leaves the same wallet while an asset is sent: they take no coin of each other, and neither waits for the other.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bitcoin_and_assets_leave_at_the_same_time() {
-    let Some(pair) = pair(Database::Sqlite).await else { return };
+async fn bitcoin_and_assets_leave_at_once(database: Database) {
+    let Some(pair) = pair(database).await else { return };
     let (ann, bob) = (&pair.ann, &pair.bob);
     let address = pair.scene.ok(&Call::post("/wallet/address", bob)).await;
     let mut sent = 0;
@@ -314,4 +334,14 @@ async fn bitcoin_and_assets_leave_at_the_same_time() {
         pair.comes_to(ann, 1_000 - sent).await;
     }
     pair.scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bitcoin_and_assets_leave_at_once_on_sqlite() {
+    bitcoin_and_assets_leave_at_once(Database::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bitcoin_and_assets_leave_at_once_on_postgres() {
+    bitcoin_and_assets_leave_at_once(Database::Postgres).await;
 }
