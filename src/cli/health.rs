@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::failure::{Failure, print};
 use super::{Settings, block_on};
+use crate::ports::root_cause;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -31,7 +32,7 @@ impl Health {
 }
 
 async fn ask(url: &str) -> Result<ExitCode, Failure> {
-    let no_answer = |error: reqwest::Error| Failure::new(format!("no answer: {error}"));
+    let no_answer = |error: reqwest::Error| Failure::new(format!("no answer: {}", root_cause(&error)));
     let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().map_err(no_answer)?;
     let answer = client.get(url).send().await.map_err(no_answer)?;
     let is_well = answer.status().is_success();

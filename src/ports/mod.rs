@@ -5,6 +5,8 @@ pub mod chain;
 pub mod courier;
 pub mod lightning;
 
+use std::error::Error;
+
 /// Why a port could not answer. It never means "no": a definite answer is a value of the call's own type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
@@ -17,4 +19,9 @@ pub enum PortError {
     /// The service refused us as a client: wrong password, wrong network.
     #[error("{service} is not usable as configured: {reason}")]
     Misconfigured { service: &'static str, reason: String },
+}
+
+/// What an error comes down to. What is wrapped around it says less, or names an address.
+pub fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    std::iter::successors(Some(error), |&error| error.source()).last().unwrap_or(error)
 }

@@ -23,8 +23,8 @@ use self::answer::{Reply, cleaned};
 use self::endpoint::{Allowed, Endpoint};
 use self::form::Form;
 use self::guard::{NotPublic, PublicOnly};
-use crate::ports::PortError;
 use crate::ports::courier::{Brought, Courier, Parcel};
+use crate::ports::{PortError, root_cause};
 
 const SERVICE: &str = "the payee's proxy";
 const USER_AGENT: &str = concat!("sluice/", env!("CARGO_PKG_VERSION"));
@@ -175,7 +175,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 
 /// The innermost cause, which does not repeat the URL. It may quote a certificate, and so a stranger.
 fn deepest(error: &(dyn Error + 'static)) -> String {
-    cleaned(&causes(error).last().unwrap_or(error).to_string())
+    cleaned(&root_cause(error).to_string())
 }
 
 fn unexpected(result: &Value) -> PortError {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::map::{misconfigured, nonsense, refused_call, unreachable};
 use super::wire::{Answer, Call, RpcError};
 use super::{Config, MAX_RESPONSE_BYTES};
-use crate::ports::PortError;
+use crate::ports::{PortError, root_cause};
 use crate::secret::Secret;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ impl Client {
             // The password goes to bitcoind, not to whatever proxy the environment names.
             .no_proxy()
             .build()
-            .map_err(|error| misconfigured(format!("no HTTP client: {error}")))?;
+            .map_err(|error| misconfigured(format!("no HTTP client: {}", root_cause(&error))))?;
         Ok(Self {
             http,
             url: parse_url(&config.url)?,
@@ -262,10 +262,5 @@ fn transport(error: reqwest::Error) -> PortError {
     if error.is_timeout() {
         return unreachable("no answer in time");
     }
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    unreachable(cause.to_string())
+    unreachable(root_cause(&error.without_url()).to_string())
 }

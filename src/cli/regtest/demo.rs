@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::super::failure::Failure;
 use super::node::Node;
 use super::step;
+use crate::ports::root_cause;
 
 const SIGNER: &str = "sluice-signer";
 /// Two deposits, in bitcoin, so that a send has coins to choose from.
@@ -59,7 +60,7 @@ impl Demo {
             .default_headers(parse_headers(&headers)?)
             .no_proxy()
             .build()
-            .map_err(|error| Failure::new(format!("no HTTP client: {error}")))?;
+            .map_err(|error| Failure::new(format!("no HTTP client: {}", root_cause(&error))))?;
         Ok(Self {
             gateway: format!("http://{api}"),
             signer,

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::failure::Failure;
+use crate::ports::root_cause;
 
 const PROGRAM_VARIABLE: &str = "BITCOIND";
 const WALLET: &str = "faucet";
@@ -81,7 +82,7 @@ impl Node {
             .timeout(CALL_WITHIN)
             .no_proxy()
             .build()
-            .map_err(|error| Failure::new(format!("no HTTP client: {error}")))?;
+            .map_err(|error| Failure::new(format!("no HTTP client: {}", root_cause(&error))))?;
         Ok(Self { child: Mutex::new(child), leash, http, folder, port })
     }
 

@@ -220,18 +220,22 @@ async fn bring(flows: &Flows, side: &AssetSide, payee: &Payee, parcel: Parcel) -
             Posted::Differs | Posted::Full => Said::NotYet,
         });
     }
-    let mut why = None;
+    let (mut refused, mut all_asked) = (None, true);
     for endpoint in payee.endpoints.iter().filter(|endpoint| side.courier.check(endpoint).is_ok()) {
         match side.courier.bring(endpoint, &parcel).await {
             Ok(Brought::Taken) => return Ok(Said::Yes),
-            Ok(Brought::Refused { reason }) => why = Some(reason),
+            Ok(Brought::Refused { reason }) => refused = Some(reason),
             Err(error) => {
                 tracing::info!(endpoint, %error, "a payee's proxy can't be reached now");
-                return Ok(Said::NotYet);
+                all_asked = false;
             }
         }
     }
-    Ok(why.map_or(Said::NotYet, |why| Said::No(format!("the payee's proxy does not take it: {why}"))))
+    // One that can't be reached now may take it yet.
+    Ok(match refused {
+        Some(why) if all_asked => Said::No(format!("the payee's proxy does not take it: {why}")),
+        Some(_) | None => Said::NotYet,
+    })
 }
 
 async fn ask(flows: &Flows, side: &AssetSide, payee: &Payee) -> Result<Said, Error> {

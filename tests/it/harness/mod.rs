@@ -18,3 +18,4 @@ pub mod rgb_wallet;
 pub mod rig;
 pub mod spec_signer;
 pub mod spending;
+pub mod tls;

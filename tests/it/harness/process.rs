@@ -68,6 +68,12 @@ impl Site {
         self
     }
 
+    /// The same with another variable of the environment.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.settings.push((name.to_owned(), value.into()));
+        self
+    }
+
     pub fn store_url(&self) -> &str {
         &self.store_url
     }

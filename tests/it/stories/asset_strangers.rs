@@ -8,10 +8,12 @@ use sluice::ports::courier::{Brought, Courier, Parcel};
 
 use super::asset_scene::{Scene, scene_with};
 use super::asset_transfers::text;
+use crate::harness::bitcoind::Bitcoind;
 use crate::harness::gateway::{Gateway as Elsewhere, eventually};
-use crate::harness::process::Call;
+use crate::harness::process::{Call, Gateway, Site};
 use crate::harness::rgb_wallet::{Asked, Held, Invoiced, Payee, RgbWallet};
 use crate::harness::rig::{Client, Database};
+use crate::harness::tls::{TlsFront, authority};
 
 const SUPPLY: u64 = 1_000;
 /// Enough for the gateway to begin on a busy machine, and not long to wait for.
@@ -403,4 +405,54 @@ async fn is_refused(met: &Meeting, invoice: &Value) {
     assert_eq!(request["state"], "open");
     let there = met.proxy("consignment.get", json!({ "recipient_id": invoice["recipient_id"] })).await;
     assert!(there["error"].is_object(), "it is taken away: {there}");
+}
+
+/// Of the places that an invoice names, the one that can be reached is told; behind TLS it has to be who it says it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_behind_tls_is_told_when_it_can_be_trusted() {
+    let (elsewhere, _chain) = Elsewhere::start_fake(&["auth.mode=key"]).await;
+    let front = TlsFront::of(elsewhere.url.trim_start_matches("http://")).await;
+    let settings = [("assets.courier.allow_private", r#"["localhost"]"#)];
+    let Some(mut met) = meeting(Database::Sqlite, &settings).await else { return };
+    let there = format!("rpcs://{}/json-rpc", front.address());
+    let endpoints = ["rpc://localhost:1/json-rpc", there.as_str()];
+    let asked = Asked { amount: Some(300), endpoints: &endpoints, ..Asked::default() };
+    let invoiced = met.alice.blind_receive(asked).await;
+    let send = met.send(&[&invoiced.invoice]).await;
+    eventually("the certificate is looked at", async || {
+        met.scene.gateway.whole_log().contains("UnknownIssuer").then_some(())
+    })
+    .await;
+    let elsewhere_says = async |method: &str, params: Value| {
+        let call = json!({ "jsonrpc": "2.0", "id": "1", "method": method, "params": params });
+        elsewhere.caller(1).without_wallet().post("/json-rpc", call).await.ok()
+    };
+    let named = json!({ "recipient_id": invoiced.recipient });
+    assert_eq!(elsewhere_says("consignment.get", named.clone()).await["error"]["code"], -400);
+
+    met.scene.gateway.terminate().await;
+    let site = met.scene.gateway.site.clone().env("SSL_CERT_FILE", authority().display().to_string());
+    met.scene.gateway = Gateway::start(&site).await;
+    eventually("the consignment is there", async || {
+        let there = elsewhere_says("consignment.get", named.clone()).await;
+        there["result"]["consignment"].is_string().then_some(())
+    })
+    .await;
+    elsewhere_says("ack.post", json!({ "recipient_id": invoiced.recipient, "ack": true })).await;
+    met.scene.until("it is out", &met.status_of(&send), |send| send["status"] == "BROADCASTED").await;
+    met.scene.mine().await;
+    met.scene.until("it is final", &met.status_of(&send), |send| send["status"] == "CONFIRMED").await;
+    elsewhere.stop().await;
+    met.scene.end().await;
+}
+
+/// Without any authority to trust no gateway starts, and it says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_trusts_nobody_is_told_what_is_missing() {
+    let Some(node) = Bitcoind::start().await else { return };
+    let site = Site::at(None, &node).env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
+    let output = site.run(&["serve"]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("No CA certificates were loaded"), "{said}");
+    assert!(!site.folder().join("sluice.db").exists(), "it begins nothing");
 }
