@@ -5,6 +5,8 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bitcoin::Address;
+use bitcoin::address::NetworkUnchecked;
 use sluice::app::{self, LoneNode, Running};
 use sluice::config::Config;
 use sluice::ids::RequestId;
@@ -25,15 +27,16 @@ use super::table::Table;
 const CHANNEL: Sat = Sat::literal(100_000_000);
 const PAID: Sat = Sat::literal(1_000);
 const PURSE: u64 = 20_000_000;
+/// Blocks after which any amount is credited.
+const DEEP: u32 = 12;
 /// How many payments are in flight, and how many are made of them in a run.
 const LOADS: [(usize, usize); 2] = [(1, 200), (32, 1_000)];
 const WITHIN: Duration = Duration::from_secs(120);
 
 pub async fn measure(table: &mut Table) {
     let Some(bitcoind) = Bitcoind::start().await else { return };
-    let places = [Place::new(&bitcoind), Place::new(&bitcoind)];
-    let bare = bare(&bitcoind, &places).await;
-    let driven = through_gateways(&places).await;
+    let bare = bare(&bitcoind).await;
+    let driven = through_gateways(&bitcoind).await;
     for ((in_flight, payments), (bare, driven)) in LOADS.into_iter().zip(bare.into_iter().zip(driven)) {
         let ratios = driven.rates.iter().zip(&bare.rates).map(|(driven, bare)| driven / bare * 100.0).collect();
         let goal = if in_flight == 1 { "goal: 50/s" } else { "goal: 300/s" };
@@ -141,10 +144,9 @@ async fn timed<F: Future<Output = ()> + Send + 'static>(in_flight: usize, jobs: 
 
 // ---- the nodes alone ----
 
-async fn bare(bitcoind: &Bitcoind, places: &[Place; 2]) -> Vec<Measured> {
-    let payer = LoneNode::start(&places[0].config).await.expect("a node");
-    let payee = LoneNode::start(&places[1].config).await.expect("a node");
-    open(bitcoind, &payer, &payee).await;
+async fn bare(bitcoind: &Bitcoind) -> Vec<Measured> {
+    let places = [Place::new(bitcoind), Place::new(bitcoind)];
+    let [payer, payee] = joined(bitcoind, &places).await;
     let known: Arc<Mutex<HashMap<PaymentHash, Preimage>>> = Arc::default();
     let claims = tokio::spawn(claim_all(payee.node.clone(), Arc::clone(&known)));
     let waiting = Waiting::new();
@@ -212,6 +214,14 @@ async fn claim_all(payee: Arc<dyn LightningNode>, known: Arc<Mutex<HashMap<Payme
     }
 }
 
+/// Two nodes with a channel.
+async fn joined(bitcoind: &Bitcoind, places: &[Place; 2]) -> [LoneNode; 2] {
+    let payer = LoneNode::start(&places[0].config).await.expect("a node");
+    let payee = LoneNode::start(&places[1].config).await.expect("a node");
+    open(bitcoind, &payer, &payee).await;
+    [payer, payee]
+}
+
 async fn open(bitcoind: &Bitcoind, payer: &LoneNode, payee: &LoneNode) {
     let address = payer.node.onchain_address().await.expect("an address");
     bitcoind.pay(&address, Sat::literal(300_000_000)).await;
@@ -244,7 +254,12 @@ async fn until(holds: impl AsyncFn() -> bool) {
 
 // ---- through the gateways ----
 
-async fn through_gateways(places: &[Place; 2]) -> Vec<Measured> {
+/// Their nodes have paid nothing that is not in their books: the audit would stop them.
+async fn through_gateways(bitcoind: &Bitcoind) -> Vec<Measured> {
+    let places = [Place::new(bitcoind), Place::new(bitcoind)];
+    for node in joined(bitcoind, &places).await {
+        node.stop().await;
+    }
     let payer = app::start(&places[0].config).await.expect("a gateway");
     let payee = app::start(&places[1].config).await.expect("a gateway");
     for running in [&payer, &payee] {
@@ -257,7 +272,7 @@ async fn through_gateways(places: &[Place; 2]) -> Vec<Measured> {
     let (from, to) = (wallet(1, &payer), wallet(2, &payee));
     from.post("/wallet/register", String::new()).await;
     to.post("/wallet/register", String::new()).await;
-    fund(&from, &payee).await;
+    fund(&from, bitcoind).await;
     let waiting = Waiting::new();
     let told = tokio::spawn(follow_endings(payer.flows.endings(), Arc::clone(&waiting)));
     let mut all = Vec::new();
@@ -278,18 +293,24 @@ async fn through_gateways(places: &[Place; 2]) -> Vec<Measured> {
     all
 }
 
-/// The wallet's money, from the other side's node.
-async fn fund(wallet: &Wallet, from: &Running) {
-    let invoice = wallet.post("/lightning/create-invoice", format!(r#"{{"amount_sats":{PURSE}}}"#)).await;
-    let payment = Payment {
-        id: PaymentId(rand::random()),
-        hash: invoice["payment_hash"].as_str().expect("a hash").parse().expect("a hash"),
-        destination: Destination::Bolt11(invoice["invoice"].as_str().expect("an invoice").to_owned()),
-        amount: Amount::from_sat(Sat::literal(PURSE)),
-        max_fee: Amount::ZERO,
-    };
-    from.flows.node().node().expect("it runs").pay(&payment).await;
+/// The wallet's money, which it moves off-chain itself.
+async fn fund(wallet: &Wallet, bitcoind: &Bitcoind) {
+    let address = wallet.post("/wallet/address", String::new()).await;
+    let address: Address<NetworkUnchecked> = address.as_str().expect("an address").parse().expect("an address");
+    bitcoind.pay(&address.assume_checked(), Sat::literal(PURSE * 2)).await;
+    bitcoind.mine(1).await;
+    until(async || wallet.get("/lightning/balance").await["balance"]["vanilla"]["settled"] == PURSE * 2).await;
+    let begun = wallet.post("/lightning/settle-begin", format!(r#"{{"amount_sats":{PURSE},"fee_rate":2}}"#)).await;
+    let signed = signed(wallet, &begun);
+    wallet.post("/lightning/settle-end", format!(r#"{{"signed_psbt":"{signed}"}}"#)).await;
+    bitcoind.mine(DEEP).await;
     until(async || wallet.get("/lightning/balance").await["balance"]["offchain_balance"]["total"] == PURSE).await;
+}
+
+fn signed(wallet: &Wallet, psbt: &serde_json::Value) -> String {
+    let mut psbt: bitcoin::Psbt = psbt.as_str().expect("a PSBT").parse().expect("a PSBT");
+    wallet.signer.sign(&mut psbt).expect("it signs");
+    psbt.to_string()
 }
 
 /// An invoice, begun and signed: what is left is the end.
@@ -297,9 +318,7 @@ async fn begun(from: &Wallet, to: &Wallet) -> String {
     let invoice = to.post("/lightning/create-invoice", format!(r#"{{"amount_sats":{PAID}}}"#)).await;
     let body = format!(r#"{{"invoice":{},"max_fee_sats":1}}"#, invoice["invoice"]);
     let psbt = from.post("/lightning/pay-invoice-begin", body).await;
-    let mut psbt: bitcoin::Psbt = psbt.as_str().expect("a PSBT").parse().expect("a PSBT");
-    from.signer.sign(&mut psbt).expect("it signs");
-    psbt.to_string()
+    signed(from, &psbt)
 }
 
 async fn end(from: Arc<Wallet>, signed: String, waiting: Arc<Waiting<RequestId>>) {

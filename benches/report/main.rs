@@ -24,24 +24,30 @@ use table::Table;
 /// Times that each row is measured.
 const RUNS: usize = 3;
 
+/// What is measured, in the order of the page.
+const PARTS: [&str; 7] = ["bare", "api", "offchain", "channel", "assets", "block", "start"];
+
 #[tokio::main]
 async fn main() {
-    let mut table = Table::default();
+    // What a gateway finds wrong is seen, and not only that it answers no more.
+    tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).with_writer(std::io::stderr).init();
     // `make bench ARGS='-- assets'` measures these rows only, and writes no page, which would have lost the others.
-    if std::env::args().any(|argument| argument == "assets") {
-        assets::measure(&mut table).await;
-        println!("{table}");
-        return;
+    let named: Vec<String> = std::env::args().filter(|argument| PARTS.contains(&argument.as_str())).collect();
+    let mut table = Table::default();
+    let mut bare_commits = String::new();
+    for part in PARTS.into_iter().filter(|part| named.is_empty() || named.iter().any(|named| named == part)) {
+        match part {
+            "bare" => bare_commits = bare::measure(&mut table).await,
+            "api" => api::measure(&mut table, &bare_commits).await,
+            "offchain" => offchain::measure(&mut table, &bare_commits).await,
+            "channel" => channel::measure(&mut table).await,
+            "assets" => assets::measure(&mut table).await,
+            "block" => block::measure(&mut table).await,
+            _ => start::measure(&mut table).await,
+        }
     }
-    let bare_commits = bare::measure(&mut table).await;
-    api::measure(&mut table, &bare_commits).await;
-    offchain::measure(&mut table, &bare_commits).await;
-    channel::measure(&mut table).await;
-    assets::measure(&mut table).await;
-    block::measure(&mut table).await;
-    start::measure(&mut table).await;
     println!("{table}");
-    if let Some(path) = std::env::var_os("SLUICE_BENCH_WRITE") {
+    if let Some(path) = std::env::var_os("SLUICE_BENCH_WRITE").filter(|_| named.is_empty()) {
         std::fs::write(path, page(&table)).expect("the page can be written");
     }
 }
