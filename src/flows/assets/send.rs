@@ -279,7 +279,10 @@ async fn require_unpaid(flows: &Flows, wallet: &WalletId, wanted: &NewSend, paye
         let payment = asset_transfers::payment_to(&mut conn, wallet, &payee.invoice.recipient).await?;
         let (code, reason) = match payment {
             None => continue,
-            Some(Payment::Waiting) => (Code::PaymentInProgress, "this wallet is about to pay it already"),
+            Some(Payment::Waiting) => (
+                Code::PaymentInProgress,
+                "this wallet is about to pay it already: end that send, or give it up with POST /wallet/failtransfers",
+            ),
             Some(Payment::Out) => (Code::AlreadyPaid, "this wallet has paid it already"),
         };
         let field = wanted.fields.invoice;

@@ -5,11 +5,14 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use serde_json::json;
+use sluice::assets::fake::{FakeEngine, World};
 use sluice::chain::fake::FakeChain;
+use sluice::clock::Clock;
 use sluice::flows::keys::Scope;
 use tokio::process::Command;
 
 use crate::api::funded_on_fake;
+use crate::harness::assets::side;
 use crate::harness::bitcoind::skip;
 use crate::harness::client::Caller;
 use crate::harness::gateway::Gateway;
@@ -53,6 +56,8 @@ async fn schemathesis_finds_nothing_where_keys_are_asked_for() {
 async fn gateway(mode: &str) -> (Gateway, Arc<FakeChain>) {
     let started = Gateway::start_lightning(Database::Sqlite, &[mode]).await;
     let (gateway, chain, _lightning) = started.expect("SQLite is always there");
+    let world = World::new(Clock::System);
+    gateway.flows().use_assets(side(FakeEngine::new(world, Arc::<FakeChain>::clone(&chain))));
     (gateway, chain)
 }
 
@@ -65,11 +70,19 @@ fn program() -> Option<std::ffi::OsString> {
     program
 }
 
-/// Coins to send, one of them set aside already.
+/// Coins to send, one of them set aside already; an asset, and an invoice for one.
 async fn funded(gateway: &Gateway, chain: &FakeChain, caller: Caller) -> Caller {
     let caller = funded_on_fake(gateway, chain, caller, &[200_000; 4]).await;
     let wanted = json!({ "address_or_rgbinvoice": stranger().to_string(), "amount_sats": 50_000, "fee_rate": 2 });
     caller.post("/lightning/onchain-send-begin", wanted).await.ok();
+    let begun = caller.post("/wallet/createutxosbegin", json!({ "num": 5, "size": 3_000, "fee_rate": 2 })).await.ok();
+    let signed = caller.wallet.sign(begun.as_str().expect("a PSBT"));
+    caller.post("/wallet/createutxosend", json!({ "signed_psbt": signed })).await.ok();
+    chain.mine(1);
+    gateway.at_tip().await;
+    let gold = json!({ "ticker": "GOLD", "name": "Gold", "amounts": [1_000] });
+    caller.post("/wallet/issueassetnia", gold).await.ok();
+    caller.post("/wallet/blindreceive", json!({ "amount": 10 })).await.ok();
     caller
 }
 
