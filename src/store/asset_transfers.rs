@@ -88,17 +88,41 @@ fn read(row: &AnyRow) -> Result<TransferRow, StoreError> {
     })
 }
 
-/// When the engine last changed what is written of a wallet here, in its own seconds.
-///
+/// What is written of a wallet's transfers, as far as it can change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The last of them; empty before the first.
+    pub last: Option<i32>,
+    /// Those that were neither settled nor failed.
+    pub unfinished: HashSet<i32>,
+}
+
+impl Written {
+    /// Whether there can be something new about a transfer. What is settled or failed stays so.
+    #[must_use]
+    pub fn may_change(&self, index: i32) -> bool {
+        self.last.is_none_or(|last| index > last) || self.unfinished.contains(&index)
+    }
+}
+
 /// # Errors
-/// When the database can't answer.
-pub async fn changed_last(conn: &mut Conn, wallet: &WalletId) -> Result<i64, StoreError> {
-    let row =
-        sqlx::query("SELECT updated_at FROM asset_transfers WHERE wallet_id = $1 ORDER BY updated_at DESC LIMIT 1")
-            .bind(wallet.to_string())
-            .fetch_optional(conn)
-            .await?;
-    row.map_or(Ok(0), |row| row.take("updated_at"))
+/// When the database can't answer or a row is corrupt.
+pub async fn written(conn: &mut Conn, wallet: &WalletId) -> Result<Written, StoreError> {
+    let last = sqlx::query("SELECT idx FROM asset_transfers WHERE wallet_id = $1 ORDER BY idx DESC LIMIT 1")
+        .bind(wallet.to_string())
+        .fetch_optional(&mut *conn)
+        .await?;
+    let unfinished = sqlx::query(
+        "SELECT idx FROM asset_transfers WHERE wallet_id = $1 \
+         AND status IN ('initiated', 'waiting_counterparty', 'waiting_confirmations')",
+    )
+    .bind(wallet.to_string())
+    .fetch_all(conn)
+    .await?;
+    Ok(Written {
+        last: last.map(|row| row.number("idx")).transpose()?,
+        unfinished: unfinished.iter().map(|row| row.number("idx")).collect::<Result<_, _>>()?,
+    })
 }
 
 /// Writes a transfer as the engine tells it. Its request, once known, and what the chain tells of it stay.

@@ -12,14 +12,14 @@ use crate::domain::wallet::WalletKeys;
 use crate::flows::{Error, Flows};
 use crate::ids::{RequestId, WalletId};
 use crate::ports::assets::{AssetEngine, Transfer, TransferKind, TransferStatus};
-use crate::store::asset_transfers::{self, TransferRow};
+use crate::store::asset_transfers::{self, TransferRow, Written};
 use crate::store::{StoreError, Tx, Write, apply, chain, requests};
 
-/// What the engine said, and since when it is not written down.
+/// What the engine said, and what of it is written down.
 pub(super) struct Told {
     pub wallet: WalletId,
     transfers: Vec<Transfer>,
-    changed_last: i64,
+    written: Written,
     held: Vec<Held>,
     of: Option<Made>,
 }
@@ -43,9 +43,9 @@ pub(super) async fn read(
     let wallet = keys.id();
     let transfers = engine.transfers(keys).await?;
     let mut conn = flows.store().read().await?;
-    let changed_last = asset_transfers::changed_last(&mut conn, &wallet).await?;
+    let written = asset_transfers::written(&mut conn, &wallet).await?;
     drop(conn);
-    let told = Told { wallet, transfers, changed_last, held: Vec::new(), of };
+    let told = Told { wallet, transfers, written, held: Vec::new(), of };
     let held = look_back::find(flows, &told).await?;
     Ok(Told { held, ..told })
 }
@@ -64,13 +64,8 @@ impl Told {
 
     /// Writes it, and tells the requests whose assets the engine counts as settled.
     pub(super) async fn write(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        // The engine counts seconds: what changed twice in one of them is written twice.
-        for transfer in &self.transfers {
+        for transfer in self.transfers.iter().filter(|transfer| self.written.may_change(transfer.index)) {
             let made = self.of.as_ref().filter(|made| made.batch == transfer.batch);
-            // What this call has made is written whatever the machine's clock does.
-            if made.is_none() && transfer.updated_at < self.changed_last {
-                continue;
-            }
             asset_transfers::upsert(tx, &self.wallet, &row(transfer, made)).await?;
         }
         look_back::write(tx, &self.held).await?;

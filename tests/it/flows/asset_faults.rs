@@ -29,10 +29,11 @@ use sluice::store::requests;
 use crate::harness::assets::side;
 use crate::harness::rig::{Client, Rig, amount, on_both};
 
-/// An engine that does what it is asked, and whose next answer never arrives when a test says so.
+/// An engine that does what it is asked, and whose next answer never arrives when a test says so. Its clock may be wrong.
 struct Hushed {
     engine: Arc<FakeEngine>,
     hush: AtomicBool,
+    clock_is_back: AtomicBool,
 }
 
 impl Hushed {
@@ -99,7 +100,11 @@ impl AssetEngine for Hushed {
     }
 
     async fn transfers(&self, wallet: &WalletKeys) -> Result<Vec<Transfer>, AssetError> {
-        self.engine.transfers(wallet).await
+        let mut all = self.engine.transfers(wallet).await?;
+        if self.clock_is_back.load(Ordering::SeqCst) {
+            all.iter_mut().for_each(|transfer| transfer.updated_at = 0);
+        }
+        Ok(all)
     }
 
     async fn export(&self, wallet: &WalletKeys, password: &Secret) -> Result<Vec<u8>, AssetError> {
@@ -120,7 +125,7 @@ impl Desk {
     async fn open(rig: Rig) -> Self {
         let (ann, bob) = (Client::number(1), Client::number(2));
         let engine = FakeEngine::new(World::new(rig.clock.clone()), Arc::clone(&rig.chain) as _);
-        let engine = Arc::new(Hushed { engine, hush: AtomicBool::new(false) });
+        let engine = Arc::new(Hushed { engine, hush: AtomicBool::new(false), clock_is_back: AtomicBool::new(false) });
         rig.flows.use_assets(side(Arc::clone(&engine) as _));
         for client in [&ann, &bob] {
             rig.funded(client, 100_000).await;
@@ -314,6 +319,28 @@ on_both!(a_block_that_was_read_before_is_found, async |rig: Rig| {
     desk.rig.settle().await;
     let undone = desk.receipt().await;
     assert!(matches!(undone, asset_receive::State::Reorged(_)), "{undone:?}");
+    desk.rig.audit().await;
+});
+
+// What has changed is seen although the machine's clock was set back.
+on_both!(a_clock_that_was_set_back_hides_nothing, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    let invoice = desk.invoice().await.expect("it opens");
+    let begun = desk.begin(&invoice).await.expect("it begins");
+    desk.end(&begun).await;
+    desk.engine.clock_is_back.store(true, Ordering::SeqCst);
+    desk.rig.clock.advance(std::time::Duration::from_secs(3_601));
+    deliver::deliver(&desk.rig.flows).await.expect("it delivers");
+    assert!(matches!(desk.rig.state(&desk.ann, begun.request).await, State::Failed { .. }));
+    desk.rig.wait(60).await;
+    desk.rig.audit().await;
+    let later = desk.invoice().await.expect("it opens");
+    let begun = desk.begin(&later).await.expect("the coins are free again");
+    desk.end(&begun).await;
+    desk.work().await;
+    desk.rig.mine(1).await;
+    desk.work().await;
+    assert_eq!((desk.settled(&desk.ann).await, desk.settled(&desk.bob).await), (60, 60));
     desk.rig.audit().await;
 });
 
