@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::RUNS;
 use super::api::Wallet;
 use super::bitcoind::Bitcoind;
+use super::ports::free_address;
 use super::table::Table;
 
 const CHANNEL: Sat = Sat::literal(100_000_000);
@@ -76,7 +77,6 @@ struct Place {
 impl Place {
     fn new(bitcoind: &Bitcoind) -> Self {
         let folder = TempDir::with_prefix("sluice-bench-").expect("a temporary folder");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let mut config = Config::default();
         config.store.url = Secret::new(format!("sqlite:{}", folder.path().join("sluice.db").display()));
         config.http.listen = ([127, 0, 0, 1], 0).into();
@@ -85,7 +85,7 @@ impl Place {
         config.policy.max_waiting_sends = 1_000_000;
         config.chain.bitcoind = bitcoind.config();
         config.ldk.enabled = true;
-        config.ldk.listen = Some(listener.local_addr().expect("an address"));
+        config.ldk.listen = Some(free_address());
         config.ldk.seed_file = folder.path().join("node.seed");
         config.ldk.poll_ms = 200;
         Self { config, _folder: folder }

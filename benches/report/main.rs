@@ -13,6 +13,8 @@ mod block;
 mod channel;
 mod fixture;
 mod offchain;
+#[path = "../../tests/it/harness/ports.rs"]
+mod ports;
 #[path = "../../tests/it/harness/postgres.rs"]
 #[allow(dead_code, reason = "the bench needs one database of it, the stories more")]
 mod postgres;

@@ -11,6 +11,7 @@ use sluice::ports::lightning::{Asked, LightningNode, NewChannel, Outgoing, PayOu
 
 use crate::harness::bitcoind::Bitcoind;
 use crate::harness::lightning::{msat, sat};
+use crate::harness::ports::free_address;
 use crate::harness::process::{Answer, Call, DEADLINE, Gateway, POLL, Site};
 use crate::harness::rig::{Client, stranger};
 
@@ -100,12 +101,10 @@ impl Side {
 }
 
 fn site(node: &Bitcoind) -> Site {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let listen = listener.local_addr().expect("an address").to_string();
     Site::at(None, node)
         .with("ldk.enabled", "true")
         .with("ldk.seed_file", "node.seed")
-        .with("ldk.listen", listen)
+        .with("ldk.listen", free_address().to_string())
         .with("ldk.poll_ms", "200")
         .with("policy.max_waiting_sends", "10000")
 }

@@ -14,6 +14,7 @@ use super::say;
 use crate::harness::bitcoind::Bitcoind;
 use crate::harness::lightning::sat;
 use crate::harness::peer::{LdkPeer, Opening, PeerPayment, Ported, eventually};
+use crate::harness::ports::free_address;
 use crate::harness::process::{Answer, Call, Gateway, Site, died_at_its_point};
 use crate::harness::rig::{Client, Database};
 
@@ -32,7 +33,10 @@ async fn a_paused_gateway_loses_the_node_and_the_channel_lives_on() {
     let site =
         site.with("ldk.enabled", "true").with("ldk.seed_file", seed.display().to_string()).with("ldk.poll_ms", "200");
     // Two on one machine can't listen at the same address, as two machines would.
-    let (first, second) = (site.clone().with("ldk.listen", free()), site.clone().with("ldk.listen", free()));
+    let (first, second) = (
+        site.clone().with("ldk.listen", free_address().to_string()),
+        site.clone().with("ldk.listen", free_address().to_string()),
+    );
     let node = prepare(&bitcoind, &first, &peer).await;
 
     let first = Gateway::start(&first).await;
@@ -61,11 +65,6 @@ async fn a_paused_gateway_loses_the_node_and_the_channel_lives_on() {
     assert!(channels.len() == 1 && channels[0].usable, "{channels:?}");
     second.terminate().await;
     assert_eq!(site.audit().await, 0);
-}
-
-fn free() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").to_string()
 }
 
 /// A channel with the peer, before any gateway runs.

@@ -3,7 +3,6 @@
 //! The environment's `BITCOIND` names the program; `scripts/ensure-bitcoind` finds or fetches one.
 
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
@@ -20,6 +19,8 @@ use sluice::money::Sat;
 use sluice::ports::chain::BlockRef;
 use sluice::secret::Secret;
 use tempfile::TempDir;
+
+use super::ports::free_address;
 
 /// Enough blocks for some twenty coins to be mature. Reorganisations should stay above it.
 /// Above 120: now and then a wallet sets a lock time up to 99 blocks back, and Knots refuses what has lock time 21.
@@ -73,7 +74,7 @@ impl Bitcoind {
             http: reqwest::Client::builder().no_proxy().build().expect("an HTTP client"),
         };
         for _ in 0..START_ATTEMPTS {
-            node.port = free_port();
+            node.port = free_address().port();
             if node.try_launch().await {
                 node.rpc("createwallet", json!(["faucet"])).await;
                 node.mine(START_HEIGHT).await;
@@ -348,11 +349,6 @@ fn bitcoin_text(sat: Sat) -> String {
 fn parse<T: FromStr>(value: &Value) -> T {
     let text = value.as_str().unwrap_or_else(|| panic!("not a text: {value}"));
     text.parse().unwrap_or_else(|_| panic!("not of that form: {text}"))
-}
-
-fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    socket.local_addr().expect("its address").port()
 }
 
 /// What bitcoind's own `rpcauth.py` would print for [`USER`] and [`PASSWORD`].

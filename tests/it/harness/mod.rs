@@ -12,6 +12,7 @@ pub mod export;
 pub mod gateway;
 pub mod lightning;
 pub mod peer;
+pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod rgb_wallet;

@@ -16,6 +16,7 @@ use sluice::secret::Secret;
 use crate::harness::bitcoind::Bitcoind;
 use crate::harness::lightning::sat;
 use crate::harness::peer::{LdkPeer, Opening, PeerPayment, Ported, eventually, eventually_shown};
+use crate::harness::ports::free_address;
 use crate::harness::process::{Answer, Call, Gateway, Site};
 use crate::harness::rig::{Client, Database, stranger};
 
@@ -336,14 +337,12 @@ fn purse(answer: &Answer) -> (u64, u64) {
 }
 
 async fn site(database: Database, set: Set, chain: &Bitcoind) -> Option<Site> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let listens = listener.local_addr().expect("an address").to_string();
     let site = Site::new(database, chain).await?;
     let seed = site.folder().join("node.seed").display().to_string();
     let site = site
         .with("ldk.enabled", "true")
         .with("ldk.seed_file", seed)
-        .with("ldk.listen", listens)
+        .with("ldk.listen", free_address().to_string())
         // As long as a test may take: a payment that waits for a peer does not give up.
         .with("ldk.wait_for_peers_seconds", "600")
         .with("ldk.poll_ms", "100");

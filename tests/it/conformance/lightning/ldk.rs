@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::{AMOUNT, Counterpart, Rig, Sent, World, msat, suite};
 use crate::harness::bitcoind::Bitcoind;
 use crate::harness::peer::{DEADLINE, LdkPeer, Opening, PeerPayment, Ported, eventually};
+use crate::harness::ports::free_address;
 use crate::harness::rig::stranger;
 
 const CHANNEL: Opening = Opening { amount: Sat::literal(2_000_000), push: msat(1_000_000_000), announced: true };
@@ -91,12 +92,11 @@ async fn hear_of_each_other(lone: &LoneNode, address: &str, near: &LdkPeer, far:
 }
 
 fn config(bitcoind: &Bitcoind, folder: &TempDir) -> Config {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let mut config = Config::default();
     config.store.url = Secret::new(format!("sqlite:{}", folder.path().join("node.db").display()));
     config.chain.bitcoind = bitcoind.config();
     config.ldk.enabled = true;
-    config.ldk.listen = Some(listener.local_addr().expect("an address"));
+    config.ldk.listen = Some(free_address());
     config.ldk.seed_file = folder.path().join("node.seed");
     config.ldk.poll_ms = 100;
     config.ldk.wait_for_peers_seconds = 5;
