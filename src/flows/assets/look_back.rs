@@ -26,10 +26,10 @@ pub(super) async fn find(flows: &Flows, told: &Told) -> Result<Vec<Held>, Error>
         let arrival = receive.machine.arrival().filter(|arrival| needs_a_block && told.has_settled(arrival.txid));
         settled.extend(arrival.map(|arrival| arrival.txid));
     }
-    let blocks = match settled.is_empty() {
-        true => Vec::new(),
-        false => chain::blocks(&mut conn, flows.policy().reorg_max).await?,
-    };
+    if settled.is_empty() {
+        return Ok(Vec::new());
+    }
+    let blocks = chain::blocks(&mut conn, flows.policy().reorg_max).await?;
     drop(conn);
     let mut held = Vec::new();
     for txid in settled {

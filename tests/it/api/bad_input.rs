@@ -301,9 +301,8 @@ async fn each_wallet_header_is_there_once_and_well_formed() {
         let path = operation.path_with("0198c0f2-9d7c-4f6e-a1c2-0d3be5a90b47");
         for at in 0..right.len() {
             let call = |value: Option<&str>, twice: bool| {
-                let call =
+                let mut call =
                     if operation.method == "GET" { Call::get(path.as_str()) } else { Call::post_empty(path.as_str()) };
-                let mut call = call;
                 for (n, (name, right)) in right.iter().enumerate() {
                     let value = if n == at { value } else { Some(right.as_str()) };
                     call.headers.extend(value.map(|value| (*name, value.to_owned())));

@@ -189,6 +189,14 @@ impl Desk {
         self.rig.settle().await;
     }
 
+    /// What was sent arrives, once.
+    async fn comes_through(&self) {
+        self.work().await;
+        self.rig.mine(1).await;
+        self.work().await;
+        assert_eq!((self.settled(&self.ann).await, self.settled(&self.bob).await), (60, 60));
+    }
+
     /// How far the invoice is that was made last.
     async fn receipt(&self) -> asset_receive::State {
         let mut conn = self.rig.flows.store().read().await.expect("a connection");
@@ -240,10 +248,7 @@ on_both!(an_answer_that_is_lost_sets_nothing_aside, async |rig: Rig| {
     assert_eq!(code(desk.begin(&invoice).await), Code::AssetsNotReady);
     let begun = desk.begin(&invoice).await.expect("the coins are free again");
     desk.end(&begun).await;
-    desk.work().await;
-    desk.rig.mine(1).await;
-    desk.work().await;
-    assert_eq!((desk.settled(&desk.ann).await, desk.settled(&desk.bob).await), (60, 60));
+    desk.comes_through().await;
     desk.rig.audit().await;
 });
 
@@ -291,10 +296,7 @@ on_both!(what_is_out_is_not_given_up, async |rig: Rig| {
     assert_eq!(code(refused), Code::NotCancellable);
     // Until the effect is due that frees what has expired.
     desk.rig.wait(60).await;
-    desk.work().await;
-    desk.rig.mine(1).await;
-    desk.work().await;
-    assert_eq!((desk.settled(&desk.ann).await, desk.settled(&desk.bob).await), (60, 60));
+    desk.comes_through().await;
     desk.rig.audit().await;
 });
 
@@ -337,10 +339,7 @@ on_both!(a_clock_that_was_set_back_hides_nothing, async |rig: Rig| {
     let later = desk.invoice().await.expect("it opens");
     let begun = desk.begin(&later).await.expect("the coins are free again");
     desk.end(&begun).await;
-    desk.work().await;
-    desk.rig.mine(1).await;
-    desk.work().await;
-    assert_eq!((desk.settled(&desk.ann).await, desk.settled(&desk.bob).await), (60, 60));
+    desk.comes_through().await;
     desk.rig.audit().await;
 });
 

@@ -45,9 +45,9 @@ async fn the_contracts_signer_signs_whatever_is_handed_out() {
     // What is left of the asset, from a coin of change; and bitcoin, from change too.
     let rest = scene.ok(&Call::post("/wallet/blindreceive", &public)).await;
     assert!(text(&rest["invoice"]).starts_with("rgb:"), "{rest}");
-    let invoice = scene.ok(&Call::post("/wallet/witnessreceive", other).json(json!({ "amount": 70 }))).await;
+    let invoice = scene.ok(&Call::post("/wallet/witnessreceive", other).json(json!({ "amount": 60 }))).await;
     let send = json!({
-        "address_or_rgbinvoice": invoice["invoice"], "fee_rate": 2, "asset": { "asset_id": asset, "amount": 70 },
+        "address_or_rgbinvoice": invoice["invoice"], "fee_rate": 2, "asset": { "asset_id": asset, "amount": 60 },
     });
     let (begin, end) = ("/lightning/onchain-send-begin", "/lightning/onchain-send-end");
     let sent = signed(&scene, &public, begin, end, send).await;
@@ -60,5 +60,25 @@ async fn the_contracts_signer_signs_whatever_is_handed_out() {
     scene.until("it is out", &shown, |send| send["status"] == "BROADCASTED").await;
     scene.mine().await;
     scene.until("it is final", &shown, |send| send["status"] == "CONFIRMED").await;
+    payments_and_the_export_too(&scene, &public, &asset).await;
     scene.end().await;
+}
+
+/// By the call that takes whatever the text is; and the message by which the owner leaves with what the gateway knows.
+async fn payments_and_the_export_too(scene: &Scene, public: &Client, asset: &Value) {
+    let wanted = json!({ "amount": 10 });
+    let invoice = scene.ok(&Call::post("/wallet/witnessreceive", &scene.client).json(wanted)).await;
+    let pay = json!({
+        "address_or_invoice": invoice["invoice"], "asset": { "asset_id": asset, "amount": 10 }, "min_confirmations": 1,
+        "fee_rate": 2,
+    });
+    let paid = signed(scene, public, "/lightning/paybegin", "/lightning/payend", pay).await;
+    assert_eq!((&paid["status"], &paid["payment_type"]), (&json!("PENDING"), &json!("ASSET")), "{paid}");
+    let shown = Call::get(format!("/onchain-send/{}", text(&paid["id"])), public);
+    scene.until("it is out", &shown, |send| send["status"] == "BROADCASTED").await;
+    let begun = scene.ok(&Call::post("/wallet/export-begin", public)).await;
+    let ended = json!({ "signed_psbt": sign(text(&begun["psbt"])), "password": "correct horse battery staple" });
+    let exported = scene.gateway.answer(&Call::post("/wallet/export-end", public).json(ended)).await;
+    assert_eq!(exported.status, 200, "{:?}", exported.body);
+    assert!(exported.bytes.len() > 1_000, "{}", exported.bytes.len());
 }
