@@ -38,6 +38,7 @@ const RULES: &[(&str, Rule)] = &[
     ("every code has an answer", books::codes),
     ("a decision says what, why and what follows", books::decisions),
     ("links and paths in documents lead somewhere", books::links),
+    ("every threat is shown by a test", books::threats),
     ("text is plain", books::plain_text),
     ("no path of one machine", books::machine_paths),
     ("no host that we don't know", books::hosts),
@@ -280,6 +281,16 @@ fn links_lead_somewhere() {
     prove(books::links, &[("README.md", "see [this](docs/B.md)")], &clean);
     prove(books::links, &[("docs/A.md", "see [this](README.md)"), ("README.md", "")], &clean);
     prove(books::links, &[("docs/A.md", "as in `src/gone.rs`")], &clean);
+}
+
+#[test]
+fn threats_are_shown_by_tests() {
+    let page = |row: &str| format!("# Threats\n\n| Who | Wants | Shown by |\n|---|---|---|\n{row}\n");
+    let story = ("tests/it/attacks/door.rs", "async fn a_stranger_knocks() {}");
+    let clean = [("docs/THREATS.md", &*page("| a | b | `attacks::door::a_stranger_knocks` |")), story];
+    prove(books::threats, &[("docs/THREATS.md", &page("| a | b | nothing |")), story], &clean);
+    prove(books::threats, &[("docs/THREATS.md", &page("| a | b | `attacks::door::a_stranger` |")), story], &clean);
+    prove(books::threats, &[("docs/THREATS.md", &page("| a | b | `attacks::gone::a_stranger_knocks` |")), story], &clean);
 }
 
 #[test]

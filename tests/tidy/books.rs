@@ -180,6 +180,32 @@ pub fn hosts(files: &[SourceFile]) -> Vec<Finding> {
     })
 }
 
+/// docs/THREATS.md: every row of its tables names, in its last cell, the tests that show it, as `room::file::test` below tests/it.
+pub fn threats(files: &[SourceFile]) -> Vec<Finding> {
+    let Some(page) = files.iter().find(|file| file.path == "docs/THREATS.md") else { return Vec::new() };
+    let mut findings = Vec::new();
+    for line in page.lines().filter(|line| line.text.starts_with('|')) {
+        let shown_by = line.text.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        let is_head = shown_by.trim() == "Shown by" || shown_by.trim().chars().all(|c| "-:".contains(c));
+        if is_head {
+            continue;
+        }
+        let tests: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
+        if tests.is_empty() {
+            findings.push(page.finding(line.number, "no test shows it".to_owned()));
+        }
+        let missing = tests.into_iter().filter(|test| !is_test(files, test));
+        findings.extend(missing.map(|test| page.finding(line.number, format!("there is no test {test}"))));
+    }
+    findings
+}
+
+fn is_test(files: &[SourceFile], test: &str) -> bool {
+    let Some((module, name)) = test.rsplit_once("::") else { return false };
+    let path = format!("tests/it/{}.rs", module.replace("::", "/"));
+    files.iter().filter(|file| file.path == path).any(|file| file.code.split(|c| !is_word(c)).any(|word| word == name))
+}
+
 fn each_text_line(files: &[SourceFile], judge: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files.iter().filter(|file| !is_picture(&file.path)) {
