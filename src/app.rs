@@ -125,6 +125,7 @@ pub async fn start_with(config: &Config, chain: Arc<dyn ChainBackend>, clock: Cl
 pub async fn start_in(config: &Config, world: World) -> Result<Running, StartError> {
     let World { chain, node, clock } = world;
     config.http.check().map_err(StartError::Settings)?;
+    require_mode(config)?;
     let (api_listener, api_addr) = bind(config.http.listen, "http.listen").await?;
     let (operator_listener, operator_addr) = bind(config.operator.listen, "operator.listen").await?;
     let store = Store::open(&config.store, clock).await?;
@@ -147,7 +148,7 @@ pub async fn start_in(config: &Config, world: World) -> Result<Running, StartErr
     let upkeep = tokio::spawn(http::metrics_upkeep(metrics.clone()));
     let http_state = HttpState::new(flows.clone(), &config.http);
     let api_router = http::router(http_state);
-    let operator_router = http::operator_router(OperatorState { health: health.clone(), metrics });
+    let operator_router = http::operator_router(OperatorState { health: health.clone(), metrics, mode: config.http.mode() });
     let api = Server::spawn("api", api_listener, api_router, config);
     let operator = Server::spawn("operator", operator_listener, operator_router, config);
     tracing::info!(%api_addr, %operator_addr, network = %config.chain.network, "the gateway serves");
@@ -310,17 +311,32 @@ fn near(listener: SocketAddr) -> SocketAddr {
     near
 }
 
-/// Wallet headers are no secret: without keys, whoever reaches the listener could move into any wallet's requests.
-async fn require_keys(store: &Store, config: &Config, address: SocketAddr) -> Result<(), StartError> {
-    if address.ip().is_loopback() {
+/// Where money is real, who is believed is decided by a person: behind a proxy of the same machine the whole world is loopback.
+fn require_mode(config: &Config) -> Result<(), StartError> {
+    let network = config.chain.network;
+    if network == bitcoin::Network::Regtest || config.http.auth.mode.is_some() {
         return Ok(());
     }
+    Err(StartError::Settings(format!(
+        "auth.mode is not set, and on {network} it has to be said. Write auth.mode = \"key\" and make a key with \
+         `sluice keys create`; this is the one to choose where the gateway is behind a proxy. Or, on a machine of your own whose \
+         programs you all trust, auth.mode = \"wallet\": whoever knows a wallet's public keys acts for it"
+    )))
+}
+
+/// Wallet headers are no secret: without keys, whoever reaches the listener could move into any wallet's requests.
+async fn require_keys(store: &Store, config: &Config, address: SocketAddr) -> Result<(), StartError> {
     match config.http.mode() {
         http::Mode::Wallet => {
-            tracing::warn!(%address, "auth.mode is \"wallet\" on a public address: whoever knows a wallet's xpubs acts for it");
+            tracing::warn!(%address, auth.mode = "wallet", "wallet headers alone are believed: whoever reaches this listener \
+                            acts for any wallet whose public keys he knows");
             Ok(())
         }
         http::Mode::Key => {
+            tracing::info!(auth.mode = "key", "an API key is asked for");
+            if address.ip().is_loopback() {
+                return Ok(());
+            }
             let mut conn = store.read().await?;
             let any = store::keys::any_in_force(&mut conn, store.clock().now()).await?;
             if any { Ok(()) } else { Err(StartError::NoKeys(address)) }

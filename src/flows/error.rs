@@ -20,6 +20,7 @@ pub enum Code {
     KeychainInUse,
     Unauthorized,
     Forbidden,
+    NotLocal,
     NotFound,
     MethodNotAllowed,
     BodyTooLarge,

@@ -14,9 +14,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bitcoin::Network;
 
-use super::HttpState;
 use super::config::Mode;
 use super::problem::Problem;
+use super::{HttpState, local};
 use crate::flows::keys::{self, Caller, Scope};
 use crate::flows::values::WalletKeys;
 use crate::flows::{Code, Error, register};
@@ -103,7 +103,7 @@ pub async fn admit(state: &HttpState, headers: &HeaderMap, scope: Scope) -> Resu
 
 /// The wallet that the headers name, if it is registered and the caller may act for it.
 async fn enter(state: &HttpState, headers: &HeaderMap, caller: Option<&Caller>) -> Result<Named, Problem> {
-    let (keys, id) = state.wallets.named(headers, state.flows.network())?;
+    let (keys, id) = named(state, headers)?;
     if let Some(caller) = caller
         && !keys::is_bound(&state.flows, &caller.key, &id).await?
     {
@@ -115,6 +115,15 @@ async fn enter(state: &HttpState, headers: &HeaderMap, caller: Option<&Caller>) 
     register::require(&state.flows, &keys).await?;
     state.limits.wallet(&id)?;
     Ok((keys, id))
+}
+
+/// The wallet that the headers name. Where they alone are believed, only a program of this machine may name one.
+fn named(state: &HttpState, headers: &HeaderMap) -> Result<Named, Problem> {
+    if state.mode == Mode::Wallet {
+        local::check(headers, &state.cors_origins)
+            .map_err(|(name, why)| Problem::field(Code::NotLocal, name.clone(), format!("the header {name} {why}")))?;
+    }
+    state.wallets.named(headers, state.flows.network())
 }
 
 /// Somebody who may register a wallet, and the wallet.
@@ -129,7 +138,7 @@ impl FromRequestParts<HttpState> for Registrant {
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
         let caller = authenticate(state, state.mode, &parts.headers, Scope::Register).await?;
-        let (keys, id) = state.wallets.named(&parts.headers, state.flows.network())?;
+        let (keys, id) = named(state, &parts.headers)?;
         state.limits.wallet(&id)?;
         Ok(Self { keys, key: caller.map(|caller| caller.key) })
     }

@@ -76,7 +76,7 @@ impl Default for RateLimits {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthConfig {
-    /// Empty: `wallet` on a loopback listener, `key` on any other.
+    /// Has to be said everywhere but on regtest. Empty there: `wallet` on a loopback listener, `key` on any other.
     pub mode: Option<Mode>,
 }
 
@@ -103,6 +103,20 @@ impl Config {
     pub fn check(&self) -> Result<(), String> {
         if self.max_connections == 0 {
             return Err("http.max_connections is 0: nobody could connect".to_owned());
+        }
+        if self.mode() == Mode::Wallet {
+            if !self.listen.ip().is_loopback() {
+                return Err(format!(
+                    "auth.mode is \"wallet\" and http.listen is {}, which other machines reach: wallet headers are no secret. \
+                     Write auth.mode = \"key\", or listen on 127.0.0.1",
+                    self.listen
+                ));
+            }
+            if self.cors_origins.iter().any(|origin| origin == "*") {
+                return Err("http.cors_origins is \"*\" and auth.mode is \"wallet\": any web page could act for any wallet. \
+                            Name the origins, or write auth.mode = \"key\""
+                    .to_owned());
+            }
         }
         for origin in &self.cors_origins {
             let looks_right = origin == "*"
@@ -135,9 +149,26 @@ mod tests {
     fn an_origin_has_a_scheme_and_no_path() {
         let with = |origin: &str| Config { cors_origins: vec![origin.to_owned()], ..Config::default() };
         assert!(with("https://shop.example").check().is_ok());
-        assert!(with("*").check().is_ok());
+        let auth = AuthConfig { mode: Some(Mode::Key) };
+        assert!(Config { auth, ..with("*") }.check().is_ok());
         assert!(with("shop.example").check().is_err());
         assert!(with("https://shop.example/").check().is_err());
+    }
+
+    #[test]
+    fn wallet_headers_alone_are_not_believed_from_everywhere() {
+        let auth = AuthConfig { mode: Some(Mode::Wallet) };
+        let open = |listen, origin: &str| Config {
+            listen: SocketAddr::from((listen, 8080)),
+            cors_origins: vec![origin.to_owned()],
+            auth: auth.clone(),
+            ..Config::default()
+        };
+        assert!(open([127, 0, 0, 1], "https://shop.example").check().is_ok());
+        assert!(open([127, 0, 0, 1], "*").check().unwrap_err().contains("any web page"));
+        for public in [[0, 0, 0, 0], [192, 168, 1, 1], [203, 0, 113, 9]] {
+            assert!(open(public, "https://shop.example").check().unwrap_err().contains("auth.mode = \"key\""));
+        }
     }
 
     #[test]

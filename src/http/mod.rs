@@ -10,6 +10,7 @@ pub mod config;
 mod docs;
 mod extract;
 mod limits;
+mod local;
 pub mod openapi;
 mod operator;
 pub mod problem;

@@ -10,6 +10,7 @@ use axum::{Json, Router};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
 
+use super::config::Mode;
 use crate::flows::health::{Health, Rails};
 
 /// Upper bounds in seconds: from a read in memory to the longest wait that is allowed.
@@ -21,6 +22,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub struct OperatorState {
     pub health: Health,
     pub metrics: PrometheusHandle,
+    /// Who is believed by the API.
+    pub mode: Mode,
 }
 
 /// Makes the process measure itself. Once per process.
@@ -58,6 +61,8 @@ struct Live {
 #[derive(Serialize)]
 struct Ready {
     ready: bool,
+    /// `key`, or `wallet`: then whoever reaches the API acts for any wallet whose public keys he knows.
+    auth_mode: Mode,
     /// Blocks that the node has and the gateway has not.
     lag: Option<u32>,
     rails: Rails,
@@ -67,7 +72,7 @@ async fn ready(State(state): State<OperatorState>) -> Response {
     let rails = state.health.rails();
     let ready = rails.are_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, lag: rails.lag(), rails })).into_response()
+    (status, Json(Ready { ready, auth_mode: state.mode, lag: rails.lag(), rails })).into_response()
 }
 
 async fn measured(State(state): State<OperatorState>) -> Response {
@@ -85,7 +90,7 @@ mod tests {
     async fn ready_names_each_rail() {
         let health = Health::default();
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let app = operator_router(OperatorState { health: health.clone(), metrics });
+        let app = operator_router(OperatorState { health: health.clone(), metrics, mode: Mode::Wallet });
         let ask = async |path: &str| {
             let response = app.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
             let status = response.status();
@@ -98,6 +103,7 @@ mod tests {
         assert!(body["rails"]["store"]["ok"] == false && body["rails"]["chain"]["connected"] == false);
         let lightning = serde_json::json!({ "configured": false, "ready": false, "reason": null });
         assert_eq!(body["rails"]["lightning"], lightning);
+        assert_eq!(body["auth_mode"], "wallet");
         health.update(|rails| {
             rails.store.ok = true;
             rails.chain.connected = true;

@@ -78,6 +78,8 @@ table! {
         "Send a key that is in force as Authorization: Bearer, or as the password of Basic authentication.";
     Forbidden => 403, "forbidden", "The API key may not do this", Again::Never,
         "Use a key that has the scope and is bound to the wallet; the operator makes them.";
+    NotLocal => 403, "not_local", "The call was not made on the gateway's machine", Again::Never,
+        "This gateway believes wallet headers alone. Call it on its own machine, not through a proxy and not from a foreign web page; its operator asks for API keys with auth.mode = \"key\".";
     NotFound => 404, "not_found", "There is nothing here", Again::Never,
         "Check the path and the id. Ids of other wallets are answered the same way.";
     MethodNotAllowed => 405, "method_not_allowed", "The path exists, the method does not", Again::Never,

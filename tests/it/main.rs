@@ -1,6 +1,7 @@
 //! The one integration binary: stories and suites that need more than one room.
 
 mod api;
+mod attacks;
 mod conformance;
 mod crash;
 mod flows;

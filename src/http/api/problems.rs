@@ -9,6 +9,7 @@ pub const COMMON: &[Code] = &[
     Code::InvalidKeys,
     Code::Unauthorized,
     Code::Forbidden,
+    Code::NotLocal,
     Code::WalletNotRegistered,
     Code::RateLimited,
     Code::StoreUnavailable,

@@ -59,6 +59,8 @@ pub const BUSY: Fault = Fault {
     message: Cow::Borrowed("Too much is being brought and fetched just now; try again"),
     retry_after: Some(BUSY_FOR),
 };
+/// A page of somebody else made its reader's browser call.
+pub const FROM_A_PAGE: Fault = fault(-32_004, "Calls from web pages are not taken here");
 const INTERNAL: i32 = -32_603;
 
 /// What was brought is longer than so many bytes.

@@ -23,6 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::HttpState;
 use super::client::Client;
 use super::limits::Clients;
+use super::local;
 use super::problem::Problem;
 use crate::flows::consignments;
 use crate::flows::values::{Acknowledged, Posted};
@@ -70,6 +71,9 @@ async fn anybodys(State(state): State<HttpState>, request: Request) -> Response 
     let policy = &state.flows.policy().proxy;
     if !policy.enabled {
         return nothing_here().into_response();
+    }
+    if local::of_foreign_page(request.headers(), &state.cors_origins).is_some() {
+        return refused(&Value::Null, &fault::FROM_A_PAGE, "unread");
     }
     let client = Client::of(request.headers(), request.extensions(), policy.forwarded_for);
     match state.proxy.clients.check(&client, upload::is_form(request.headers())) {

@@ -88,10 +88,10 @@ async fn clients_that_are_half_open_or_slow_are_dropped() {
     let names: String = caller.wallet_headers().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let silent = connect(&gateway).await;
     let mut half_a_head = connect(&gateway).await;
-    half_a_head.write_all(b"GET /lightning/balance HTTP/1.1\r\nHost: x\r\nxpub-").await.expect("it is written");
+    half_a_head.write_all(b"GET /lightning/balance HTTP/1.1\r\nHost: localhost\r\nxpub-").await.expect("it is written");
     let mut half_a_body = connect(&gateway).await;
     let head = format!(
-        "POST /wallet/sendbtcbegin HTTP/1.1\r\nHost: x\r\n{names}Content-Length: 100\r\nConnection: close\r\n\r\n{{\"a"
+        "POST /wallet/sendbtcbegin HTTP/1.1\r\nHost: localhost\r\n{names}Content-Length: 100\r\nConnection: close\r\n\r\n{{\"a"
     );
     half_a_body.write_all(head.as_bytes()).await.expect("it is written");
     let before = gateway.row_counts().await;
@@ -112,14 +112,14 @@ async fn a_body_that_is_announced_too_large_is_refused_before_it_comes() {
     let names: String = caller.wallet_headers().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     for path in ["/wallet/sendbtcbegin", "/wallet/sendbtcend", "/lightning/onchain-receive"] {
         let mut stream = connect(&gateway).await;
-        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{names}Content-Length: 20971520\r\n\r\n");
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{names}Content-Length: 20971520\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("it is written");
         let mut start = [0; 12];
         stream.read_exact(&mut start).await.expect("an answer");
         assert_eq!(&start, b"HTTP/1.1 413", "{path}");
         // One that does not say how long it is: it is read as far as it may go.
         let mut stream = connect(&gateway).await;
-        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{names}Transfer-Encoding: chunked\r\n\r\n");
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{names}Transfer-Encoding: chunked\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("it is written");
         let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
         for _ in 0..320 {
@@ -144,7 +144,7 @@ async fn a_huge_head_is_refused_and_harms_nobody() {
         [format!("x-long: {}\r\n", "x".repeat(2_000_000)), many, "bad header\r\n".to_owned(), "x: \0\r\n".to_owned()]
     {
         let mut stream = connect(&gateway).await;
-        let head = format!("GET /lightning/balance HTTP/1.1\r\nHost: x\r\n{extra}\r\n");
+        let head = format!("GET /lightning/balance HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n");
         // It may hang up before it has heard all of it.
         drop(stream.write_all(head.as_bytes()).await);
         let (said, _) = until_dropped(stream).await;
@@ -160,7 +160,7 @@ async fn one_connection_too_many_is_turned_away_and_places_become_free() {
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut stream = connect(&gateway).await;
-        stream.write_all(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is written");
+        stream.write_all(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("it is written");
         let mut start = [0; 12];
         stream.read_exact(&mut start).await.expect("an answer");
         assert_eq!(&start, b"HTTP/1.1 200");

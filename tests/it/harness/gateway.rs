@@ -117,6 +117,13 @@ impl Gateway {
         Some((Self::of(running, config, folder).await, chain))
     }
 
+    /// Why a gateway does not start, on a chain in memory.
+    pub async fn refused_fake(overrides: &[&str]) -> String {
+        let (config, _folder) = config(Database::Sqlite, overrides).await.expect("SQLite is always there");
+        let started = app::start_with(&config, Arc::new(FakeChain::new()), Clock::System).await;
+        started.map(drop).expect_err("it starts").to_string()
+    }
+
     /// Stops, and starts again on the same database: nothing but that is remembered.
     pub async fn again(self, chain: &Arc<FakeChain>) -> Self {
         let Self { config, running, _folder: folder, .. } = self;

@@ -1,0 +1,3 @@
+//! What somebody attempts who has read the code: one story for each attempt, each of which succeeded once.
+
+mod door;
