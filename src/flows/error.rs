@@ -21,6 +21,7 @@ pub enum Code {
     Unauthorized,
     Forbidden,
     NotLocal,
+    TooManyWallets,
     NotFound,
     MethodNotAllowed,
     BodyTooLarge,

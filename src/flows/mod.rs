@@ -78,6 +78,8 @@ pub struct Policy {
     pub address_seconds: u64,
     /// Sends of one wallet that may wait for a signature at the same time.
     pub max_waiting_sends: u32,
+    /// Wallets that one key may have registered.
+    pub max_wallets_per_key: u32,
     /// Fee rate in sat/vB where the node has no estimate.
     pub fallback_fee_rate: u32,
     /// A reorganisation deeper than this stops payouts.
@@ -108,6 +110,7 @@ impl Default for Policy {
             lookahead: 1_000,
             address_seconds: 24 * 60 * 60,
             max_waiting_sends: 32,
+            max_wallets_per_key: 10_000,
             fallback_fee_rate: 5,
             reorg_max: 100,
             sync_seconds: 30,
@@ -137,6 +140,8 @@ struct Inner {
     policy: Policy,
     /// One at a time per wallet where coins are chosen. Across processes the database decides; this only saves retries.
     choosing: Mutex<HashMap<WalletId, Weak<tokio::sync::Mutex<()>>>>,
+    /// Held while the first scripts of a wallet are derived.
+    deriving: tokio::sync::Semaphore,
     /// Woken when the follower has moved.
     moved: tokio::sync::Notify,
     /// The mempool as the follower last saw it, and in which epoch of its role: only what is new is fetched.
@@ -166,6 +171,9 @@ impl AssetSide {
 
 /// Endings that a waiter may be behind before it looks for itself.
 const ENDED_KEPT: usize = 1_024;
+
+/// Wallets whose first scripts are derived at the same time: it takes whole cores.
+const DERIVING_AT_ONCE: usize = 2;
 
 /// A caller's idempotency key, and the hash of what was asked with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,6 +211,7 @@ impl Flows {
             network,
             policy,
             choosing,
+            deriving: tokio::sync::Semaphore::new(DERIVING_AT_ONCE),
             moved,
             mempool_seen,
             ended,
@@ -324,6 +333,11 @@ impl Flows {
     /// Has the whole mempool looked at again: scripts are watched that were not when it was read.
     fn forget_mempool(&self) {
         self.inner.mempool_seen.lock().unwrap_or_else(PoisonError::into_inner).1 = Arc::default();
+    }
+
+    /// Waits for a turn to derive. The semaphore is never closed.
+    async fn may_derive(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        self.inner.deriving.acquire().await.ok()
     }
 
     /// The lock under which coins of a wallet are chosen in this process.

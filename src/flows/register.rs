@@ -25,18 +25,19 @@ pub struct Registered {
 /// # Errors
 /// `keychain_in_use` when one of the keys belongs to another wallet.
 pub async fn register(flows: &Flows, keys: &WalletKeys, bind_to: Option<KeyId>) -> Result<Registered, Error> {
-    let known = find(flows, keys).await?;
-    let is_new = known.is_none();
+    let is_new = !is_known(flows, keys).await?;
     if is_new {
         let lookahead = flows.policy().lookahead;
         let for_deriving = keys.clone();
-        // 0.1 ms a script: too long for a thread that serves others.
+        // 0.1 ms a script: too long for a thread that serves others, and not on all of them at once.
+        let _turn = flows.may_derive().await;
         let scripts = tokio::task::spawn_blocking(move || {
             Account::ALL.map(|account| (account, for_deriving.scripts(account, 0..lookahead)))
         })
         .await
         .map_err(|e| StoreError::Unavailable(format!("deriving scripts: {e}")))?;
-        flows.store().write(Register { keys: keys.clone(), scripts, lookahead, bind_to }).await?;
+        let most = flows.policy().max_wallets_per_key;
+        flows.store().write(Register { keys: keys.clone(), scripts, lookahead, bind_to, most }).await?;
         crash::point("register.committed");
     } else if let Some(key) = bind_to {
         // Knowing a wallet's public keys is no right to it: another caller's wallet is not bound to this key.
@@ -45,6 +46,14 @@ pub async fn register(flows: &Flows, keys: &WalletKeys, bind_to: Option<KeyId>) 
     let address = address::current(flows, keys).await?.machine.address;
     let balances = balance::balances(flows, &keys.id()).await?;
     Ok(Registered { address, balances, is_new })
+}
+
+/// Whether these keys name a registered wallet.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn is_known(flows: &Flows, keys: &WalletKeys) -> Result<bool, Error> {
+    Ok(find(flows, keys).await?.is_some())
 }
 
 /// The registered wallet that these keys name.
@@ -80,6 +89,8 @@ struct Register {
     scripts: [(Account, Vec<DerivedScript>); 2],
     lookahead: u32,
     bind_to: Option<KeyId>,
+    /// Wallets that one key may have registered.
+    most: u32,
 }
 
 #[async_trait]
@@ -106,6 +117,12 @@ impl Write for Register {
             address::extend_lookahead(tx, &self.keys, *account, next, self.lookahead).await?;
         }
         if let Some(key) = &self.bind_to {
+            if keys::wallets_in_use(tx.conn(), key).await? >= u64::from(self.most) {
+                return Err(Error::refused(
+                    Code::TooManyWallets,
+                    format!("this key has registered {} wallets, and may not register more", self.most),
+                ));
+            }
             keys::bind_wallet(tx, key, &wallet).await?;
         }
         let note = EventNote { kind: "wallet.registered", data: serde_json::json!({}) };

@@ -14,7 +14,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bitcoin::Network;
 
+use super::client::Client;
 use super::config::Mode;
+use super::limits::Registrar;
 use super::problem::Problem;
 use super::{HttpState, local};
 use crate::flows::keys::{self, Caller, Scope};
@@ -140,7 +142,13 @@ impl FromRequestParts<HttpState> for Registrant {
         let caller = authenticate(state, state.mode, &parts.headers, Scope::Register).await?;
         let (keys, id) = named(state, &parts.headers)?;
         state.limits.wallet(&id)?;
-        Ok(Self { keys, key: caller.map(|caller| caller.key) })
+        let key = caller.map(|caller| caller.key);
+        if !register::is_known(&state.flows, &keys).await? {
+            let client = || Client::of(&parts.headers, &parts.extensions, state.believes_proxy);
+            let by = key.clone().map_or_else(|| Registrar::Client(client()), Registrar::Key);
+            state.limits.registration(&by)?;
+        }
+        Ok(Self { keys, key })
     }
 }
 

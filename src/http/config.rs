@@ -31,6 +31,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Connections at the same time. Further ones are answered 503 at once.
     pub max_connections: u32,
+    /// Whether a proxy in front of the gateway says in X-Forwarded-For who calls.
+    pub forwarded_for: bool,
     pub limits: RateLimits,
     /// A section of its own in the file, `[auth]`: whoever composes the configuration puts it here.
     #[serde(skip)]
@@ -43,6 +45,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             cors_origins: Vec::new(),
             max_connections: 1_024,
+            forwarded_for: false,
             limits: RateLimits::default(),
             auth: AuthConfig::default(),
         }
@@ -59,6 +62,10 @@ pub struct RateLimits {
     pub per_wallet_per_second: NonZeroU32,
     /// Calls that set coins aside.
     pub begins_per_wallet_per_minute: NonZeroU32,
+    /// Wallets that one key makes known; without keys, one client.
+    pub registrations_per_key_per_minute: NonZeroU32,
+    /// The same over all of them: each costs thousands of rows and a share of a search of the whole chain.
+    pub registrations_per_minute: NonZeroU32,
 }
 
 impl Default for RateLimits {
@@ -69,6 +76,8 @@ impl Default for RateLimits {
             per_key_per_second: literal(200),
             per_wallet_per_second: literal(50),
             begins_per_wallet_per_minute: literal(60),
+            registrations_per_key_per_minute: literal(60),
+            registrations_per_minute: literal(300),
         }
     }
 }

@@ -24,6 +24,15 @@ struct Buckets {
     keys: Keyed<KeyId>,
     wallets: Keyed<WalletId>,
     begins: Keyed<WalletId>,
+    registrations: Keyed<Registrar>,
+    all_registrations: Keyed<()>,
+}
+
+/// Who makes wallets known: a key, or where none is asked for, a client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Registrar {
+    Key(KeyId),
+    Client(Client),
 }
 
 /// The buckets of those who exchange consignments. Empty when limits are off.
@@ -70,6 +79,14 @@ impl Limits {
                 Quota::per_minute(config.begins_per_wallet_per_minute),
                 "this wallet has begun too many sends",
             ),
+            registrations: Keyed::new(
+                Quota::per_minute(config.registrations_per_key_per_minute),
+                "too many wallets have been registered by this caller",
+            ),
+            all_registrations: Keyed::new(
+                Quota::per_minute(config.registrations_per_minute),
+                "too many wallets have been registered",
+            ),
         });
         Self { buckets }
     }
@@ -90,6 +107,14 @@ impl Limits {
     /// When the wallet has to wait before it begins another send.
     pub fn begin(&self, wallet: &WalletId) -> Result<(), Problem> {
         self.buckets.as_ref().map_or(Ok(()), |buckets| buckets.begins.check(wallet))
+    }
+
+    /// # Errors
+    /// When a wallet that is not known yet has to wait. What one caller may not do uses up nothing of the others'.
+    pub fn registration(&self, by: &Registrar) -> Result<(), Problem> {
+        let Some(buckets) = &self.buckets else { return Ok(()) };
+        buckets.registrations.check(by)?;
+        buckets.all_registrations.check(&())
     }
 }
 
@@ -124,6 +149,8 @@ mod tests {
             per_key_per_second: one,
             per_wallet_per_second: one,
             begins_per_wallet_per_minute: one,
+            registrations_per_key_per_minute: one,
+            registrations_per_minute: NonZeroU32::new(2).unwrap(),
         })
     }
 
@@ -137,6 +164,16 @@ mod tests {
         assert!(refused.retry_after.is_some_and(|s| (1..=61).contains(&s)));
         assert!(limits.begin(&b).is_ok());
         assert!(limits.wallet(&a).is_ok(), "begins and calls are counted apart");
+    }
+
+    #[test]
+    fn registrations_are_counted_by_caller_and_over_all() {
+        let limits = limits(true);
+        let key = |id: &str| Registrar::Key(KeyId(id.to_owned()));
+        assert!(limits.registration(&key("a")).is_ok());
+        assert!((0..9).all(|_| limits.registration(&key("a")).is_err()));
+        assert!(limits.registration(&key("b")).is_ok(), "what a was refused is not counted over all");
+        assert!(limits.registration(&key("c")).is_err());
     }
 
     #[test]

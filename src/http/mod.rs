@@ -42,11 +42,14 @@ pub struct HttpState {
     wallets: Arc<auth::Wallets>,
     proxy: Arc<proxy::Proxy>,
     cors_origins: Arc<[String]>,
+    /// A proxy in front of us says who calls.
+    believes_proxy: bool,
 }
 
 impl HttpState {
     #[must_use]
     pub fn new(flows: Flows, config: &Config) -> Self {
+        let believes_proxy = config.forwarded_for || flows.policy().proxy.forwarded_for;
         let proxy = Arc::new(proxy::Proxy::new(config.limits.enabled, &flows.policy().proxy));
         Self {
             flows,
@@ -55,6 +58,7 @@ impl HttpState {
             wallets: Arc::default(),
             proxy,
             cors_origins: config.cors_origins.clone().into(),
+            believes_proxy,
         }
     }
 }

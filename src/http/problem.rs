@@ -80,6 +80,8 @@ table! {
         "Use a key that has the scope and is bound to the wallet; the operator makes them.";
     NotLocal => 403, "not_local", "The call was not made on the gateway's machine", Again::Never,
         "This gateway believes wallet headers alone. Call it on its own machine, not through a proxy and not from a foreign web page; its operator asks for API keys with auth.mode = \"key\".";
+    TooManyWallets => 409, "too_many_wallets", "The key has registered as many wallets as it may", Again::Never,
+        "Release wallets that are no longer used, or ask the operator for another key or a larger policy.max_wallets_per_key.";
     NotFound => 404, "not_found", "There is nothing here", Again::Never,
         "Check the path and the id. Ids of other wallets are answered the same way.";
     MethodNotAllowed => 405, "method_not_allowed", "The path exists, the method does not", Again::Never,

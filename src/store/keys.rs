@@ -71,6 +71,21 @@ pub async fn wallets_of(conn: &mut Conn, key: &KeyId) -> Result<Vec<WalletId>, S
     rows.iter().map(|row| row.parsed("wallet_id")).collect()
 }
 
+/// How many registered wallets a key may act for.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn wallets_in_use(conn: &mut Conn, key: &KeyId) -> Result<u64, StoreError> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS n FROM api_key_wallets JOIN wallets ON wallets.id = api_key_wallets.wallet_id \
+         WHERE api_key_wallets.key_id = $1 AND wallets.released_at IS NULL",
+    )
+    .bind(key.to_string())
+    .fetch_one(conn)
+    .await?;
+    row.number("n")
+}
+
 /// # Errors
 /// When the database can't answer.
 pub async fn is_bound(conn: &mut Conn, key: &KeyId, wallet: &WalletId) -> Result<bool, StoreError> {

@@ -76,13 +76,17 @@ pub async fn list(conn: &mut Conn, after: &str, limit: u32) -> Result<Vec<Wallet
     rows.iter().map(read).collect()
 }
 
-/// Wallets whose first scan is not done, oldest first.
+/// Wallets whose first scan is not done: the oldest of each key, then the next of each. Whoever registers one does not wait for somebody
+/// who registers thousands.
 ///
 /// # Errors
 /// When the database can't answer or a row is corrupt.
 pub async fn to_scan(conn: &mut Conn, limit: u32) -> Result<Vec<WalletRow>, StoreError> {
     let rows = sqlx::query(
-        "SELECT * FROM wallets WHERE scanned_at IS NULL AND released_at IS NULL ORDER BY created_at LIMIT $1",
+        "SELECT waiting.*, ROW_NUMBER() OVER (PARTITION BY key_id ORDER BY created_at, id) AS turn FROM \
+         (SELECT wallets.*, (SELECT MIN(key_id) FROM api_key_wallets WHERE wallet_id = wallets.id) AS key_id \
+          FROM wallets WHERE scanned_at IS NULL AND released_at IS NULL) AS waiting \
+         ORDER BY turn, created_at, id LIMIT $1",
     )
     .bind(i64::from(limit))
     .fetch_all(conn)

@@ -173,7 +173,7 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
     Some(match operation_id {
         // Where it is turned off.
         proxy::OPERATION => vec![Code::NotFound],
-        "walletRegister" => vec![Code::KeychainInUse],
+        "walletRegister" => vec![Code::KeychainInUse, Code::TooManyWallets],
         "walletAddress" | "walletBtcBalance" | "capabilities" | "spendingGrants" => Vec::new(),
         "createInvoice" => INVOICE.to_vec(),
         "payInvoiceBegin" => PAY.to_vec(),

@@ -75,7 +75,7 @@ async fn anybodys(State(state): State<HttpState>, request: Request) -> Response 
     if local::of_foreign_page(request.headers(), &state.cors_origins).is_some() {
         return refused(&Value::Null, &fault::FROM_A_PAGE, "unread");
     }
-    let client = Client::of(request.headers(), request.extensions(), policy.forwarded_for);
+    let client = Client::of(request.headers(), request.extensions(), state.believes_proxy);
     match state.proxy.clients.check(&client, upload::is_form(request.headers())) {
         Ok(()) => serve(&state, request).await,
         // Nothing of the call was read.

@@ -1,3 +1,4 @@
 //! What somebody attempts who has read the code: one story for each attempt, each of which succeeded once.
 
 mod door;
+mod tenants;
