@@ -1,6 +1,10 @@
-//! Text that must not be shown: it prints as `***` wherever it is printed.
+//! Text that must not be shown: it prints as `***` wherever it is printed. And files that only their owner may read.
 
 use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -38,9 +42,57 @@ impl Serialize for Secret {
     }
 }
 
+/// What a group and all others may do with a file.
+const OF_OTHERS: u32 = 0o077;
+
+/// From now on this process makes files and folders that only its owner reads: those of SQLite and of rgb-lib, too, which don't ask.
+pub fn keep_new_files_private() {
+    let _before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(OF_OTHERS));
+}
+
+/// Makes a folder, and those that it is in, for their owner only. One that is there stays as it is.
+///
+/// # Errors
+/// When it can't be made.
+pub fn make_private_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Takes a file or a folder away from all but its owner. One that is not there is nobody's; one that belongs to somebody else can't be
+/// changed, and the log says so.
+pub fn keep_private(path: &Path) {
+    let Ok(found) = fs::metadata(path) else { return };
+    let mut permissions = found.permissions();
+    let before = permissions.mode();
+    if before & OF_OTHERS == 0 {
+        return;
+    }
+    permissions.set_mode(before & !OF_OTHERS);
+    let (shown, mode) = (path.display(), format!("{:o}", before & 0o777));
+    match fs::set_permissions(path, permissions) {
+        Ok(()) => tracing::warn!(path = %shown, mode, "others could read this; now only its owner can"),
+        Err(error) => {
+            tracing::warn!(path = %shown, mode, %error, "others can read this, and that could not be changed");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_could_read_is_taken_away_from_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inner, file) = (folder.path().join("a/b"), folder.path().join("a/b/file"));
+        make_private_folder(&inner).unwrap();
+        fs::write(&file, "x").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        keep_private(&file);
+        keep_private(&inner.join("nothing"));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder.path().join("a")), mode(&inner), mode(&file)), (0o700, 0o700, 0o600));
+    }
 
     #[test]
     fn a_secret_is_never_printed() {

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Override, Sources};
+use crate::secret;
 use failure::Failure;
 
 /// Names the configuration file, as `--config` does.
@@ -83,6 +84,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let Cli { settings, command } = Cli::parse();
+    secret::keep_new_files_private();
     match run(&settings, command) {
         Ok(code) => code,
         Err(failure) => failure.tell(),

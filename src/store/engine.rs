@@ -8,6 +8,7 @@ use sqlx::Connection;
 
 use super::pool::Pool;
 use super::{Config, Conn, StoreError};
+use crate::secret::{keep_private, make_private_folder};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -55,6 +56,18 @@ impl Engine {
                 done => return done.map(Some),
             }
         }
+    }
+
+    /// Takes what SQLite keeps away from all but its owner: whoever reads the preimages of open invoices may claim what is on its way.
+    pub(super) fn keep_private(self, url: &str) -> Result<(), StoreError> {
+        let Self::Sqlite = self else { return Ok(()) };
+        let database = sqlite_file(url)?;
+        for suffix in ["", "-wal", "-shm", ".lock"] {
+            let mut path = database.as_os_str().to_owned();
+            path.push(suffix);
+            keep_private(Path::new(&path));
+        }
+        Ok(())
     }
 
     /// The connection that migrates and, on SQLite, writes.
@@ -154,7 +167,7 @@ fn sqlite_file(url: &str) -> Result<PathBuf, StoreError> {
         return Err(StoreError::Misconfigured(format!("{} is no file", path.display())));
     };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    std::fs::create_dir_all(folder).map_err(cant)?;
+    make_private_folder(folder).map_err(cant)?;
     Ok(folder.canonicalize().map_err(cant)?.join(name))
 }
 

@@ -130,6 +130,7 @@ impl Store {
         let engine = Engine::of_url(url)?;
         let lock = engine.lock(url).await?;
         let (first, gateway) = prepare(engine, url, &clock).await.map_err(|error| engine.name_file(url, error))?;
+        engine.keep_private(url)?;
         let pool = engine.pool(config)?;
         let writer = match lock {
             Some(lock) => writer::Writer::sqlite(first, &config.url, lock, clock.clone()),

@@ -14,6 +14,7 @@ use super::{Config, SERVICE, misconfigured, nonsense, reveal};
 use crate::ids::WalletId;
 use crate::ports::PortError;
 use crate::ports::assets::{AssetError, WalletKeys};
+use crate::secret::{keep_private, make_private_folder};
 
 /// The file whose lock says that a process uses the folder. The system lets go of it when the process dies, however it dies.
 const IN_USE: &str = "in-use";
@@ -49,9 +50,11 @@ struct Slot {
 impl Registry {
     pub(super) fn open(config: &Config, network: Network) -> Result<Self, PortError> {
         let indexer = config.indexer.clone().ok_or_else(|| misconfigured("assets.indexer is not set"))?;
-        fs::create_dir_all(&config.data_dir)
+        make_private_folder(&config.data_dir)
             .map_err(|e| misconfigured(format!("assets.data_dir {}: {e}", config.data_dir.display())))?;
         let data_dir = fs::canonicalize(&config.data_dir).map_err(misconfigured)?;
+        // Whoever may not enter it reads nothing of what is in it, whatever rgb-lib makes there.
+        keep_private(&data_dir);
         let lock = lock(&data_dir)?;
         let identity = identity(&data_dir)?;
         let inner = Inner {

@@ -14,6 +14,7 @@ use bitcoin::hex::{DisplayHex as _, FromHex as _};
 
 use super::config::Config;
 use super::error::LdkError;
+use crate::secret::{keep_private, make_private_folder};
 
 /// 32 bytes from which every key of the node is derived. It does not print.
 pub struct Seed(pub(super) [u8; 32]);
@@ -35,7 +36,10 @@ impl Seed {
 
     fn from_file(path: &Path) -> Result<Self, LdkError> {
         match read(path)? {
-            Some(text) => Self::parse(&text, &path.display().to_string()),
+            Some(text) => {
+                keep_private(path);
+                Self::parse(&text, &path.display().to_string())
+            }
             None => Self::make(path),
         }
     }
@@ -118,7 +122,7 @@ fn read(path: &Path) -> Result<Option<String>, LdkError> {
 fn write_durably(path: &Path, text: &str, options: &mut OpenOptions) -> Result<(), LdkError> {
     let fail = |error| LdkError::File { path: path.to_owned(), error };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(fail)?;
+    make_private_folder(folder).map_err(fail)?;
     let mut file = options.write(true).mode(0o600).open(path).map_err(fail)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)
