@@ -82,6 +82,18 @@ pub struct NewKey {
 /// Begins every key, so that a leaked one is recognised by scanners.
 const PREFIX: &str = "sluice";
 
+/// Whether a text has the shape of a key: `sluice_`, 12 digits of its id, `_`, and 64 digits that are the secret.
+#[must_use]
+pub fn could_be_key(text: &str) -> bool {
+    let are_digits = |part: Option<&str>, count: usize| {
+        part.is_some_and(|part| {
+            part.len() == count && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    };
+    let mut parts = text.split('_');
+    parts.next() == Some(PREFIX) && are_digits(parts.next(), 12) && are_digits(parts.next(), 64) && parts.next().is_none()
+}
+
 /// Makes a key. The secret is answered here and nowhere else.
 ///
 /// # Errors
@@ -199,5 +211,21 @@ impl Write for Revoke {
             EventNote { kind: "spending_grant.revoked", data: json!({ "key_id": grant.key, "name": grant.name }) };
         events::append(tx, Some(&grant.wallet), None, &note).await?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_not_the_shape_of_a_key_is_none() {
+        let good = format!("sluice_{}_{}", "0a".repeat(6), "0f".repeat(32));
+        assert!(could_be_key(&good));
+        let longer = format!("{good}0");
+        for bad in ["", "sluice", "sluice_0_0", "Sluice_000000000000_0", &good.to_uppercase(), &longer, &longer[1..]] {
+            assert!(!could_be_key(bad), "{bad}");
+        }
+        assert!(!could_be_key(&format!("{good}_")) && !could_be_key(&good.replace('f', "g")));
     }
 }

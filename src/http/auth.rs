@@ -59,7 +59,7 @@ impl<S: Needs> FromRequestParts<HttpState> for Wallet<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
-        let (keys, id) = admit(state, &parts.headers, S::SCOPE).await?;
+        let (keys, id) = admit(state, parts, S::SCOPE).await?;
         Ok(Self { keys, id, needs: PhantomData })
     }
 }
@@ -88,7 +88,7 @@ impl FromRequestParts<HttpState> for Spender {
         // Where the wallet headers are believed, they consent to nothing: a key that is sent is looked at there, too.
         let is_sent = parts.headers.contains_key(header::AUTHORIZATION);
         let mode = if is_sent { Mode::Key } else { state.mode };
-        let caller = authenticate(state, mode, &parts.headers, Scope::Send).await?;
+        let caller = authenticate(state, mode, parts, Scope::Send).await?;
         let (keys, id) = enter(state, &parts.headers, caller.as_ref()).await?;
         Ok(Self { keys, id, key: caller.map(|caller| caller.key) })
     }
@@ -98,9 +98,9 @@ impl FromRequestParts<HttpState> for Spender {
 ///
 /// # Errors
 /// When the caller is unknown, may not do this, calls too often, or the headers name no wallet.
-pub async fn admit(state: &HttpState, headers: &HeaderMap, scope: Scope) -> Result<Named, Problem> {
-    let caller = authenticate(state, state.mode, headers, scope).await?;
-    enter(state, headers, caller.as_ref()).await
+pub async fn admit(state: &HttpState, parts: &Parts, scope: Scope) -> Result<Named, Problem> {
+    let caller = authenticate(state, state.mode, parts, scope).await?;
+    enter(state, &parts.headers, caller.as_ref()).await
 }
 
 /// The wallet that the headers name, if it is registered and the caller may act for it.
@@ -139,7 +139,7 @@ impl FromRequestParts<HttpState> for Registrant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
-        let caller = authenticate(state, state.mode, &parts.headers, Scope::Register).await?;
+        let caller = authenticate(state, state.mode, parts, Scope::Register).await?;
         let (keys, id) = named(state, &parts.headers)?;
         state.limits.wallet(&id)?;
         let key = caller.map(|caller| caller.key);
@@ -161,7 +161,7 @@ impl FromRequestParts<HttpState> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
-        Ok(Self { key: by_key(state, &parts.headers, Scope::Admin).await?.key })
+        Ok(Self { key: by_key(state, parts, Scope::Admin).await?.key })
     }
 }
 
@@ -169,19 +169,28 @@ impl FromRequestParts<HttpState> for Operator {
 async fn authenticate(
     state: &HttpState,
     mode: Mode,
-    headers: &HeaderMap,
+    parts: &Parts,
     scope: Scope,
 ) -> Result<Option<Caller>, Problem> {
     match mode {
         Mode::Wallet => Ok(None),
-        Mode::Key => by_key(state, headers, scope).await.map(Some),
+        Mode::Key => by_key(state, parts, scope).await.map(Some),
     }
 }
 
-async fn by_key(state: &HttpState, headers: &HeaderMap, scope: Scope) -> Result<Caller, Problem> {
-    let secret = presented(headers).ok_or_else(|| Problem::plain(Code::Unauthorized))?;
-    let caller = keys::authenticate(&state.flows, &secret).await?;
-    let caller = caller.ok_or_else(|| Problem::new(Code::Unauthorized, "this API key is not in force"))?;
+async fn by_key(state: &HttpState, parts: &Parts, scope: Scope) -> Result<Caller, Problem> {
+    let secret = presented(&parts.headers).ok_or_else(|| Problem::plain(Code::Unauthorized))?;
+    let unknown = || Problem::new(Code::Unauthorized, "this API key is not in force");
+    // What can't be a key is not looked for.
+    if !keys::could_be_key(&secret) {
+        return Err(unknown());
+    }
+    let guess = state.guesses.begin(Client::of(&parts.headers, &parts.extensions, state.believes_proxy), &secret)?;
+    let Some(caller) = keys::authenticate(&state.flows, &secret).await? else {
+        guess.was_wrong();
+        return Err(unknown());
+    };
+    guess.was_right();
     state.limits.key(&caller.key)?;
     if caller.may(scope) {
         return Ok(caller);

@@ -25,6 +25,14 @@ impl Client {
     }
 }
 
+impl Client {
+    /// It may be a proxy whose word is not believed, and so be everybody.
+    #[must_use]
+    pub const fn is_this_machine(&self) -> bool {
+        self.0.is_loopback()
+    }
+}
+
 /// Whoever has an address of IPv6 has all of its last 64 bits.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

@@ -66,6 +66,8 @@ pub struct RateLimits {
     pub registrations_per_key_per_minute: NonZeroU32,
     /// The same over all of them: each costs thousands of rows and a share of a search of the whole chain.
     pub registrations_per_minute: NonZeroU32,
+    /// Keys that are not in force which one client shows. Whoever has shown one that is goes on.
+    pub failed_keys_per_client_per_minute: NonZeroU32,
 }
 
 impl Default for RateLimits {
@@ -78,6 +80,7 @@ impl Default for RateLimits {
             begins_per_wallet_per_minute: literal(60),
             registrations_per_key_per_minute: literal(60),
             registrations_per_minute: literal(300),
+            failed_keys_per_client_per_minute: literal(30),
         }
     }
 }

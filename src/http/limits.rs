@@ -151,6 +151,7 @@ mod tests {
             begins_per_wallet_per_minute: one,
             registrations_per_key_per_minute: one,
             registrations_per_minute: NonZeroU32::new(2).unwrap(),
+            failed_keys_per_client_per_minute: one,
         })
     }
 

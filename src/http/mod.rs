@@ -9,6 +9,7 @@ mod client;
 pub mod config;
 mod docs;
 mod extract;
+mod guesses;
 mod limits;
 mod local;
 pub mod openapi;
@@ -39,6 +40,7 @@ pub struct HttpState {
     pub flows: Flows,
     mode: Mode,
     limits: Arc<limits::Limits>,
+    guesses: Arc<guesses::Guesses>,
     wallets: Arc<auth::Wallets>,
     proxy: Arc<proxy::Proxy>,
     cors_origins: Arc<[String]>,
@@ -55,6 +57,10 @@ impl HttpState {
             flows,
             mode: config.mode(),
             limits: Arc::new(limits::Limits::new(&config.limits)),
+            guesses: Arc::new(guesses::Guesses::new(
+                config.limits.enabled,
+                config.limits.failed_keys_per_client_per_minute,
+            )),
             wallets: Arc::default(),
             proxy,
             cors_origins: config.cors_origins.clone().into(),
