@@ -172,6 +172,8 @@ impl AssetSide {
 /// Endings that a waiter may be behind before it looks for itself.
 const ENDED_KEPT: usize = 1_024;
 
+/// Calls of one wallet that may wait for their turn at the same time, the one whose turn it is included.
+const WAITING_PER_WALLET: usize = 64;
 /// Wallets whose first scripts are derived at the same time: it takes whole cores.
 const DERIVING_AT_ONCE: usize = 2;
 
@@ -338,6 +340,17 @@ impl Flows {
     /// Waits for a turn to derive. The semaphore is never closed.
     async fn may_derive(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
         self.inner.deriving.acquire().await.ok()
+    }
+
+    /// The same lock for a call that somebody waits for: a queue that is too long is not joined. Whoever gives up waiting leaves a task
+    /// behind that does not.
+    fn queue_up(&self, wallet: &WalletId) -> Result<Arc<tokio::sync::Mutex<()>>, Error> {
+        let lock = self.choosing(wallet);
+        if Arc::strong_count(&lock) > WAITING_PER_WALLET {
+            let detail = "too many calls of this wallet wait for each other; try again".to_owned();
+            return Err(Error::Later { code: Code::RateLimited, detail, seconds: 5 });
+        }
+        Ok(lock)
     }
 
     /// The lock under which coins of a wallet are chosen in this process.

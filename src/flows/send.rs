@@ -106,7 +106,7 @@ pub async fn begin(
     let pays = vec![TxOut { value: wanted.amount.to_bitcoin(), script_pubkey: to.clone() }];
     check_terms(flows, &wanted)?;
     refuse_while_halted(flows).await?;
-    let lock = flows.choosing(&keys.id());
+    let lock = flows.queue_up(&keys.id())?;
     let _one_at_a_time = lock.lock().await;
     address::skip_if_unissued(flows, keys, &to).await?;
     for _ in 0..CHOICES {

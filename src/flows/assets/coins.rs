@@ -45,7 +45,7 @@ pub async fn begin(
     }
     send::refuse_while_halted(flows).await?;
     let number = missing(flows, keys, &wanted).await?;
-    let lock = flows.choosing(&keys.id());
+    let lock = flows.queue_up(&keys.id())?;
     let _one_at_a_time = lock.lock().await;
     for _ in 0..CHOICES {
         if let Some(begun) = send::answered_before(flows, &keys.id(), idempotency.as_ref()).await? {

@@ -80,7 +80,7 @@ pub async fn end(flows: &Flows, keys: &WalletKeys, signed_psbt: &str, password: 
     let asked = asked(flows, keys, &signed).await?;
     let proof = authorization::verify(keys, &asked.message, &signed)?;
     // One at a time for each wallet: sealing takes a second, and much memory.
-    let lock = flows.choosing(&keys.id());
+    let lock = flows.queue_up(&keys.id())?;
     let _one_at_a_time = lock.lock().await;
     // Somebody else may have used it while this call waited.
     let asked = self::asked(flows, keys, &signed).await?;

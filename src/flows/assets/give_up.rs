@@ -128,7 +128,7 @@ async fn batch_to_the_end(
     only_without_asset: bool,
 ) -> Result<bool, Error> {
     let engine = engine(flows)?.clone();
-    let lock = flows.choosing(&keys.id());
+    let lock = flows.queue_up(&keys.id())?;
     let _one_at_a_time = lock.lock().await;
     let mut conn = flows.store().read().await?;
     let request = asset_transfers::request_of_batch(&mut conn, &keys.id(), batch).await?;

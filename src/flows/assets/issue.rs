@@ -35,7 +35,7 @@ async fn nia_to_the_end(
     idempotency: Option<Idempotency>,
 ) -> Result<Asset, Error> {
     let engine = engine_with_coins(flows, keys).await?;
-    let lock = flows.choosing(&keys.id());
+    let lock = flows.queue_up(&keys.id())?;
     let _one_at_a_time = lock.lock().await;
     settle_what_was_begun(flows, keys, engine.as_ref()).await?;
     let id = match &idempotency {

@@ -143,7 +143,7 @@ async fn open_to_the_end(
 ) -> Result<Request<AssetReceive>, Error> {
     let wallet = keys.id();
     let side = super::side(flows)?;
-    let lock = flows.choosing(&wallet);
+    let lock = flows.queue_up(&wallet)?;
     let _one_at_a_time = lock.lock().await;
     turn::tidy_up(flows, keys, &side.engine).await?;
     let id =

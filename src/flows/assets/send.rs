@@ -225,7 +225,7 @@ async fn begin_to_the_end(
 ) -> Result<Begun, Error> {
     let wallet = keys.id();
     let side = side(flows)?;
-    let lock = flows.choosing(&wallet);
+    let lock = flows.queue_up(&wallet)?;
     let _one_at_a_time = lock.lock().await;
     turn::tidy_up(flows, keys, &side.engine).await?;
     if let Some(begun) = answered_before(flows, &wallet, idempotency.as_ref()).await? {

@@ -107,3 +107,37 @@ async fn ready(gateway: &Gateway) -> Value {
     let text = asked.expect("the operator's listener answers").text().await.expect("a body");
     serde_json::from_str(&text).expect("JSON")
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_guesses_keys_and_the_database_is_asked_for_each() {
+    let more = [
+        "auth.mode=key",
+        "http.limits.enabled=true",
+        "http.limits.failed_keys_per_client_per_minute=5",
+        "http.forwarded_for=true",
+    ];
+    let (gateway, _chain) = Gateway::start_fake(&more).await;
+    let good = gateway.key(&[sluice::flows::keys::Scope::Register, sluice::flows::keys::Scope::Read], &[]).await;
+    let owner = gateway.caller(1).with_key(&good);
+    owner.call(Call::post_empty("/wallet/register").header("x-forwarded-for", "198.51.100.7")).await.ok();
+    let guess = async |number: u32, from: &str| {
+        let key = format!("sluice_{number:012x}_{number:064x}");
+        gateway.caller(1).with_key(&key).call(Call::get("/lightning/balance").header("x-forwarded-for", from)).await
+    };
+    for number in 0..5 {
+        guess(number, "198.51.100.7").await.refused(401, "unauthorized");
+    }
+    let refused = guess(5, "198.51.100.7").await;
+    refused.refused(429, "rate_limited");
+    assert!(refused.header("retry-after").is_some());
+    // Neither somebody from elsewhere waits, nor he who has shown a right key from there.
+    guess(6, "198.51.100.8").await.refused(401, "unauthorized");
+    owner.call(Call::get("/lightning/balance").header("x-forwarded-for", "198.51.100.7")).await.ok();
+    // What can't be a key is looked for nowhere, so it is no guess.
+    for _ in 0..20 {
+        let nonsense = gateway.caller(1).with_key("sluice_0_0");
+        nonsense.call(Call::get("/lightning/balance").header("x-forwarded-for", "198.51.100.9")).await.refused(401, "unauthorized");
+    }
+    guess(7, "198.51.100.9").await.refused(401, "unauthorized");
+    gateway.stop().await;
+}

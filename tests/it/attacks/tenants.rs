@@ -1,17 +1,25 @@
 //! A tenant who has a key of his own and takes more than his share.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use sluice::flows::keys::{self, NewKey, Scope};
-use sluice::flows::{Code, Policy, register};
+use sluice::flows::{Code, Policy, register, send};
 use sluice::ids::KeyId;
-use sluice::store::wallets;
+use sluice::store::{StoreError, Tx, Write, wallets};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::harness::client::Call;
 use crate::harness::gateway::Gateway;
-use crate::harness::rig::{Client, Rig, on_both, policy};
+use crate::harness::rig::{Client, Rig, on_both, policy, stranger, wanted};
 
 /// More than one search of the chain serves.
 const MANY: u32 = 60;
 const SEARCHED_AT_ONCE: u32 = 50;
+/// Calls of one wallet at the same time, and how many of them may wait.
+const CALLS: usize = 200;
+const WAIT_AT_MOST: usize = 64;
 
 async fn key(rig: &Rig) -> KeyId {
     let wanted = NewKey { name: "a tenant's".to_owned(), scopes: vec![Scope::Register], wallets: vec![], expires_at: None };
@@ -82,3 +90,49 @@ on_both!(a_tenant_has_the_chain_searched_for_thousands_of_wallets_first, Policy 
     rig.settle().await;
     rig.audit().await;
 });
+
+/// Keeps everybody who writes waiting.
+struct Hold(Arc<Notify>);
+
+#[async_trait]
+impl Write for Hold {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, _tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        self.0.notified().await;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_piles_up_calls_that_wait_for_one_wallet() {
+    let rig = Rig::sqlite().await;
+    let (busy, calm) = (Client::number(1), Client::number(2));
+    rig.funded(&busy, 500_000).await;
+    rig.funded(&calm, 500_000).await;
+    let release = Arc::new(Notify::new());
+    let held = tokio::spawn({
+        let (store, release) = (rig.flows.store().clone(), Arc::clone(&release));
+        async move { store.write(Hold(release)).await }
+    });
+    let mut calls = JoinSet::new();
+    for _ in 0..CALLS {
+        let (flows, keys, wanted) = (rig.flows.clone(), busy.keys.clone(), wanted(&stranger(), 20_000));
+        calls.spawn(async move { send::begin(&flows, &keys, wanted, None).await.map(drop) });
+    }
+    // Those that are answered while nobody can write did not wait.
+    for _ in 0..CALLS - WAIT_AT_MOST {
+        let refused = calls.join_next().await.expect("a call").expect("no panic").unwrap_err();
+        assert_eq!(refused.code(), Code::RateLimited);
+    }
+    release.notify_one();
+    held.await.expect("no panic").expect("it is written");
+    while let Some(call) = calls.join_next().await {
+        // One has the coin; the others are told so.
+        let call = call.expect("no panic").map_err(|error| error.code());
+        assert!(matches!(call, Ok(()) | Err(Code::CoinsLeased | Code::InsufficientFunds)), "{call:?}");
+    }
+    rig.begin(&calm, &stranger(), 20_000).await.expect("another wallet is not held up");
+    rig.audit().await;
+}
