@@ -34,7 +34,7 @@ impl Client {
 }
 
 /// Whoever has an address of IPv6 has all of its last 64 bits.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

@@ -11,8 +11,11 @@ use serde::{Deserialize, Serialize};
 pub const BODY_MAX: usize = 64 * 1024;
 /// The largest body of a call that carries a signed PSBT.
 pub const SIGNED_BODY_MAX: usize = 1024 * 1024;
-/// How long a client may take for the head of a request, idle time of a kept connection included.
+/// How long a client may take for the head of a request: since its first byte, or where it has never asked for anything, since it connected.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection is kept on which nothing is asked any more: longer than proxies keep theirs, or they would send calls into
+/// connections that are being closed. Whoever needs its place gets it earlier.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long a client may take for a body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may refuse to read an answer.
@@ -31,6 +34,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Connections at the same time. Further ones are answered 503 at once.
     pub max_connections: u32,
+    /// Connections of one address (of IPv6, of one /64) at the same time. Loopback, where a proxy may be, has no such limit.
+    pub max_connections_per_address: u32,
     /// Whether a proxy in front of the gateway says in X-Forwarded-For who calls.
     pub forwarded_for: bool,
     pub limits: RateLimits,
@@ -45,6 +50,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             cors_origins: Vec::new(),
             max_connections: 1_024,
+            max_connections_per_address: 256,
             forwarded_for: false,
             limits: RateLimits::default(),
             auth: AuthConfig::default(),
@@ -115,6 +121,9 @@ impl Config {
     pub fn check(&self) -> Result<(), String> {
         if self.max_connections == 0 {
             return Err("http.max_connections is 0: nobody could connect".to_owned());
+        }
+        if self.max_connections_per_address == 0 {
+            return Err("http.max_connections_per_address is 0: nobody but this machine could connect".to_owned());
         }
         if self.mode() == Mode::Wallet {
             if !self.listen.ip().is_loopback() {

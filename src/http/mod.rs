@@ -14,6 +14,7 @@ mod limits;
 mod local;
 pub mod openapi;
 mod operator;
+mod places;
 pub mod problem;
 mod proxy;
 mod server;

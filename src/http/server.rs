@@ -8,19 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tower::util::MapRequest;
+use tokio::sync::watch;
+use tower::ServiceExt as _;
 
 use super::client::Peer;
-use super::config::{Config, DRAIN_TIMEOUT, HEADER_TIMEOUT, WRITE_TIMEOUT};
+use super::config::{Config, DRAIN_TIMEOUT};
+use super::places::{Place, Places};
 use super::problem::{Problem, entry};
-use super::slow::DropSlowReaders;
+use super::slow::DropSlowClients;
 use super::trace::TraceId;
 use crate::flows::Code;
 
@@ -37,8 +39,7 @@ pub async fn serve(
     config: &Config,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let most = config.max_connections.max(1);
-    let places = Arc::new(Semaphore::new(most as usize));
+    let places = Arc::new(Places::new(config));
     let (stop, stopping) = watch::channel(false);
     let mut shutdown = pin!(shutdown);
     tracing::info!(address = %listener.local_addr()?, "listening");
@@ -55,17 +56,29 @@ pub async fn serve(
                 continue;
             }
         };
-        match Arc::clone(&places).try_acquire_owned() {
-            Ok(place) => {
-                tokio::spawn(connection((stream, peer), router.clone(), stopping.clone(), place));
+        let (router, stopping) = (router.clone(), stopping.clone());
+        match places.try_take(peer) {
+            Some(place) => {
+                tokio::spawn(connection((stream, peer), router, stopping, place));
             }
-            Err(_full) => turn_away(stream),
+            // Nobody else waits for it to be told so.
+            None => match places.try_wait(peer) {
+                Some(soon) => {
+                    tokio::spawn(async move {
+                        match soon.await {
+                            Some(place) => connection((stream, peer), router, stopping, place).await,
+                            None => turn_away(stream),
+                        }
+                    });
+                }
+                None => turn_away(stream),
+            },
         }
     }
     drop(listener);
     // Nobody listens when every connection is gone already.
     let _nobody_left = stop.send(true);
-    if tokio::time::timeout(DRAIN_TIMEOUT, places.acquire_many(most)).await.is_err() {
+    if tokio::time::timeout(DRAIN_TIMEOUT, places.all_are_free()).await.is_err() {
         tracing::warn!("connections were still open when time was up; they are cut");
     }
     Ok(())
@@ -75,23 +88,35 @@ async fn connection(
     (stream, peer): (TcpStream, IpAddr),
     router: Router,
     mut stopping: watch::Receiver<bool>,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    let io = TokioIo::new(DropSlowReaders::new(stream, WRITE_TIMEOUT));
+    let talk = place.conversation();
+    let io = TokioIo::new(DropSlowClients::new(stream, Arc::clone(&talk)));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).half_close(false);
-    let service = MapRequest::new(router, move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        request
+    // How long a head may take is for the stream to say, which tells one that is late from one that has not begun.
+    http.timer(TokioTimer::new()).header_read_timeout(None).half_close(false);
+    let service = service_fn(|request: Request<Incoming>| {
+        let (router, talk) = (router.clone(), Arc::clone(&talk));
+        talk.is_asked();
+        async move {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Peer(peer));
+            router.oneshot(request).await.map(|response| response.map(|body| talk.answers(body)))
+        }
     });
-    let mut conn = pin!(http.serve_connection(io, TowerToHyperService::new(service)));
-    let asked_to_stop = async move { stopping.wait_for(|stop| *stop).await.is_ok() };
+    let mut conn = pin!(http.serve_connection(io, service));
+    let asked_to_stop = async {
+        tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => {}
+            () = talk.until_unwanted() => {}
+        }
+    };
     let ended = tokio::select! {
         ended = conn.as_mut() => ended,
-        _ = asked_to_stop => {
+        () = asked_to_stop => {
             conn.as_mut().graceful_shutdown();
             conn.await
         }
@@ -132,12 +157,24 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let router = Router::new().route("/", get(|| async { "hello" }));
+        let router = Router::new()
+            .route("/", get(|| async { "hello" }))
+            .route("/wait", get(std::future::pending::<&'static str>));
         let server = tokio::spawn(async move {
             let config = Config { max_connections, ..Config::default() };
             serve(listener, router, &config, async { drop(stopped.await) }).await
         });
         (address, stop, server)
+    }
+
+    /// Keeps a place by a call that is not answered.
+    async fn keep_busy(address: std::net::SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200"));
+        stream.write_all(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        // It is read at once; a machine that is busy may need longer.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stream
     }
 
     async fn ask(stream: &mut TcpStream) -> String {
@@ -150,8 +187,7 @@ mod tests {
     #[tokio::test]
     async fn one_connection_too_many_is_told_so_and_a_free_place_is_used_again() {
         let (address, stop, server) = started(1).await;
-        let mut first = TcpStream::connect(address).await.unwrap();
-        assert!(ask(&mut first).await.starts_with("HTTP/1.1 200"));
+        let first = keep_busy(address).await;
         let mut second = TcpStream::connect(address).await.unwrap();
         let mut answer = String::new();
         second.read_to_string(&mut answer).await.unwrap();
@@ -161,6 +197,24 @@ mod tests {
         let mut third = TcpStream::connect(address).await.unwrap();
         assert!(ask(&mut third).await.starts_with("HTTP/1.1 200"));
         drop(third);
+        stop.send(()).unwrap();
+        server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_for_nothing_gives_its_place_to_one_that_asks() {
+        let (address, stop, server) = started(2).await;
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut kept).await.contains("hello"));
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        for _ in 0..5 {
+            let mut new = TcpStream::connect(address).await.unwrap();
+            assert!(ask(&mut new).await.contains("hello"));
+        }
+        let mut rest = Vec::new();
+        assert_eq!(kept.read_to_end(&mut rest).await.unwrap(), 0, "the one that waited longest is closed");
+        drop(silent.read_to_end(&mut rest).await);
+        assert!(rest.is_empty());
         stop.send(()).unwrap();
         server.await.unwrap().unwrap();
     }

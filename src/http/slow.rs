@@ -1,46 +1,227 @@
-//! A connection that gives up on a client which asks and then does not read.
+//! How long a connection may take for what it does, so that nobody keeps a place by doing nothing, or next to nothing.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
-/// Fails a write that has not moved for too long.
-pub struct DropSlowReaders<S> {
-    stream: S,
-    patience: Duration,
-    deadline: Option<Pin<Box<Sleep>>>,
+use super::config::{HEADER_TIMEOUT, IDLE_TIMEOUT, WRITE_TIMEOUT};
+
+/// How long an answer may take to be read, whatever its length, and how many bytes more a second there are on top of that.
+const ANSWER_READ_WITHIN: Duration = Duration::from_secs(10);
+const ANSWER_BYTES_PER_SECOND: u64 = 256 * 1024;
+
+/// What a connection is doing, as its stream, its calls and whoever needs its place see it.
+#[derive(Debug)]
+pub struct Conversation {
+    phase: Mutex<Phase>,
+    unwanted: Notify,
 }
 
-impl<S> DropSlowReaders<S> {
-    pub const fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, deadline: None }
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// No call is under way. A head that has begun to arrive has to be whole soon.
+    Waiting { since: Instant, patience: Duration, head_since: Option<Instant> },
+    /// A call is being answered. Until when the answer has to be read, once it is known.
+    Answering { until: Option<Instant> },
+}
+
+impl Conversation {
+    /// One that has just begun: whoever connects wants something.
+    #[must_use]
+    pub fn new() -> Self {
+        let phase = Phase::Waiting { since: Instant::now(), patience: HEADER_TIMEOUT, head_since: None };
+        Self { phase: Mutex::new(phase), unwanted: Notify::new() }
     }
 
-    /// Passes on what the stream said; while it says "not now", the clock runs.
+    fn set(&self, phase: Phase) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call has arrived.
+    pub fn is_asked(&self) {
+        self.set(Phase::Answering { until: None });
+    }
+
+    /// The answer to it, which has to be read within a time that depends on its length. Its end is the end of the call.
+    pub fn answers(self: &Arc<Self>, body: Body) -> Body {
+        let until = body.size_hint().exact().map(|length| {
+            let seconds = length / ANSWER_BYTES_PER_SECOND;
+            Instant::now() + ANSWER_READ_WITHIN.saturating_add(Duration::from_secs(seconds))
+        });
+        self.set(Phase::Answering { until });
+        Body::new(Told { body, conversation: Arc::clone(self) })
+    }
+
+    fn waits_again(&self) {
+        self.set(Phase::Waiting { since: Instant::now(), patience: IDLE_TIMEOUT, head_since: None });
+    }
+
+    fn has_heard(&self) {
+        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Phase::Waiting { head_since: head_since @ None, .. } = &mut *phase {
+            *head_since = Some(Instant::now());
+        }
+    }
+
+    /// Since when nothing has been asked; nothing while something is answered.
+    #[must_use]
+    pub fn waits_since(&self) -> Option<Instant> {
+        match self.phase() {
+            Phase::Waiting { since, .. } => Some(since),
+            Phase::Answering { .. } => None,
+        }
+    }
+
+    /// Somebody needs its place.
+    pub fn is_unwanted(&self) {
+        self.unwanted.notify_one();
+    }
+
+    /// Returns when its place is needed.
+    pub async fn until_unwanted(&self) {
+        self.unwanted.notified().await;
+    }
+
+    fn read_deadline(&self) -> Option<Instant> {
+        match self.phase() {
+            Phase::Waiting { head_since: Some(since), .. } => Some(since + HEADER_TIMEOUT),
+            Phase::Waiting { since, patience, head_since: None } => Some(since + patience),
+            // How long a body may take is for whoever reads it.
+            Phase::Answering { .. } => None,
+        }
+    }
+
+    fn answer_deadline(&self) -> Option<Instant> {
+        match self.phase() {
+            Phase::Answering { until } => until,
+            Phase::Waiting { .. } => None,
+        }
+    }
+}
+
+/// An answer that says when it has been written, or dropped.
+struct Told {
+    body: Body,
+    conversation: Arc<Conversation>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.conversation.waits_again();
+    }
+}
+
+impl HttpBody for Told {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream that fails when its client takes too long.
+pub struct DropSlowClients<S> {
+    stream: S,
+    conversation: Arc<Conversation>,
+    /// How long a write may not move at all.
+    patience: Duration,
+    reading: Timer,
+    writing: Timer,
+    stuck_since: Option<Instant>,
+}
+
+/// Wakes at the deadline that was asked for last.
+#[derive(Default)]
+struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() != deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        sleep.as_mut().poll(cx)
+    }
+}
+
+impl<S> DropSlowClients<S> {
+    pub fn new(stream: S, conversation: Arc<Conversation>) -> Self {
+        Self::with_patience(stream, conversation, WRITE_TIMEOUT)
+    }
+
+    fn with_patience(stream: S, conversation: Arc<Conversation>, patience: Duration) -> Self {
+        Self {
+            stream,
+            conversation,
+            patience,
+            reading: Timer::default(),
+            writing: Timer::default(),
+            stuck_since: None,
+        }
+    }
+
+    /// Passes on what the stream said of a write; while it says "not now", the clocks run.
     fn timed<T>(&mut self, cx: &mut Context<'_>, said: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if said.is_ready() {
-            self.deadline = None;
+            self.stuck_since = None;
+            // A client that reads a little now and then moves all the time, and takes for ever.
+            if self.conversation.answer_deadline().is_some_and(|until| until <= Instant::now()) {
+                return Poll::Ready(Err(too_slow("the client reads too slowly")));
+            }
             return said;
         }
-        let patience = self.patience;
-        let deadline =
-            self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + patience)));
-        ready!(deadline.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+        let stuck = *self.stuck_since.get_or_insert_with(Instant::now) + self.patience;
+        let deadline = self.conversation.answer_deadline().map_or(stuck, |until| until.min(stuck));
+        ready!(self.writing.poll(cx, deadline));
+        Poll::Ready(Err(too_slow("the client does not read")))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for DropSlowReaders<S> {
+fn too_slow(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for DropSlowClients<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let said = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if said.is_ready() {
+            if buf.filled().len() > before {
+                self.conversation.has_heard();
+            }
+            return said;
+        }
+        let Some(deadline) = self.conversation.read_deadline() else { return Poll::Pending };
+        ready!(self.reading.poll(cx, deadline));
+        Poll::Ready(Err(too_slow("the client does not ask")))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for DropSlowReaders<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for DropSlowClients<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let said = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.timed(cx, said)
@@ -72,14 +253,63 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for DropSlowReaders<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn conversation() -> Arc<Conversation> {
+        Arc::new(Conversation::new())
+    }
 
     #[tokio::test]
     async fn a_client_that_does_not_read_is_given_up() {
         let (ours, _theirs) = tokio::io::duplex(16);
-        let mut ours = DropSlowReaders::new(ours, Duration::from_millis(20));
+        let mut ours = DropSlowClients::with_patience(ours, conversation(), Duration::from_millis(20));
         ours.write_all(&[0; 16]).await.unwrap();
         let error = ours.write_all(&[0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_a_little_now_and_then_is_given_up_when_the_answer_should_be_there() {
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let talk = conversation();
+        talk.is_asked();
+        let _answer = talk.answers(Body::from(vec![0; 1024 * 1024]));
+        let reads = tokio::spawn(async move {
+            let mut piece = [0; 16];
+            while theirs.read(&mut piece).await.is_ok_and(|read| read > 0) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let (mut ours, started) = (DropSlowClients::new(ours, talk), Instant::now());
+        let error = ours.write_all(&vec![0; 1024 * 1024]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        // Ten seconds, and four for a megabyte.
+        assert!((14..=16).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+        drop(ours);
+        reads.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kept_connection_waits_longer_than_one_that_never_asked_or_asks_slowly() {
+        let waited = async |prepare: &dyn Fn(&Arc<Conversation>), sends: bool| {
+            let (ours, mut theirs) = tokio::io::duplex(16);
+            let talk = conversation();
+            prepare(&talk);
+            let (mut ours, started, mut piece) = (DropSlowClients::new(ours, talk), Instant::now(), [0; 1]);
+            if sends {
+                theirs.write_all(&[1]).await.unwrap();
+                ours.read_exact(&mut piece).await.unwrap();
+            }
+            let error = ours.read_exact(&mut piece).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            started.elapsed().as_secs()
+        };
+        let asked_once = |talk: &Arc<Conversation>| {
+            talk.is_asked();
+            drop(talk.answers(Body::empty()));
+        };
+        assert_eq!(waited(&|_| {}, false).await, HEADER_TIMEOUT.as_secs());
+        assert_eq!(waited(&asked_once, false).await, IDLE_TIMEOUT.as_secs());
+        assert_eq!(waited(&asked_once, true).await, HEADER_TIMEOUT.as_secs());
     }
 }

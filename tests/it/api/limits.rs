@@ -157,13 +157,18 @@ async fn a_huge_head_is_refused_and_harms_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_connection_too_many_is_turned_away_and_places_become_free() {
     let (gateway, _chain) = Gateway::start_fake(&["http.max_connections=2"]).await;
+    let busy = gateway.registered(1).await;
+    let names: String = busy.wallet_headers().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut stream = connect(&gateway).await;
-        stream.write_all(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("it is written");
+        let head = format!(
+            "POST /wallet/sendbtcbegin HTTP/1.1\r\nHost: localhost\r\n{names}Content-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("it is written");
         let mut start = [0; 12];
         stream.read_exact(&mut start).await.expect("an answer");
-        assert_eq!(&start, b"HTTP/1.1 200");
+        assert_eq!(&start, b"HTTP/1.1 100", "a call that is under way");
         held.push(stream);
     }
     let (said, _) = until_dropped(connect(&gateway).await).await;
