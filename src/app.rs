@@ -5,6 +5,7 @@ mod node;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,10 +27,11 @@ use crate::chain::indexer::IndexerError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::flows::health::Health;
-use crate::flows::{AssetSide, Flows, NodeSlot};
+use crate::flows::{AssetSide, Flows, NodeSlot, Policy};
 use crate::http::{self, HttpState, OperatorState};
 use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
+use crate::store::shelf::Shelf;
 use crate::store::{self, Store, StoreError};
 use crate::workers::{NodeHost, Pace, Workers};
 
@@ -140,8 +142,11 @@ pub async fn start_in(config: &Config, world: World) -> Result<Running, StartErr
             .then(|| -> Arc<dyn NodeHost> { Arc::new(node::LdkHost::new(config, Arc::clone(&chain), store.clone())) })
     });
     let slot = if node.is_some() { NodeSlot::expected() } else { NodeSlot::default() };
-    let flows = Flows::with_node(store, chain, slot, config.chain.network, config.policy.clone());
+    let flows = Flows::with_node(store, chain, slot, config.chain.network, policy(config));
     add_assets(&flows, config, api_addr).await?;
+    if flows.policy().proxy.is_on() {
+        flows.use_shelf(open_shelf(&config.policy.proxy.data_dir).await?);
+    }
     let health = Health::default();
     let metrics = metrics()?;
     let workers = Workers::start(&flows, &health, pace(config), node);
@@ -292,6 +297,29 @@ async fn add_assets(flows: &Flows, config: &Config, listener: SocketAddr) -> Res
     let courier = HttpCourier::new(&config.assets.courier).map_err(StartError::Assets)?;
     flows.use_assets(AssetSide::new(Arc::new(engine), Arc::new(courier), endpoints(config, listener)));
     Ok(())
+}
+
+/// What flows may do. Whoever deals in no assets hears of no consignments.
+fn policy(config: &Config) -> Policy {
+    let mut policy = config.policy.clone();
+    policy.proxy.enabled = Some(policy.proxy.enabled.unwrap_or(config.assets.indexer.is_some()));
+    policy
+}
+
+/// Opens the folder of strangers' consignments. A process that is on its way out may have it yet.
+async fn open_shelf(folder: &Path) -> Result<Shelf, StartError> {
+    let deadline = tokio::time::Instant::now() + store::LOCK_WITHIN;
+    loop {
+        match Shelf::open(folder) {
+            Err(StoreError::Locked(_)) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(StoreError::Locked(folder)) => {
+                return Err(StartError::Settings(format!("another process uses proxy.data_dir {folder}")));
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// Where payers bring consignments: what the operator says, else the listener, which only wallets on this machine reach.

@@ -61,6 +61,7 @@ use crate::ports::chain::ChainBackend;
 use crate::ports::courier::Courier;
 use crate::store::Store;
 use crate::store::owners::Ownership;
+use crate::store::shelf::Shelf;
 
 /// What the operator decides about on-chain money.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +135,8 @@ struct Inner {
     node: NodeSlot,
     /// Empty where there are no assets.
     assets: OnceLock<AssetSide>,
+    /// Where strangers' consignments are. Empty where none are taken.
+    shelf: OnceLock<Shelf>,
     /// Woken when a payee or a payer of an asset may have something to be done.
     assets_moved: tokio::sync::Notify,
     network: Network,
@@ -209,6 +212,7 @@ impl Flows {
             chain,
             node,
             assets: OnceLock::new(),
+            shelf: OnceLock::new(),
             assets_moved: tokio::sync::Notify::new(),
             network,
             policy,
@@ -246,6 +250,15 @@ impl Flows {
     #[must_use]
     pub fn asset_side(&self) -> Option<&AssetSide> {
         self.inner.assets.get()
+    }
+
+    /// Gives the flows a place for what strangers bring each other, once.
+    pub fn use_shelf(&self, shelf: Shelf) {
+        let _first = self.inner.shelf.get_or_init(|| shelf);
+    }
+
+    fn shelf(&self) -> Option<&Shelf> {
+        self.inner.shelf.get()
     }
 
     /// The engine for assets; nothing where there are no assets.

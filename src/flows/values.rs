@@ -21,7 +21,7 @@ pub use crate::store::asset_transfers::TransferRow;
 pub use crate::store::authorizations::Authorization;
 pub use crate::store::books::{Line as TrialLine, Suspended};
 pub use crate::store::chain::{Coin, WalletTx};
-pub use crate::store::consignments::{Acknowledged, Consignment, Label, Posted};
+pub use crate::store::consignments::{Acknowledged, Consignment, Label, Posted, Standing};
 pub use crate::store::events::Event;
 pub use crate::store::grants::GrantRow;
 pub use crate::store::halts::Halt;

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client::network;
 use super::config::Config;
-use super::slow::Conversation;
+use super::slow::{Conversation, Patience};
 
 /// How long a place that is being given up may take to become free.
 const FREE_WITHIN: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ impl Places {
         if !self.may_have_more(&taken, address) {
             return None;
         }
-        let (number, conversation) = (taken.next, Arc::new(Conversation::new()));
+        let (number, conversation) = (taken.next, Arc::new(Conversation::new(Patience::USUAL)));
         taken.next = taken.next.wrapping_add(1);
         taken.by_number.insert(number, (address, Arc::clone(&conversation)));
         let has = taken.by_address.entry(address).or_default();

@@ -104,7 +104,7 @@ async fn connection(
         async move {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer));
-            router.oneshot(request).await.map(|response| response.map(|body| talk.answers(body)))
+            router.oneshot(request).await.map(|response| talk.answers(response))
         }
     });
     let mut conn = pin!(http.serve_connection(io, service));

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{Response, header};
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
@@ -14,13 +15,41 @@ use tokio::time::{Instant, Sleep};
 
 use super::config::{HEADER_TIMEOUT, IDLE_TIMEOUT, WRITE_TIMEOUT};
 
-/// How long an answer may take to be read, whatever its length, and how many bytes more a second there are on top of that.
-const ANSWER_READ_WITHIN: Duration = Duration::from_secs(10);
-const ANSWER_BYTES_PER_SECOND: u64 = 256 * 1024;
+/// How long a client may take for each thing.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a head, since it has begun to arrive or, where nothing was ever asked, since the beginning.
+    head: Duration,
+    /// For another call.
+    idle: Duration,
+    /// While nothing of an answer is read.
+    stuck: Duration,
+    /// For a whole answer, and as much again for each so many bytes of it.
+    answer: Duration,
+    answer_bytes: u64,
+}
+
+impl Patience {
+    pub const USUAL: Self = Self {
+        head: HEADER_TIMEOUT,
+        idle: IDLE_TIMEOUT,
+        stuck: WRITE_TIMEOUT,
+        answer: Duration::from_secs(10),
+        // 256 KiB a second.
+        answer_bytes: 10 * 256 * 1024,
+    };
+
+    fn for_answer(&self, length: u64) -> Duration {
+        let millis = u64::try_from(self.answer.as_millis()).unwrap_or(u64::MAX);
+        let more = length.saturating_mul(millis) / self.answer_bytes.max(1);
+        self.answer.saturating_add(Duration::from_millis(more))
+    }
+}
 
 /// What a connection is doing, as its stream, its calls and whoever needs its place see it.
 #[derive(Debug)]
 pub struct Conversation {
+    patience: Patience,
     phase: Mutex<Phase>,
     unwanted: Notify,
 }
@@ -36,9 +65,9 @@ enum Phase {
 impl Conversation {
     /// One that has just begun: whoever connects wants something.
     #[must_use]
-    pub fn new() -> Self {
-        let phase = Phase::Waiting { since: Instant::now(), patience: HEADER_TIMEOUT, head_since: None };
-        Self { phase: Mutex::new(phase), unwanted: Notify::new() }
+    pub fn new(patience: Patience) -> Self {
+        let phase = Phase::Waiting { since: Instant::now(), patience: patience.head, head_since: None };
+        Self { patience, phase: Mutex::new(phase), unwanted: Notify::new() }
     }
 
     fn set(&self, phase: Phase) {
@@ -55,17 +84,16 @@ impl Conversation {
     }
 
     /// The answer to it, which has to be read within a time that depends on its length. Its end is the end of the call.
-    pub fn answers(self: &Arc<Self>, body: Body) -> Body {
-        let until = body.size_hint().exact().map(|length| {
-            let seconds = length / ANSWER_BYTES_PER_SECOND;
-            Instant::now() + ANSWER_READ_WITHIN.saturating_add(Duration::from_secs(seconds))
-        });
+    pub fn answers(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
+        let said = response.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let length = said.or_else(|| response.body().size_hint().exact());
+        let until = length.map(|length| Instant::now() + self.patience.for_answer(length));
         self.set(Phase::Answering { until });
-        Body::new(Told { body, conversation: Arc::clone(self) })
+        response.map(|body| Body::new(Told { body, conversation: Arc::clone(self) }))
     }
 
     fn waits_again(&self) {
-        self.set(Phase::Waiting { since: Instant::now(), patience: IDLE_TIMEOUT, head_since: None });
+        self.set(Phase::Waiting { since: Instant::now(), patience: self.patience.idle, head_since: None });
     }
 
     fn has_heard(&self) {
@@ -96,7 +124,7 @@ impl Conversation {
 
     fn read_deadline(&self) -> Option<Instant> {
         match self.phase() {
-            Phase::Waiting { head_since: Some(since), .. } => Some(since + HEADER_TIMEOUT),
+            Phase::Waiting { head_since: Some(since), .. } => Some(since + self.patience.head),
             Phase::Waiting { since, patience, head_since: None } => Some(since + patience),
             // How long a body may take is for whoever reads it.
             Phase::Answering { .. } => None,
@@ -147,8 +175,6 @@ impl HttpBody for Told {
 pub struct DropSlowClients<S> {
     stream: S,
     conversation: Arc<Conversation>,
-    /// How long a write may not move at all.
-    patience: Duration,
     reading: Timer,
     writing: Timer,
     stuck_since: Option<Instant>,
@@ -170,18 +196,7 @@ impl Timer {
 
 impl<S> DropSlowClients<S> {
     pub fn new(stream: S, conversation: Arc<Conversation>) -> Self {
-        Self::with_patience(stream, conversation, WRITE_TIMEOUT)
-    }
-
-    fn with_patience(stream: S, conversation: Arc<Conversation>, patience: Duration) -> Self {
-        Self {
-            stream,
-            conversation,
-            patience,
-            reading: Timer::default(),
-            writing: Timer::default(),
-            stuck_since: None,
-        }
+        Self { stream, conversation, reading: Timer::default(), writing: Timer::default(), stuck_since: None }
     }
 
     /// Passes on what the stream said of a write; while it says "not now", the clocks run.
@@ -194,7 +209,7 @@ impl<S> DropSlowClients<S> {
             }
             return said;
         }
-        let stuck = *self.stuck_since.get_or_insert_with(Instant::now) + self.patience;
+        let stuck = *self.stuck_since.get_or_insert_with(Instant::now) + self.conversation.patience.stuck;
         let deadline = self.conversation.answer_deadline().map_or(stuck, |until| until.min(stuck));
         ready!(self.writing.poll(cx, deadline));
         Poll::Ready(Err(too_slow("the client does not read")))
@@ -255,46 +270,66 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    /// A hundredth of the usual, more or less.
     fn conversation() -> Arc<Conversation> {
-        Arc::new(Conversation::new())
+        let patience = Patience {
+            head: Duration::from_millis(100),
+            idle: Duration::from_millis(750),
+            stuck: Duration::from_millis(300),
+            answer: Duration::from_millis(100),
+            answer_bytes: 2_500,
+        };
+        Arc::new(Conversation::new(patience))
+    }
+
+    fn asked_once() -> Arc<Conversation> {
+        let talk = conversation();
+        talk.is_asked();
+        drop(talk.answers(Response::new(Body::empty())));
+        talk
+    }
+
+    #[test]
+    fn a_long_answer_has_more_time() {
+        assert_eq!(Patience::USUAL.for_answer(0), Duration::from_secs(10));
+        assert_eq!(Patience::USUAL.for_answer(1024 * 1024), Duration::from_secs(14));
+        assert!(Patience::USUAL.for_answer(u64::MAX) > Duration::from_secs(1_000_000));
     }
 
     #[tokio::test]
     async fn a_client_that_does_not_read_is_given_up() {
         let (ours, _theirs) = tokio::io::duplex(16);
-        let mut ours = DropSlowClients::with_patience(ours, conversation(), Duration::from_millis(20));
+        let mut ours = DropSlowClients::new(ours, conversation());
         ours.write_all(&[0; 16]).await.unwrap();
         let error = ours.write_all(&[0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_client_that_reads_a_little_now_and_then_is_given_up_when_the_answer_should_be_there() {
         let (ours, mut theirs) = tokio::io::duplex(16);
         let talk = conversation();
         talk.is_asked();
-        let _answer = talk.answers(Body::from(vec![0; 1024 * 1024]));
+        let _answer = talk.answers(Response::new(Body::from(vec![0; 10_000])));
         let reads = tokio::spawn(async move {
             let mut piece = [0; 16];
             while theirs.read(&mut piece).await.is_ok_and(|read| read > 0) {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
         let (mut ours, started) = (DropSlowClients::new(ours, talk), Instant::now());
-        let error = ours.write_all(&vec![0; 1024 * 1024]).await.unwrap_err();
+        // 10,000 bytes at 800 a second.
+        let error = ours.write_all(&[0; 10_000]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        // Ten seconds, and four for a megabyte.
-        assert!((14..=16).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+        assert!(started.elapsed() >= Duration::from_millis(500), "{:?}", started.elapsed());
         drop(ours);
         reads.await.unwrap();
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_kept_connection_waits_longer_than_one_that_never_asked_or_asks_slowly() {
-        let waited = async |prepare: &dyn Fn(&Arc<Conversation>), sends: bool| {
+        let waited = async |talk: Arc<Conversation>, sends: bool| {
             let (ours, mut theirs) = tokio::io::duplex(16);
-            let talk = conversation();
-            prepare(&talk);
             let (mut ours, started, mut piece) = (DropSlowClients::new(ours, talk), Instant::now(), [0; 1]);
             if sends {
                 theirs.write_all(&[1]).await.unwrap();
@@ -302,14 +337,15 @@ mod tests {
             }
             let error = ours.read_exact(&mut piece).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            started.elapsed().as_secs()
+            started.elapsed()
         };
-        let asked_once = |talk: &Arc<Conversation>| {
-            talk.is_asked();
-            drop(talk.answers(Body::empty()));
-        };
-        assert_eq!(waited(&|_| {}, false).await, HEADER_TIMEOUT.as_secs());
-        assert_eq!(waited(&asked_once, false).await, IDLE_TIMEOUT.as_secs());
-        assert_eq!(waited(&asked_once, true).await, HEADER_TIMEOUT.as_secs());
+        let (head, idle) = (Duration::from_millis(100), Duration::from_millis(750));
+        let never_asked = waited(conversation(), false).await;
+        assert!(never_asked >= head && never_asked < idle, "{never_asked:?}");
+        let kept = waited(asked_once(), false).await;
+        assert!(kept >= idle, "{kept:?}");
+        let asks_slowly = waited(asked_once(), true).await;
+        assert!(asks_slowly >= head && asks_slowly < idle, "{asks_slowly:?}");
+        assert!(Patience::USUAL.idle >= Duration::from_secs(75) && Patience::USUAL.head < Patience::USUAL.idle);
     }
 }

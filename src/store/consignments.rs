@@ -1,5 +1,6 @@
-//! What wallets of RGB exchange: consignments by recipient, what the recipients said to them, and media. What strangers have stored
-//! is counted in one row, which every change takes first: two of them at once come one after the other.
+//! Consignments for invoices of this gateway, and what the gateway said to them. What strangers exchange is not here but in a folder
+//! (`shelf.rs`); what they stored here before there was one is read and forgotten as it was. Every change takes one row first, which
+//! counts that: two of them at once come one after the other.
 
 use sqlx::any::AnyRow;
 
@@ -36,6 +37,8 @@ pub struct Consignment {
     pub ack: Option<bool>,
     /// Its recipient is one of this gateway's invoices.
     pub is_own: bool,
+    /// The file was taken away: it was worth nothing, or its invoice has ended long ago.
+    pub is_dropped: bool,
 }
 
 /// What became of a file.
@@ -46,8 +49,21 @@ pub enum Posted {
     Same,
     /// Something else was there already, and stays.
     Differs,
-    /// Strangers have stored as much as they may.
+    /// As much is stored as may be, of strangers or for this wallet.
     Full,
+    /// The invoice in which its recipient stands takes nothing any more.
+    Closed,
+}
+
+/// What a recipient is to this gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// None of ours.
+    Strangers,
+    /// It stands in an invoice that waits to be paid.
+    Open,
+    /// It stands in an invoice that has been paid, or will not be.
+    Closed,
 }
 
 /// What became of a recipient's word.
@@ -72,25 +88,26 @@ fn read(row: &AnyRow) -> Result<Consignment, StoreError> {
         size: row.number("size")?,
         ack: row.take::<Option<i64>>("ack")?.map(|ack| ack == 1),
         is_own: row.take::<i64>("kept")? == 1,
+        is_dropped: row.take::<Option<i64>>("dropped_at")?.is_some(),
     })
 }
 
 /// # Errors
 /// When the database can't answer or the row is corrupt.
 pub async fn find(conn: &mut Conn, recipient_id: &str) -> Result<Option<Consignment>, StoreError> {
-    let row = sqlx::query("SELECT txid, vout, hash, size, ack, kept FROM consignments WHERE recipient_id = $1")
+    let row = sqlx::query("SELECT txid, vout, hash, size, ack, kept, dropped_at FROM consignments WHERE recipient_id = $1")
         .bind(recipient_id.to_owned())
         .fetch_optional(conn)
         .await?;
     row.as_ref().map(read).transpose()
 }
 
-/// The file of a consignment, in base64.
+/// The file of a consignment, in base64, unless it was taken away.
 ///
 /// # Errors
 /// When the database can't answer.
 pub async fn content(conn: &mut Conn, recipient_id: &str) -> Result<Option<String>, StoreError> {
-    let row = sqlx::query("SELECT content FROM consignments WHERE recipient_id = $1")
+    let row = sqlx::query("SELECT content FROM consignments WHERE recipient_id = $1 AND dropped_at IS NULL")
         .bind(recipient_id.to_owned())
         .fetch_optional(conn)
         .await?;
@@ -109,6 +126,18 @@ pub async fn media_size(conn: &mut Conn, attachment_id: &str) -> Result<Option<u
     row.map(|row| row.number("size")).transpose()
 }
 
+/// The hash of a medium.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn media_hash(conn: &mut Conn, attachment_id: &str) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query("SELECT hash FROM consignment_media WHERE attachment_id = $1")
+        .bind(attachment_id.to_owned())
+        .fetch_optional(conn)
+        .await?;
+    row.map(|row| row.take("hash")).transpose()
+}
+
 /// A medium, in base64.
 ///
 /// # Errors
@@ -121,7 +150,7 @@ pub async fn media_content(conn: &mut Conn, attachment_id: &str) -> Result<Optio
     row.map(|row| row.take("content")).transpose()
 }
 
-/// How many bytes strangers have stored.
+/// How many bytes strangers have stored here.
 ///
 /// # Errors
 /// When the database can't answer.
@@ -143,23 +172,6 @@ async fn change_usage(tx: &mut Tx<'_>, by: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Counts what a stranger brings; answers whether it fits.
-async fn fits(tx: &mut Tx<'_>, size: i64, most: i64) -> Result<bool, StoreError> {
-    let counted =
-        sqlx::query("UPDATE consignment_usage SET bytes = bytes + $1 WHERE name = 'strangers' AND bytes + $2 <= $3")
-            .bind(size)
-            .bind(size)
-            .bind(most)
-            .execute(tx.conn())
-            .await?
-            .rows_affected();
-    Ok(counted == 1)
-}
-
-async fn is_own(tx: &mut Tx<'_>, recipient_id: &str) -> Result<bool, StoreError> {
-    Ok(owner(tx.conn(), recipient_id).await?.is_some())
-}
-
 /// The wallet in whose invoice a recipient stands, if it is one of this gateway's.
 ///
 /// # Errors
@@ -170,6 +182,36 @@ pub async fn owner(conn: &mut Conn, recipient_id: &str) -> Result<Option<WalletI
         .fetch_optional(conn)
         .await?;
     row.map(|row| row.parsed("wallet_id")).transpose()
+}
+
+/// What a recipient is to this gateway, and whose.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn standing(conn: &mut Conn, recipient_id: &str) -> Result<(Standing, Option<WalletId>), StoreError> {
+    let Some(wallet) = owner(conn, recipient_id).await? else { return Ok((Standing::Strangers, None)) };
+    let row = sqlx::query(
+        "SELECT r.state AS state FROM asset_transfers t JOIN requests r ON r.id = t.request_id \
+         WHERE t.recipient_id = $1 AND t.kind IN ('receive_blind', 'receive_witness') LIMIT 1",
+    )
+    .bind(recipient_id.to_owned())
+    .fetch_optional(conn)
+    .await?;
+    let state: Option<String> = row.map(|row| row.take("state")).transpose()?;
+    let standing = if state.is_none_or(|state| state == "open") { Standing::Open } else { Standing::Closed };
+    Ok((standing, Some(wallet)))
+}
+
+/// How many bytes are stored for a wallet's invoices.
+async fn stored_for(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<i64, StoreError> {
+    let row = sqlx::query(
+        "SELECT CAST(COALESCE(SUM(c.size), 0) AS BIGINT) AS bytes FROM consignment_recipients r \
+         JOIN consignments c ON c.recipient_id = r.recipient_id WHERE r.wallet_id = $1 AND c.dropped_at IS NULL",
+    )
+    .bind(wallet.to_string())
+    .fetch_one(tx.conn())
+    .await?;
+    row.take("bytes")
 }
 
 /// Notes that a recipient stands in an invoice of this gateway; answers whether the invoice is this wallet's. From then on nobody else
@@ -204,7 +246,7 @@ pub async fn keep(tx: &mut Tx<'_>, recipient_id: &str, wallet: &WalletId) -> Res
     Ok(true)
 }
 
-/// Stores a consignment, unless there is one.
+/// Stores a consignment for one of our invoices, unless there is one. Its wallet has room for so many bytes.
 ///
 /// # Errors
 /// When the database can't do it.
@@ -215,49 +257,18 @@ pub async fn post(tx: &mut Tx<'_>, label: &Label, file: &NewFile, most: i64) -> 
         let is_same = there.hash == file.hash && there.txid == label.txid && there.vout == label.vout;
         return Ok(if is_same { Posted::Same } else { Posted::Differs });
     }
-    let is_own = is_own(tx, &label.recipient_id).await?;
-    if !is_own && !fits(tx, file.size, most).await? {
+    let (standing, wallet) = standing(tx.conn(), &label.recipient_id).await?;
+    let (Standing::Open, Some(wallet)) = (standing, wallet) else { return Ok(Posted::Closed) };
+    if stored_for(tx, &wallet).await?.saturating_add(file.size) > most {
         return Ok(Posted::Full);
     }
     sqlx::query(
         "INSERT INTO consignments (recipient_id, txid, vout, hash, size, kept, created_at, content) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+         VALUES ($1, $2, $3, $4, $5, 1, $6, $7)",
     )
     .bind(label.recipient_id.clone())
     .bind(label.txid.clone())
     .bind(label.vout.map(i64::from))
-    .bind(file.hash.clone())
-    .bind(file.size)
-    .bind(i64::from(is_own))
-    .bind(now)
-    .bind(file.content.clone())
-    .execute(tx.conn())
-    .await?;
-    Ok(Posted::Stored)
-}
-
-/// Stores a medium, unless there is one of this name.
-///
-/// # Errors
-/// When the database can't do it.
-pub async fn post_media(tx: &mut Tx<'_>, id: &str, file: &NewFile, most: i64) -> Result<Posted, StoreError> {
-    let now = tx.now().millis();
-    take_turn(tx).await?;
-    let there = sqlx::query("SELECT hash FROM consignment_media WHERE attachment_id = $1")
-        .bind(id.to_owned())
-        .fetch_optional(tx.conn())
-        .await?;
-    if let Some(there) = there {
-        let is_same = there.take::<String>("hash")? == file.hash;
-        return Ok(if is_same { Posted::Same } else { Posted::Differs });
-    }
-    if !fits(tx, file.size, most).await? {
-        return Ok(Posted::Full);
-    }
-    sqlx::query(
-        "INSERT INTO consignment_media (attachment_id, hash, size, created_at, content) VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(id.to_owned())
     .bind(file.hash.clone())
     .bind(file.size)
     .bind(now)
@@ -277,6 +288,7 @@ pub async fn acknowledge(
     ack: bool,
     is_gateway: bool,
 ) -> Result<Acknowledged, StoreError> {
+    let now = tx.now().millis();
     take_turn(tx).await?;
     let Some(there) = find(tx.conn(), recipient_id).await? else { return Ok(Acknowledged::NoConsignment) };
     if there.is_own && !is_gateway {
@@ -290,6 +302,14 @@ pub async fn acknowledge(
         .bind(recipient_id.to_owned())
         .execute(tx.conn())
         .await?;
+    if is_gateway && !ack {
+        // Worth nothing: that it came, and what was said to it, is all that is to be known.
+        sqlx::query("UPDATE consignments SET content = '', dropped_at = $1 WHERE recipient_id = $2")
+            .bind(now)
+            .bind(recipient_id.to_owned())
+            .execute(tx.conn())
+            .await?;
+    }
     Ok(Acknowledged::Set)
 }
 
@@ -304,6 +324,38 @@ pub async fn discard(tx: &mut Tx<'_>, recipient_id: &str) -> Result<(), StoreErr
         .execute(tx.conn())
         .await?;
     Ok(())
+}
+
+/// Consignments from before this time whose invoice has ended, so many at most: who needed them has them.
+const OUTLIVED: &str = "SELECT c.recipient_id AS id FROM consignments c JOIN asset_transfers t ON t.recipient_id = c.recipient_id \
+     JOIN requests r ON r.id = t.request_id WHERE c.kept = 1 AND c.ack IS NOT NULL AND c.dropped_at IS NULL \
+     AND t.kind IN ('receive_blind', 'receive_witness') AND c.created_at < $1 AND r.is_open = 0 ORDER BY c.created_at LIMIT $2";
+
+/// Whether there is one of them.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn any_outlived(conn: &mut Conn, before: Timestamp) -> Result<bool, StoreError> {
+    let row = sqlx::query(OUTLIVED).bind(before.millis()).bind(1_i64).fetch_optional(conn).await?;
+    Ok(row.is_some())
+}
+
+/// Takes the files of so many of them away. Their hashes and what was said to them stay. Answers how many there were.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn drop_outlived(tx: &mut Tx<'_>, before: Timestamp, most: u32) -> Result<usize, StoreError> {
+    let now = tx.now().millis();
+    take_turn(tx).await?;
+    let rows = sqlx::query(OUTLIVED).bind(before.millis()).bind(i64::from(most)).fetch_all(tx.conn()).await?;
+    for row in &rows {
+        sqlx::query("UPDATE consignments SET content = '', dropped_at = $1 WHERE recipient_id = $2")
+            .bind(now)
+            .bind(row.take::<String>("id")?)
+            .execute(tx.conn())
+            .await?;
+    }
+    Ok(rows.len())
 }
 
 /// Whether strangers have something here from before this time.

@@ -29,7 +29,7 @@ const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '5s';
                                  SELECT set_config('synchronous_commit', 'on', false) FROM (SELECT 1) AS one \
                                  WHERE current_setting('synchronous_commit') = 'off'";
 /// How long a start waits for a process that is on its way out.
-const LOCK_WITHIN: Duration = Duration::from_secs(2);
+pub const LOCK_WITHIN: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// # Errors

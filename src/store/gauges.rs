@@ -1,6 +1,5 @@
 //! Numbers for the metrics. Counted over what is open only, so that they cost the same however long the history is.
 
-use super::consignments;
 use super::row::Columns;
 use super::{Conn, StoreError};
 
@@ -9,8 +8,6 @@ pub struct Gauges {
     /// Kind, state, and how many there are.
     pub open_requests: Vec<(String, String, i64)>,
     pub effects_pending: i64,
-    /// Bytes of consignments and media that strangers have stored.
-    pub consignment_bytes: i64,
 }
 
 /// # Errors
@@ -31,6 +28,5 @@ pub async fn count(conn: &mut Conn) -> Result<Gauges, StoreError> {
         .collect::<Result<_, StoreError>>()?;
     let effects_pending =
         sqlx::query_scalar("SELECT COUNT(*) FROM effects WHERE done_at IS NULL").fetch_one(&mut *conn).await?;
-    let consignment_bytes = consignments::used(conn).await?;
-    Ok(Gauges { open_requests, effects_pending, consignment_bytes })
+    Ok(Gauges { open_requests, effects_pending })
 }

@@ -43,7 +43,7 @@ const MIGRATIONS: &[Migration] = &[
     shared("0017_asset_transfers", include_str!("../../migrations/0017_asset_transfers.sql")),
     shared("0018_asset_exports", include_str!("../../migrations/0018_asset_exports.sql")),
     shared("0019_unfinished_transfers", include_str!("../../migrations/0019_unfinished_transfers.sql")),
-    shared("0024_keys_of_wallets", include_str!("../../migrations/0024_keys_of_wallets.sql")),
+    shared("0024_door", include_str!("../../migrations/0024_door.sql")),
 ];
 
 /// Any number will do, as long as every gateway on one PostgreSQL uses the same.

@@ -35,6 +35,7 @@ pub mod payments;
 mod pool;
 pub mod requests;
 mod row;
+pub mod shelf;
 pub mod spending;
 pub mod standing;
 pub mod wallets;
@@ -50,7 +51,7 @@ use sqlx::AnyConnection;
 use crate::clock::{Clock, Timestamp};
 use crate::ids::GatewayId;
 
-pub use engine::Engine;
+pub use engine::{Engine, LOCK_WITHIN};
 pub use error::{Retryable, StoreError};
 pub use pool::{Snapshot, Taken};
 

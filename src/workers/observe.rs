@@ -10,7 +10,7 @@ use bitcoin::constants::genesis_block;
 use super::chain_follow::wrong_network;
 use super::supervise::{Next, Worker};
 use crate::flows::health::{Health, LightningRail};
-use crate::flows::{Error, Flows};
+use crate::flows::{Error, Flows, consignments};
 use crate::ports::PortError;
 use crate::ports::chain::{BlockRef, ChainInfo};
 use crate::store::gauges::{self, Gauges};
@@ -20,7 +20,7 @@ use crate::store::{StoreError, chain, halts};
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Counting rows costs more than asking for a cursor.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
-const MEGABYTE: i64 = 1_000_000;
+const MEGABYTE: u64 = 1_000_000;
 
 pub(super) struct Observe {
     flows: Flows,
@@ -129,11 +129,11 @@ impl Observe {
         }
         self.counted = Some(Instant::now());
         let mut conn = self.flows.store().read().await?;
-        let Gauges { open_requests, effects_pending, consignment_bytes } = gauges::count(&mut conn).await?;
+        let Gauges { open_requests, effects_pending } = gauges::count(&mut conn).await?;
         drop(conn);
         metrics::gauge!("sluice_effects_pending").set(as_gauge(effects_pending));
-        let megabytes = consignment_bytes / MEGABYTE;
-        metrics::gauge!("sluice_proxy_strangers_megabytes").set(as_gauge(megabytes));
+        let megabytes = consignments::used_by_strangers(&self.flows).await? / MEGABYTE;
+        metrics::gauge!("sluice_proxy_strangers_megabytes").set(u32::try_from(megabytes).unwrap_or(u32::MAX));
         let mut gone = std::mem::take(&mut self.set_before);
         for (kind, state, number) in open_requests {
             set_open(&kind, &state, as_gauge(number));

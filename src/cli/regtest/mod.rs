@@ -112,6 +112,7 @@ impl Regtest {
         };
         config.assets.indexer = Some(indexer.url().to_owned());
         config.assets.data_dir = self.dir.join("assets");
+        config.policy.proxy.data_dir = self.dir.join("consignments");
         step(&format!("Starting the gateway on {}", config.http.listen))?;
         let running = app::start(&config).await?;
         step("Starting the merchant, a second Lightning node")?;

@@ -214,10 +214,11 @@ fn with_signatures(issued: &IssuedTx) -> Result<Psbt, Error> {
 async fn bring(flows: &Flows, side: &AssetSide, payee: &Payee, parcel: Parcel) -> Result<Said, Error> {
     if is_ours(flows, payee).await? {
         let label = Label { recipient_id: parcel.recipient, txid: parcel.txid.to_string(), vout: parcel.vout };
-        return Ok(match consignments::post(flows, label, &parcel.bytes).await? {
+        return Ok(match consignments::post(flows, label, parcel.bytes).await? {
             Posted::Stored | Posted::Same => Said::Yes,
             // What is worthless there is taken away again.
             Posted::Differs | Posted::Full => Said::NotYet,
+            Posted::Closed => Said::No("the invoice takes nothing any more".to_owned()),
         });
     }
     let (mut refused, mut all_asked) = (None, true);

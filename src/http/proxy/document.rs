@@ -32,7 +32,8 @@ What is the same has the same bytes, and for a consignment the same `txid` and `
 answered -100: only the gateway acknowledges for them.\n\n\
 Other errors: -200 invalid ack, -201 attachment id, -202 recipient id, -203 txid, -204 vout; -300 missing ack, -301 attachment id, -302 recipient id, \
 -303 file or txid; -32700, -32600, -32601, -32602, -32603 as JSON-RPC has them; -32000 too large (the message says the limit), -32001 no more can be \
-stored, -32002 too many calls, -32003 too much at the same time, -32004 called by a web page of an origin that is not allowed. Ids are 1 to 255 printable ASCII characters, a txid has 64 hexadecimal digits. What \
+stored, -32002 too many calls, -32003 too much at the same time, -32004 called by a web page of an origin that is not allowed, -32005 an invoice of this gateway that takes nothing any more. \
+Media are taken only where the operator wants them, else `media.post` and `media.get` are answered -32601. Ids are 1 to 255 printable ASCII characters, a txid has 64 hexadecimal digits. What \
 a wallet that is no customer stores is forgotten after a while.";
 
 /// Adds the operation.

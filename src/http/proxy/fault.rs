@@ -56,9 +56,11 @@ pub const TOO_MANY_CALLS: i32 = -32_002;
 const BUSY_FOR: u32 = 5;
 pub const BUSY: Fault = Fault {
     code: -32_003,
-    message: Cow::Borrowed("Too much is being brought and fetched just now; try again"),
+    message: Cow::Borrowed("Too much is being brought or fetched just now, by all or from this address; try again"),
     retry_after: Some(BUSY_FOR),
 };
+/// The invoice was paid, or will not be.
+pub const CLOSED: Fault = fault(-32_005, "This invoice takes no consignment any more");
 /// A page of somebody else made its reader's browser call.
 pub const FROM_A_PAGE: Fault = fault(-32_004, "Calls from web pages are not taken here");
 const INTERNAL: i32 = -32_603;

@@ -1,6 +1,7 @@
 //! The consignment proxy: one path where wallets of RGB hand each other consignments, in JSON-RPC and not in the dialect of the API.
 //! Nobody is asked who he is. What is brought for the gateway's own invoices is answered by the gateway itself, not by this path.
 
+mod counter;
 mod document;
 mod fault;
 mod request;
@@ -26,11 +27,13 @@ use super::limits::Clients;
 use super::local;
 use super::problem::Problem;
 use crate::flows::consignments;
-use crate::flows::values::{Acknowledged, Posted};
+use crate::flows::values::{Acknowledged, Posted, Standing};
 use crate::flows::{Code, ProxyPolicy};
+use counter::{Counter, Served};
 use fault::Fault;
 use request::{Call, File, Refused};
 use room::{Room, Rooms};
+use upload::Gatekeeper;
 
 pub use document::{OPERATION, TAG};
 
@@ -38,8 +41,9 @@ pub use document::{OPERATION, TAG};
 pub const ROUTE: &str = "/json-rpc";
 /// What other proxies speak. Wallets ask for exactly this.
 const PROTOCOL: &str = "0.2";
-/// How long a call may take to arrive: a file at 400 kB a second.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(45);
+/// How long a call may take to arrive, whatever its length, and how many bytes more a second there are on top of that.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
+const ARRIVING_BYTES_PER_SECOND: u64 = 400 * 1024;
 /// What is written of a file at a time.
 const PIECE: usize = 64 * 1024;
 /// The methods by name, as metrics call them.
@@ -49,6 +53,7 @@ const METHODS: [&str; 7] =
 /// What calls are answered from besides the flows.
 pub struct Proxy {
     clients: Clients,
+    counter: Counter,
     rooms: Rooms,
     started: Instant,
 }
@@ -56,7 +61,12 @@ pub struct Proxy {
 impl Proxy {
     #[must_use]
     pub fn new(is_limited: bool, policy: &ProxyPolicy) -> Self {
-        Self { clients: Clients::new(is_limited, policy), rooms: Rooms::new(policy.largest()), started: Instant::now() }
+        Self {
+            clients: Clients::new(is_limited, policy),
+            counter: Counter::new(is_limited),
+            rooms: Rooms::new(policy.largest()),
+            started: Instant::now(),
+        }
     }
 }
 
@@ -69,17 +79,21 @@ pub fn add_to(mut router: OpenApiRouter<HttpState>) -> OpenApiRouter<HttpState> 
 
 async fn anybodys(State(state): State<HttpState>, request: Request) -> Response {
     let policy = &state.flows.policy().proxy;
-    if !policy.enabled {
+    if !policy.is_on() {
         return nothing_here().into_response();
     }
     if local::of_foreign_page(request.headers(), &state.cors_origins).is_some() {
         return refused(&Value::Null, &fault::FROM_A_PAGE, "unread");
     }
     let client = Client::of(request.headers(), request.extensions(), state.believes_proxy);
-    match state.proxy.clients.check(&client, upload::is_form(request.headers())) {
-        Ok(()) => serve(&state, request).await,
-        // Nothing of the call was read.
-        Err(problem) => refused(&Value::Null, &fault::too_many_calls(problem), "unread"),
+    let brings_file = upload::is_form(request.headers());
+    // Nothing of a call that is refused here was read.
+    if let Err(problem) = state.proxy.clients.check(&client, brings_file) {
+        return refused(&Value::Null, &fault::too_many_calls(problem), "unread");
+    }
+    match state.proxy.counter.serve(client) {
+        Some(mut served) if !brings_file || served.takes_file() => serve(&state, request, served).await,
+        Some(_) | None => refused(&Value::Null, &fault::BUSY, "unread"),
     }
 }
 
@@ -88,30 +102,78 @@ fn nothing_here() -> Problem {
     Problem::new(Code::NotFound, "there is no such path; see /docs")
 }
 
-async fn serve(state: &HttpState, request: Request) -> Response {
+/// How long a call may take to arrive: by what it announces, else as long as the largest file may take.
+fn arrives_within(request: &Request, largest: u64) -> Duration {
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let seconds = announced.unwrap_or(largest).min(largest) / ARRIVING_BYTES_PER_SECOND;
+    ARRIVES_WITHIN.saturating_add(Duration::from_secs(seconds))
+}
+
+async fn serve(state: &HttpState, request: Request, served: Served) -> Response {
     let largest = state.flows.policy().proxy.largest();
-    let read = request::read(request, &state.proxy.rooms, largest);
-    let call = match tokio::time::timeout(ARRIVES_WITHIN, read).await {
+    let within = arrives_within(&request, largest);
+    let read = request::read(request, &Gate { state }, largest);
+    let call = match tokio::time::timeout(within, read).await {
         Ok(Ok(call)) => call,
         Ok(Err(Refused { id, fault })) => return refused(&id, &fault, "unread"),
         Err(_elapsed) => return refused(&Value::Null, &fault::LATE, "unread"),
     };
-    let Call { id, method, params, file, mut room } = call;
+    let Call { id, method, params, file, room: _ } = call;
+    let mut held = Held { room: state.proxy.rooms.to_fetch(), served };
     let asked = Asked { state, params: &params };
     let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("unknown");
     let outcome = match method {
         "server.info" => Ok(asked.info()),
         "consignment.post" => asked.post_consignment(file).await,
-        "consignment.get" => asked.consignment(&mut room).await,
+        "consignment.get" => asked.consignment(&mut held).await,
         "ack.post" => asked.acknowledge().await,
         "ack.get" => asked.acknowledgement().await,
+        "media.post" | "media.get" if !state.flows.policy().proxy.media => Err(fault::NO_SUCH_METHOD),
         "media.post" => asked.post_media(file).await,
-        "media.get" => asked.media(&mut room).await,
+        "media.get" => asked.media(&mut held).await,
         _ => Err(fault::NO_SUCH_METHOD),
     };
     match outcome {
-        Ok(result) => answered(&id, &result, method, room),
+        Ok(result) => answered(&id, &result, method, held),
         Err(fault) => refused(&id, &fault, method),
+    }
+}
+
+/// What a call keeps until its answer is written: its place, and what a file takes.
+struct Held {
+    room: Room,
+    served: Served,
+}
+
+/// Looks at what a form says it brings, before its file is read.
+struct Gate<'a> {
+    state: &'a HttpState,
+}
+
+impl Gatekeeper for Gate<'_> {
+    async fn admit(&self, method: &str, params: &Value) -> Result<Room, Fault> {
+        let rooms = &self.state.proxy.rooms;
+        match method {
+            "consignment.post" => {
+                let Some(id) = params.as_object().and_then(|params| request::recipient_id(params).ok()) else {
+                    return Ok(rooms.for_strangers());
+                };
+                match consignments::standing(&self.state.flows, &id).await? {
+                    Standing::Strangers => Ok(rooms.for_strangers()),
+                    Standing::Open => Ok(rooms.for_our_own()),
+                    Standing::Closed if consignments::find(&self.state.flows, &id).await?.is_some() => {
+                        Ok(rooms.for_strangers())
+                    }
+                    Standing::Closed => Err(fault::CLOSED),
+                }
+            }
+            "media.post" if !self.state.flows.policy().proxy.media => Err(fault::NO_SUCH_METHOD),
+            _ => Ok(rooms.for_strangers()),
+        }
+    }
+
+    fn for_anything(&self) -> Room {
+        self.state.proxy.rooms.for_strangers()
     }
 }
 
@@ -131,20 +193,23 @@ impl Asked<'_> {
         let flows = &self.state.flows;
         let bytes = whole(file, "a consignment", flows.policy().proxy.max_consignment_bytes)?;
         let label = request::label(self.params)?;
-        stored(consignments::post(flows, label, &bytes).await?, bytes.len())
+        let length = bytes.len();
+        stored(consignments::post(flows, label, bytes).await?, length)
     }
 
     async fn post_media(&self, file: File) -> Result<Value, Fault> {
         let flows = &self.state.flows;
         let id = request::attachment_id(self.params)?;
         let bytes = whole(file, "a media file", flows.policy().proxy.max_media_bytes)?;
-        stored(consignments::post_media(flows, id, &bytes).await?, bytes.len())
+        let length = bytes.len();
+        stored(consignments::post_media(flows, id, bytes).await?, length)
     }
 
-    async fn consignment(&self, room: &mut Room) -> Result<Value, Fault> {
+    async fn consignment(&self, held: &mut Held) -> Result<Value, Fault> {
         let (flows, id) = (&self.state.flows, request::recipient_id(self.params)?);
-        let found = consignments::find(flows, &id).await?.ok_or(fault::NO_CONSIGNMENT)?;
-        make_room(room, found.size)?;
+        let found = consignments::find(flows, &id).await?.filter(|found| !found.is_dropped);
+        let found = found.ok_or(fault::NO_CONSIGNMENT)?;
+        make_room(held, found.size)?;
         let content = consignments::content(flows, &id).await?.ok_or(fault::NO_CONSIGNMENT)?;
         let mut result = serde_json::Map::new();
         result.insert("consignment".to_owned(), Value::String(content));
@@ -155,10 +220,10 @@ impl Asked<'_> {
         Ok(Value::Object(result))
     }
 
-    async fn media(&self, room: &mut Room) -> Result<Value, Fault> {
+    async fn media(&self, held: &mut Held) -> Result<Value, Fault> {
         let (flows, id) = (&self.state.flows, request::attachment_id(self.params)?);
         let size = consignments::media_size(flows, &id).await?.ok_or(fault::NO_MEDIA)?;
-        make_room(room, size)?;
+        make_room(held, size)?;
         Ok(Value::String(consignments::media(flows, &id).await?.ok_or(fault::NO_MEDIA)?))
     }
 
@@ -189,8 +254,8 @@ fn whole(file: File, what: &str, most: u64) -> Result<Vec<u8>, Fault> {
     }
 }
 
-fn make_room(room: &mut Room, size: u64) -> Result<(), Fault> {
-    let fits = usize::try_from(size).is_ok_and(|size| room.grow(size));
+fn make_room(held: &mut Held, size: u64) -> Result<(), Fault> {
+    let fits = held.served.takes_file() && usize::try_from(size).is_ok_and(|size| held.room.grow(size));
     if fits { Ok(()) } else { Err(fault::BUSY) }
 }
 
@@ -203,6 +268,7 @@ fn stored(posted: Posted, length: usize) -> Result<Value, Fault> {
         Posted::Same => Ok(Value::Bool(false)),
         Posted::Differs => Err(fault::CANNOT_CHANGE_FILE),
         Posted::Full => Err(fault::FULL),
+        Posted::Closed => Err(fault::CLOSED),
     }
 }
 
@@ -226,12 +292,10 @@ struct FailureDetail<'a> {
     message: &'a str,
 }
 
-fn answered(id: &Value, result: &Value, method: &'static str, room: Room) -> Response {
+fn answered(id: &Value, result: &Value, method: &'static str, held: Held) -> Response {
     count(method, "ok".to_owned());
     let body = serde_json::to_vec(&Success { jsonrpc: "2.0", id, result }).unwrap_or_default();
-    // Only what was fetched is still here; what was brought is stored and gone.
-    let room = (body.len() > PIECE).then_some(room);
-    respond(body, room, None)
+    respond(body, Some(held), None)
 }
 
 fn refused(id: &Value, fault: &Fault, method: &'static str) -> Response {
@@ -246,11 +310,11 @@ fn count(method: &'static str, outcome: String) {
 }
 
 /// Whatever became of a call, HTTP has delivered it. A file keeps its room until it is written or its reader has gone.
-fn respond(body: Vec<u8>, room: Option<Room>, retry_after: Option<u32>) -> Response {
+fn respond(body: Vec<u8>, held: Option<Held>, retry_after: Option<u32>) -> Response {
     let length = body.len();
     let body = Bytes::from(body);
     let pieces = (0..length).step_by(PIECE).map(move |from| {
-        let _held_as_long_as_this = &room;
+        let _held_as_long_as_this = &held;
         Ok::<_, Infallible>(body.slice(from..length.min(from.saturating_add(PIECE))))
     });
     let mut response = Response::new(Body::from_stream(stream::iter(pieces)));

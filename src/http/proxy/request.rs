@@ -4,8 +4,8 @@ use axum::extract::Request;
 use serde_json::{Map, Value};
 
 use super::fault::{self, Fault};
-use super::room::{Room, Rooms};
-use super::upload;
+use super::room::Room;
+use super::upload::{self, Gatekeeper};
 use crate::flows::Code;
 use crate::flows::values::Label;
 use crate::http::config::BODY_MAX;
@@ -63,9 +63,9 @@ pub struct Fields {
 
 /// # Errors
 /// When it is no call, or too long for one.
-pub async fn read(request: Request, rooms: &Rooms, largest: u64) -> Result<Call, Refused> {
+pub async fn read(request: Request, gate: &impl Gatekeeper, largest: u64) -> Result<Call, Refused> {
     if upload::is_form(request.headers()) {
-        return upload::read(request, rooms.enter(), largest).await;
+        return upload::read(request, gate, largest).await;
     }
     let (parts, body) = request.into_parts();
     let raw = extract::read_at_most(&parts.headers, body, BODY_MAX).await.map_err(|problem| match problem.code {
@@ -76,7 +76,7 @@ pub async fn read(request: Request, rooms: &Rooms, largest: u64) -> Result<Call,
     let Value::Object(mut sent) = sent else { return Err(fault::NO_REQUEST.into()) };
     let mut take = |name: &str| sent.remove(name).unwrap_or_default();
     let fields = Fields { jsonrpc: take("jsonrpc"), id: take("id"), method: take("method"), params: take("params") };
-    fields.call(File::None, rooms.enter())
+    fields.call(File::None, gate.for_anything())
 }
 
 impl Fields {
@@ -157,10 +157,25 @@ mod tests {
     use axum::body::Body;
     use serde_json::json;
 
+    use crate::http::proxy::room::Rooms;
+
     const ROOM: u64 = 1_000_000;
 
+    /// Takes whatever comes.
+    struct Anything(Rooms);
+
+    impl Gatekeeper for Anything {
+        async fn admit(&self, _method: &str, _params: &Value) -> Result<Room, Fault> {
+            Ok(self.for_anything())
+        }
+
+        fn for_anything(&self) -> Room {
+            self.0.for_strangers()
+        }
+    }
+
     async fn of_body(body: impl Into<Body>) -> Result<Call, Refused> {
-        read(Request::new(body.into()), &Rooms::new(ROOM), ROOM).await
+        read(Request::new(body.into()), &Anything(Rooms::new(ROOM)), ROOM).await
     }
 
     async fn code(body: &str) -> (i32, Value) {

@@ -30,7 +30,7 @@ pub fn is_form(headers: &HeaderMap) -> bool {
 
 /// # Errors
 /// When it is no call, or longer than is read at all.
-pub async fn read(request: Request, room: Room, largest: u64) -> Result<Call, Refused> {
+pub async fn read(request: Request, gate: &impl Gatekeeper, largest: u64) -> Result<Call, Refused> {
     let most = largest.saturating_mul(READ_AND_FORGOTTEN).saturating_add(BODY_MAX as u64);
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if announced.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > most) {
@@ -38,10 +38,11 @@ pub async fn read(request: Request, room: Room, largest: u64) -> Result<Call, Re
     }
     let was_longer = Arc::new(AtomicBool::new(false));
     let mut form = open(request, most, Arc::clone(&was_longer)).await?;
+    let room = gate.for_anything();
     let mut read = Read { texts: Texts::default(), file: File::None, room, largest, was_longer };
     for _ in 0..=FIELDS_MAX {
         match form.next_field().await {
-            Ok(Some(field)) => read.take(field).await?,
+            Ok(Some(field)) => read.take(field, gate).await?,
             Ok(None) => return read.call(),
             Err(_) => return Err(read.broken()),
         }
@@ -67,6 +68,19 @@ async fn open(mut request: Request, most: u64, was_longer: Arc<AtomicBool>) -> R
     Multipart::from_request(request, &()).await.map_err(|_| fault::NOT_JSON)
 }
 
+/// Who looks at what is brought before its file is read.
+pub trait Gatekeeper {
+    /// Room for the file of this call, or why it is not even read.
+    async fn admit(&self, method: &str, params: &Value) -> Result<Room, Fault>;
+
+    /// Room for a file that comes before it is known what it is.
+    fn for_anything(&self) -> Room;
+}
+
+fn said(text: &String) -> bool {
+    !matches!(text.trim(), "" | "null")
+}
+
 /// The known texts of a form.
 #[derive(Default)]
 struct Texts {
@@ -86,6 +100,16 @@ impl Texts {
             _ => None,
         }
     }
+
+    /// What is asked, where that came before the file.
+    fn call(&self) -> Option<(&str, Value)> {
+        Some((self.method.as_deref()?, serde_json::from_str(self.params.as_deref()?).ok()?))
+    }
+
+    /// A form has no other way to say null.
+    fn id(&self) -> Value {
+        self.id.clone().filter(said).map_or(Value::Null, Value::String)
+    }
 }
 
 struct Read {
@@ -97,11 +121,14 @@ struct Read {
 }
 
 impl Read {
-    async fn take(&mut self, field: Field<'_>) -> Result<(), Refused> {
+    async fn take(&mut self, field: Field<'_>, gate: &impl Gatekeeper) -> Result<(), Refused> {
         let name = field.name().unwrap_or_default().to_owned();
         if name == "file" {
             if self.file != File::None {
                 return Err(fault::TWICE.into());
+            }
+            if let Some((method, params)) = self.texts.call() {
+                self.room = gate.admit(method, &params).await.map_err(|fault| Refused { id: self.texts.id(), fault })?;
             }
             return self.take_file(field).await;
         }
@@ -165,11 +192,9 @@ impl Read {
     }
 
     fn call(self) -> Result<Call, Refused> {
-        let Texts { jsonrpc, id, method, params } = self.texts;
+        let id = self.texts.id();
+        let Texts { jsonrpc, method, params, id: _ } = self.texts;
         let text = |text: Option<String>| text.map_or(Value::Null, Value::String);
-        // A form has no other way to say null.
-        let said = |text: &String| !matches!(text.trim(), "" | "null");
-        let id = text(id.filter(said));
         let params = match params.filter(said) {
             None => Value::Null,
             Some(json) => match serde_json::from_str(&json) {
@@ -185,6 +210,33 @@ impl Read {
 mod tests {
     use super::*;
     use crate::http::proxy::room::Rooms;
+
+    /// Reads no file of one method.
+    struct Gate(Rooms);
+
+    impl Gate {
+        fn new() -> Self {
+            Self(Rooms::new(LARGEST))
+        }
+    }
+
+    impl Gatekeeper for Gate {
+        async fn admit(&self, method: &str, _params: &Value) -> Result<Room, Fault> {
+            if method == "no" { Err(fault::CLOSED) } else { Ok(self.0.for_our_own()) }
+        }
+
+        fn for_anything(&self) -> Room {
+            self.0.for_strangers()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_wanted_is_refused_before_its_file_is_read() {
+        let (no, id, params, version) = (("method", "no"), ("id", "5"), ("params", "{}"), ("jsonrpc", "2.0"));
+        let refused = of(&[no, id, params, version, ("file", &"x".repeat(100_000))]).await.err().unwrap();
+        assert_eq!(refused, Refused { id: Value::from("5"), fault: fault::CLOSED }, "else it would be too long");
+        assert!(of(&[("file", "x"), no, id, params, version]).await.is_ok(), "what it is was not known yet");
+    }
 
     const LARGEST: u64 = 100;
 
@@ -202,7 +254,7 @@ mod tests {
         let request = Request::builder().header("content-type", "Multipart/form-data; boundary=xx");
         let request = request.body(Body::from(body)).unwrap();
         assert!(is_form(request.headers()));
-        read(request, Rooms::new(LARGEST).enter(), LARGEST).await
+        read(request, &Gate::new(), LARGEST).await
     }
 
     #[tokio::test]
@@ -251,7 +303,7 @@ mod tests {
             assert!([-32_700, -32_600].contains(&code), "{body}: {code}");
         }
         let request = Request::builder().header("content-type", "multipart/form-data").body(Body::empty()).unwrap();
-        let refused = read(request, Rooms::new(LARGEST).enter(), LARGEST).await.err().unwrap();
+        let refused = read(request, &Gate::new(), LARGEST).await.err().unwrap();
         assert_eq!(refused.fault.code, -32_700);
     }
 }

@@ -22,6 +22,8 @@ use crate::harness::rig::Database;
 const PROXY: &str = "/json-rpc";
 const BOUNDARY: &str = "a-line-between";
 const MEGABYTE: usize = 1024 * 1024;
+/// Without assets it is off, and media are.
+const ON: [&str; 3] = ["auth.mode=key", "proxy.enabled=true", "proxy.media=true"];
 
 /// A gateway, and somebody who has no wallet and no key.
 struct Desk {
@@ -32,7 +34,7 @@ struct Desk {
 
 impl Desk {
     async fn open(database: Database, overrides: &[&str]) -> Option<Self> {
-        let (gateway, chain) = Gateway::start_fake_on(database, &[&["auth.mode=key"], overrides].concat()).await?;
+        let (gateway, chain) = Gateway::start_fake_on(database, &[&ON[..], overrides].concat()).await?;
         Some(Self { anybody: gateway.caller(1).without_wallet(), gateway, chain })
     }
 

@@ -42,7 +42,7 @@ fn recipient() -> &'static str {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parcel_is_brought_once_and_the_word_comes_back() {
-    let (gateway, _chain) = Gateway::start_fake(&["auth.mode=key"]).await;
+    let (gateway, _chain) = Gateway::start_fake(&["auth.mode=key", "proxy.enabled=true"]).await;
     let address = gateway.url.trim_start_matches("http://").to_owned();
     let endpoint = format!("rpc://{address}/json-rpc");
     let courier = courier(&[&address]);
@@ -78,7 +78,7 @@ async fn a_parcel_is_brought_once_and_the_word_comes_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parcel_that_is_too_large_is_refused_for_good() {
-    let (gateway, _chain) = Gateway::start_fake(&["proxy.max_consignment_bytes=1000"]).await;
+    let (gateway, _chain) = Gateway::start_fake(&["proxy.enabled=true", "proxy.max_consignment_bytes=1000"]).await;
     let address = gateway.url.trim_start_matches("http://").to_owned();
     let large = Parcel { bytes: vec![0; 1_001], ..parcel(recipient()) };
     let refused = courier(&[&address]).bring(&format!("rpc://{address}/json-rpc"), &large).await;

@@ -4,7 +4,6 @@ use sluice::flows::Policy;
 use sluice::flows::ProxyPolicy;
 use sluice::flows::consignments;
 use sluice::flows::values::{Acknowledged, Label, Posted};
-use sluice::store;
 
 use crate::harness::consignments::{own_recipient, own_word};
 use crate::harness::rig::{self, Rig, on_both};
@@ -16,11 +15,11 @@ fn label(recipient: &str) -> Label {
 }
 
 async fn post(rig: &Rig, recipient: &str, bytes: &[u8]) -> Posted {
-    consignments::post(&rig.flows, label(recipient), bytes).await.expect("the store writes")
+    consignments::post(&rig.flows, label(recipient), bytes.to_vec()).await.expect("the store writes")
 }
 
 async fn post_media(rig: &Rig, id: &str, bytes: &[u8]) -> Posted {
-    consignments::post_media(&rig.flows, id.to_owned(), bytes).await.expect("the store writes")
+    consignments::post_media(&rig.flows, id.to_owned(), bytes.to_vec()).await.expect("the store writes")
 }
 
 async fn own(rig: &Rig, recipient: &str, client: u32) -> bool {
@@ -34,9 +33,8 @@ async fn is_there(rig: &Rig, recipient: &str) -> bool {
     found.is_some()
 }
 
-async fn used(rig: &Rig) -> i64 {
-    let mut conn = rig.flows.store().read().await.expect("a connection");
-    store::consignments::used(&mut conn).await.expect("the store answers")
+async fn used(rig: &Rig) -> u64 {
+    consignments::used_by_strangers(&rig.flows).await.expect("the store answers")
 }
 
 /// Who says what a recipient says.
@@ -126,20 +124,62 @@ on_both!(only_the_gateway_acknowledges_for_its_own_invoices, async |rig: Rig| {
     assert_eq!(acknowledge(&rig, "ours", false, Speaker::Gateway).await, Acknowledged::Same);
     assert_eq!(acknowledge(&rig, "ours", true, Speaker::Gateway).await, Acknowledged::Differs);
     assert_eq!(acknowledge(&rig, "ours", false, Speaker::Stranger).await, Acknowledged::NotTheirs);
+    let refused = consignments::find(&rig.flows, "ours").await.expect("the store answers").expect("it is known");
+    assert!(refused.is_dropped && refused.ack == Some(false) && refused.size == 5, "its file is gone");
+    assert_eq!(consignments::content(&rig.flows, "ours").await.expect("the store answers"), None);
+    assert_eq!(post(&rig, "ours", b"bytes").await, Posted::Same);
     rig.audit().await;
 });
 
-on_both!(what_was_said_before_an_invoice_was_ours_does_not_count, async |rig: Rig| {
+on_both!(what_was_brought_before_an_invoice_was_ours_does_not_count, async |rig: Rig| {
     assert_eq!(post(&rig, "guessed", b"bytes").await, Posted::Stored);
     assert_eq!(acknowledge(&rig, "guessed", true, Speaker::Stranger).await, Acknowledged::Set);
     assert_eq!(used(&rig).await, 5);
     assert!(own(&rig, "guessed", 1).await);
+    assert!(!is_there(&rig, "guessed").await, "nobody could know the name who was not told");
+    assert_eq!(acknowledge(&rig, "guessed", true, Speaker::Stranger).await, Acknowledged::NoConsignment);
+    assert_eq!(post(&rig, "guessed", b"true bytes").await, Posted::Stored);
     let found = consignments::find(&rig.flows, "guessed").await.expect("the store answers").expect("it is there");
-    assert!(found.ack.is_none() && found.is_own);
-    assert_eq!(used(&rig).await, 0);
-    assert_eq!(acknowledge(&rig, "guessed", false, Speaker::Gateway).await, Acknowledged::Set);
+    assert!(found.ack.is_none() && found.is_own && found.size == 10);
     rig.wait(31 * A_DAY).await;
-    assert_eq!(sweep(&rig).await, 0);
+    sweep(&rig).await;
     assert!(is_there(&rig, "guessed").await);
+    assert_eq!(used(&rig).await, 0);
+    rig.audit().await;
+});
+
+/// As the version before stored it: in the database.
+async fn stored_before(rig: &Rig) {
+    let created_at = rig.clock.now().millis();
+    let txid = "ab".repeat(32);
+    rig.sql(&format!(
+        "INSERT INTO consignments (recipient_id, txid, vout, hash, size, kept, created_at, content) \
+         VALUES ('old', '{txid}', NULL, 'a hash', 3, 0, {created_at}, 'b2xk')"
+    ))
+    .await;
+    rig.sql(&format!(
+        "INSERT INTO consignment_media (attachment_id, hash, size, created_at, content) \
+         VALUES ('old', 'a hash', 4, {created_at}, 'b2xkIQ==')"
+    ))
+    .await;
+    rig.sql("UPDATE consignment_usage SET bytes = 7 WHERE name = 'strangers'").await;
+}
+
+on_both!(what_an_earlier_version_stored_in_the_database_is_served_until_it_is_old, ten_bytes(), async |rig: Rig| {
+    stored_before(&rig).await;
+    assert_eq!(used(&rig).await, 7);
+    let content = consignments::content(&rig.flows, "old").await.expect("the store answers");
+    assert_eq!(content.as_deref(), Some("b2xk"));
+    assert_eq!(consignments::media(&rig.flows, "old").await.expect("the store answers").as_deref(), Some("b2xkIQ=="));
+    assert_eq!(consignments::media_size(&rig.flows, "old").await.expect("the store answers"), Some(4));
+    assert_eq!(post(&rig, "old", b"new").await, Posted::Differs);
+    assert_eq!(post_media(&rig, "old", b"new").await, Posted::Differs);
+    assert_eq!(post(&rig, "new", b"1234").await, Posted::Full, "both count");
+    assert_eq!(post(&rig, "new", b"123").await, Posted::Stored);
+    assert_eq!(acknowledge(&rig, "old", true, Speaker::Stranger).await, Acknowledged::Set);
+    rig.wait(31 * A_DAY).await;
+    sweep(&rig).await;
+    assert!(!is_there(&rig, "old").await && !is_there(&rig, "new").await);
+    assert_eq!(used(&rig).await, 0);
     rig.audit().await;
 });

@@ -309,8 +309,10 @@ async fn config(database: Database, overrides: &[&str]) -> Option<(Config, tempf
         Database::Postgres => postgres::database().await?,
     };
     let store = format!("store.url={url}");
+    let consignments = format!("proxy.data_dir={}", folder.path().join("consignments").display());
     let usual = [
         store.as_str(),
+        consignments.as_str(),
         "http.listen=127.0.0.1:0",
         "operator.listen=127.0.0.1:0",
         "http.limits.enabled=false",

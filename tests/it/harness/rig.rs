@@ -29,6 +29,7 @@ use sluice::store::chain::Coin;
 use sluice::store::events::NumberEvents;
 use sluice::store::owners::{Acquire, Ownership, Role};
 use sluice::store::requests::Filter;
+use sluice::store::shelf::Shelf;
 use sluice::store::{Config, Engine, Store, StoreError, Tx, Write, apply, halts, wallets};
 use sluice_signer::Signer;
 
@@ -86,6 +87,7 @@ pub struct Rig {
     pub owner: Ownership,
     pub lightning: Lightning,
     sequencer: Ownership,
+    shelf: Shelf,
     _folder: tempfile::TempDir,
 }
 
@@ -181,10 +183,12 @@ impl Rig {
         let slot = NodeSlot::expected();
         slot.arrive(lightning.node.clone());
         let flows = Flows::with_node(store, backend, slot, Network::Regtest, policy);
+        let shelf = Shelf::open(&folder.path().join("consignments")).expect("a folder of our own");
+        flows.use_shelf(shelf.clone());
         let acquire = |role| Acquire { role, holder: "rig".to_owned() };
         let owner = flows.store().write(acquire(Role::Chain)).await.expect("a role").expect("nobody holds it");
         let sequencer = flows.store().write(acquire(Role::Sequencer)).await.expect("a role").expect("nobody holds it");
-        let rig = Self { flows, chain, clock, owner, lightning, sequencer, _folder: folder };
+        let rig = Self { flows, chain, clock, owner, lightning, sequencer, shelf, _folder: folder };
         rig.settle().await;
         Some(rig)
     }
@@ -235,6 +239,7 @@ impl Rig {
         let slot = NodeSlot::expected();
         slot.arrive(self.lightning.node.clone());
         self.flows = Flows::with_node(self.flows.store().clone(), chain, slot, Network::Regtest, policy);
+        self.flows.use_shelf(self.shelf.clone());
     }
 
     /// Lets time pass, and everything happen that it brings.

@@ -54,7 +54,7 @@ async fn schemathesis_finds_nothing_where_keys_are_asked_for() {
 
 /// One that has every rail there is.
 async fn gateway(mode: &str) -> (Gateway, Arc<FakeChain>) {
-    let started = Gateway::start_lightning(Database::Sqlite, &[mode]).await;
+    let started = Gateway::start_lightning(Database::Sqlite, &[mode, "proxy.enabled=true", "proxy.media=true"]).await;
     let (gateway, chain, _lightning) = started.expect("SQLite is always there");
     let world = World::new(Clock::System);
     gateway.flows().use_assets(side(FakeEngine::new(world, Arc::<FakeChain>::clone(&chain))));

@@ -179,7 +179,7 @@ async fn holds(wallet: &RgbWallet, asset: &str, amount: u64) {
 }
 
 async fn strangers_are_paid_and_pay(database: Database) {
-    let (elsewhere, _chain) = Elsewhere::start_fake(&["auth.mode=key"]).await;
+    let (elsewhere, _chain) = Elsewhere::start_fake(&["auth.mode=key", "proxy.enabled=true"]).await;
     let there = format!("{}/json-rpc", elsewhere.url.replace("http://", "rpc://"));
     let allowed = format!("[\"{}\"]", elsewhere.url.trim_start_matches("http://"));
     let settings = [("assets.courier.allow_private", allowed.as_str())];
@@ -410,7 +410,7 @@ async fn is_refused(met: &Meeting, invoice: &Value) {
 /// Of the places that an invoice names, the one that can be reached is told; behind TLS it has to be who it says it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_behind_tls_is_told_when_it_can_be_trusted() {
-    let (elsewhere, _chain) = Elsewhere::start_fake(&["auth.mode=key"]).await;
+    let (elsewhere, _chain) = Elsewhere::start_fake(&["auth.mode=key", "proxy.enabled=true"]).await;
     let front = TlsFront::of(elsewhere.url.trim_start_matches("http://")).await;
     let settings = [("assets.courier.allow_private", r#"["localhost"]"#)];
     let Some(mut met) = meeting(Database::Sqlite, &settings).await else { return };

@@ -33,7 +33,7 @@ async fn scene() -> Option<Scene> {
     let esplora = Esplora::start(&node).await;
     let alice = RgbWallet::start(&node, &esplora).await?;
     let bob = RgbWallet::start(&node, &esplora).await?;
-    let gateway = Gateway::start(&node, Database::Sqlite, &["auth.mode=key"]).await?;
+    let gateway = Gateway::start(&node, Database::Sqlite, &["auth.mode=key", "proxy.enabled=true"]).await?;
     let endpoint = format!("{}/json-rpc", gateway.url.replace("http://", "rpc://"));
     let asset = alice.issue_nia("TEST", "Test asset", 2, &[SUPPLY]).await;
     Some(Scene { node, gateway, alice, bob, endpoint, asset, _esplora: esplora })

@@ -1,0 +1,8 @@
+-- Which keys act for a wallet: asked for each wallet that waits to be searched for.
+CREATE INDEX api_key_wallets_by_wallet ON api_key_wallets (wallet_id, key_id);
+
+-- When the file of a consignment for one of our invoices was taken away, of which the hash and the word stay. Its content is empty then.
+ALTER TABLE consignments ADD COLUMN dropped_at BIGINT;
+-- What a wallet's invoices hold, and whose invoices have ended long ago.
+CREATE INDEX consignment_recipients_by_wallet ON consignment_recipients (wallet_id, recipient_id);
+CREATE INDEX consignments_to_drop ON consignments (created_at) WHERE kept = 1 AND ack IS NOT NULL AND dropped_at IS NULL;
