@@ -74,6 +74,7 @@ fn tags() -> Vec<utoipa::openapi::Tag> {
         ("lightning", "Invoices and payments over Lightning, and between wallets of this gateway."),
         ("settle", "Moving the wallet's coins off-chain."),
         ("history", "Balances, requests and events."),
+        ("assets", "RGB assets on-chain: coins that carry them, issuing, receiving, sending, and leaving with them."),
         (admin::TAG, "The operator's own calls. They need a key with the scope `admin`, and name no wallet."),
         (proxy::TAG, "What wallets of RGB hand each other, in a dialect of its own."),
     ]
@@ -219,6 +220,12 @@ fn takes_idempotency_key(id: &str) -> bool {
             | "payInvoice"
             | "adminOpenChannel"
             | "adminResolve"
+            | "walletCreateUtxosBegin"
+            | "walletIssueAssetNia"
+            | "walletBlindReceive"
+            | "walletWitnessReceive"
+            | "walletSendBegin"
+            | "walletBeginExport"
     )
 }
 

@@ -72,6 +72,18 @@ pub async fn forget_overdue(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<(), St
 
 /// # Errors
 /// When the database can't answer or the row is corrupt.
+pub async fn by_id(conn: &mut Conn, id: RequestId) -> Result<Option<Export>, StoreError> {
+    let row = sqlx::query(
+        "SELECT id, wallet_id, unsigned_txid, message, expires_at, signed_at FROM asset_exports WHERE id = $1",
+    )
+    .bind(id.to_string())
+    .fetch_optional(conn)
+    .await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// # Errors
+/// When the database can't answer or the row is corrupt.
 pub async fn by_txid(conn: &mut Conn, txid: Txid) -> Result<Option<Export>, StoreError> {
     let row = sqlx::query(
         "SELECT id, wallet_id, unsigned_txid, message, expires_at, signed_at FROM asset_exports WHERE unsigned_txid = $1",

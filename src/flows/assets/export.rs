@@ -12,10 +12,12 @@ use crate::clock::Timestamp;
 use crate::domain::export::Export as Consent;
 use crate::domain::wallet::WalletKeys;
 use crate::domain::{EventNote, authorization, psbt};
-use crate::flows::{Code, Error, Flows};
+use crate::flows::address::check_same_body;
+use crate::flows::{Code, Error, Flows, Idempotency};
 use crate::ids::RequestId;
 use crate::secret::Secret;
 use crate::store::asset_exports::{self, Export};
+use crate::store::idempotency::{self, Remembered};
 use crate::store::{StoreError, Tx, Write, events};
 
 /// Characters of the password: fewer are guessed, and nobody types more.
@@ -31,39 +33,68 @@ pub struct Begun {
     pub expires_at: Timestamp,
 }
 
-/// Writes down what the owner has to sign, and hands it out.
+/// Writes down what the owner has to sign, and hands it out. With a key that was used before it hands out the same.
 ///
 /// # Errors
-/// When there is no engine, or the time for the signature is not one that is given.
-pub async fn begin(flows: &Flows, keys: &WalletKeys, expires_in_seconds: Option<u64>) -> Result<Begun, Error> {
+/// When there is no engine, the time for the signature is not one that is given, or the key was used for something else.
+pub async fn begin(
+    flows: &Flows,
+    keys: &WalletKeys,
+    expires_in_seconds: Option<u64>,
+    idempotency: Option<Idempotency>,
+) -> Result<Begun, Error> {
     let time = flows.policy().signature.choose(expires_in_seconds)?;
     engine(flows)?;
-    let (id, expires_at) = (RequestId::fresh(), flows.now().after(time));
+    let wallet = keys.id();
+    let from_key = |key: &Idempotency| RequestId::from_idempotency_key(&wallet, &key.key);
+    let id = idempotency.as_ref().map_or_else(RequestId::fresh, from_key);
+    let expires_at = flows.now().after(time);
     let consent = Consent {
         gateway: flows.store().gateway().clone(),
         network: flows.network(),
-        wallet: keys.id(),
+        wallet: wallet.clone(),
         id,
         expires: expires_at,
     };
     let message = consent.message();
-    let psbt = authorization::to_sign(keys, &message).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-    let unsigned_txid = psbt.unsigned_tx.compute_txid();
-    let export = Export { id, wallet: keys.id(), unsigned_txid, message: message.clone(), expires_at, signed_at: None };
-    flows.store().write(Begin(export)).await?;
-    Ok(Begun { id, psbt: psbt.to_string(), message, expires_at })
+    let unsigned_txid = to_sign(keys, &message)?.unsigned_tx.compute_txid();
+    let export = Export { id, wallet, unsigned_txid, message, expires_at, signed_at: None };
+    let export = flows.store().write(Begin { export, idempotency }).await?;
+    let psbt = to_sign(keys, &export.message)?.to_string();
+    Ok(Begun { id: export.id, psbt, message: export.message, expires_at: export.expires_at })
 }
 
-struct Begin(Export);
+fn to_sign(keys: &WalletKeys, message: &str) -> Result<Psbt, StoreError> {
+    authorization::to_sign(keys, message).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+struct Begin {
+    export: Export,
+    idempotency: Option<Idempotency>,
+}
 
 #[async_trait]
 impl Write for Begin {
-    type Output = ();
-    type Error = StoreError;
+    type Output = Export;
+    type Error = Error;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        asset_exports::forget_overdue(tx, &self.0.wallet).await?;
-        asset_exports::insert(tx, &self.0).await
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Export, Error> {
+        let Export { id, wallet, .. } = &self.export;
+        asset_exports::forget_overdue(tx, wallet).await?;
+        if let Some(key) = &self.idempotency {
+            if let Some(known) = idempotency::find(tx.conn(), *id).await? {
+                check_same_body(&known, key)?;
+                let begun = asset_exports::by_id(tx.conn(), known.request).await?;
+                return begun.ok_or_else(|| {
+                    let detail = "the time to sign what was begun with this key is over; begin again with another key";
+                    Error::refused(Code::RequestExpired, detail)
+                });
+            }
+            let what = Remembered { body_hash: key.body_hash.clone(), request: *id, unsigned_txid: None };
+            idempotency::remember(tx, *id, wallet, &what).await?;
+        }
+        asset_exports::insert(tx, &self.export).await?;
+        Ok(self.export.clone())
     }
 }
 

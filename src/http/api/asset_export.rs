@@ -52,7 +52,7 @@ pub async fn begin(
     body: MaybePosted<ExportBeginRequestModel>,
 ) -> Result<Json<ExportBeginResponse>, Problem> {
     state.limits.begin(&wallet.id)?;
-    let begun = export::begin(&state.flows, &wallet.keys, body.value.expires_in_seconds).await?;
+    let begun = export::begin(&state.flows, &wallet.keys, body.value.expires_in_seconds, body.idempotency).await?;
     Ok(Json(ExportBeginResponse {
         psbt: begun.psbt,
         message: begun.message,

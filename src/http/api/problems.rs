@@ -255,7 +255,7 @@ fn of_assets(operation_id: &str) -> Option<Vec<Code>> {
         "walletSendEnd" => [END, &[Code::AssetsUnavailable]].concat(),
         "walletListTransfers" | "listLightningTransfers" => vec![Code::InvalidRequest, Code::AssetsUnavailable],
         "walletFailTransfers" => [ASSETS, &[Code::NotFound, Code::NotCancellable]].concat(),
-        "walletBeginExport" => ASSETS.to_vec(),
+        "walletBeginExport" => [ASSETS, &[Code::IdempotencyMismatch, Code::RequestExpired]].concat(),
         "walletEndExport" => [ASSETS, SIGNED].concat(),
         "walletDecodeRgbInvoice" => vec![Code::AssetsUnavailable, Code::InvalidInvoice],
         _ => return None,

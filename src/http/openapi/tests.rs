@@ -101,6 +101,115 @@ fn what_is_asked_has_the_name_of_a_request() {
 }
 
 #[test]
+fn every_tag_is_described() {
+    let described: Vec<String> = tags().into_iter().map(|tag| tag.name).collect();
+    each_operation(|name, operation| {
+        let tag = operation["tags"][0].as_str().unwrap();
+        assert!(described.iter().any(|one| one == tag), "{name}: nobody says what {tag} is");
+    });
+}
+
+/// The functions of a file, by name: each with its text, which ends where the next one begins.
+fn functions(text: &str) -> std::collections::HashMap<&str, &str> {
+    let starts: Vec<usize> = text.match_indices("fn ").map(|(at, _)| at).collect();
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let name = |at: usize| text[at + 3..].split(['(', '<']).next().unwrap();
+    starts.iter().zip(ends).map(|(start, end)| (name(*start), &text[*start..end])).collect()
+}
+
+/// Whether a function, or one of its file that it calls, takes what a caller's key stands for.
+fn takes_key(function: &str, all: &std::collections::HashMap<&str, &str>, depth: usize) -> bool {
+    let Some(text) = all.get(function) else { return false };
+    let calls = |name: &str| name != function && text.contains(&format!(" {name}("));
+    text.contains(".idempotency") || (depth > 0 && all.keys().any(|name| calls(name) && takes_key(name, all, depth - 1)))
+}
+
+/// The id of each operation in a file of handlers, and the function that answers it.
+fn handlers(text: &str) -> Vec<(&str, &str)> {
+    let after = |text: &'static str| move |rest: &'_ str| rest.find(text).map(|at| at + text.len());
+    let mut found = Vec::new();
+    for part in text.split("#[utoipa::path(").skip(1) {
+        let id = after("operation_id = \"")(part).map(|at| part[at..].split('"').next().unwrap());
+        let handler = after("async fn ")(part).map(|at| part[at..].split('(').next().unwrap());
+        found.extend(id.zip(handler));
+    }
+    found
+}
+
+fn sources(folder: &std::path::Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(sources(&path));
+        } else {
+            all.push(std::fs::read_to_string(path).unwrap());
+        }
+    }
+    all
+}
+
+#[test]
+fn whoever_takes_an_idempotency_key_says_so_and_nobody_else() {
+    let declared = std::cell::RefCell::new(std::collections::HashMap::new());
+    each_operation(|_, operation| {
+        let mut parameters = operation["parameters"].as_array().into_iter().flatten();
+        let has_it = parameters.any(|parameter| parameter["name"] == "Idempotency-Key");
+        declared.borrow_mut().insert(operation["operationId"].as_str().unwrap().to_owned(), has_it);
+    });
+    let (declared, mut seen) = (declared.into_inner(), 0);
+    for text in sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/api")) {
+        let all = functions(&text);
+        for (id, handler) in handlers(&text) {
+            assert_eq!(declared.get(id), Some(&takes_key(handler, &all, 2)), "{id}, {handler}: taken and declared differ");
+            seen += 1;
+        }
+    }
+    // The consignment proxy has a dialect of its own.
+    assert_eq!(seen + 1, declared.len());
+}
+
+/// Whole numbers that are no amounts of an asset.
+const NO_ASSET_AMOUNTS: [&str; 14] = [
+    "precision", "batch_transfer_idx", "idx", "kind", "status", "height", "created_at", "updated_at", "added_at", "timestamp",
+    "expiration", "expiration_timestamp", "confirmations_left", "expires_at",
+];
+
+#[test]
+fn an_amount_of_an_asset_is_told_as_text_too() {
+    let document = serde_json::to_value(document()).unwrap();
+    let mut told = 0;
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        let Some(properties) = schema["properties"].as_object() else { continue };
+        let is_of_asset = name.contains("Asset") || name.contains("Rgb") || properties.contains_key("asset_id");
+        // What is asked has a number or a text; only readers of answers lose digits. This one stands in both.
+        if !is_of_asset || name.ends_with("RequestModel") || name == "LightningAsset" {
+            continue;
+        }
+        for (property, of) in properties {
+            let is_number = of["type"].to_string().contains("integer");
+            let is_bitcoin = ["_sats", "_sat", "_msat"].iter().any(|unit| property.ends_with(unit));
+            if !is_number || is_bitcoin || NO_ASSET_AMOUNTS.contains(&property.as_str()) {
+                continue;
+            }
+            let text = &properties.get(&format!("{property}_str")).unwrap_or(&Value::Null)["type"];
+            assert!(text.to_string().contains("string"), "{name}.{property} has no {property}_str");
+            told += 1;
+        }
+    }
+    assert!(told >= 14, "{told}");
+    // Where an answer has an amount beside the name of its asset it is not the shape that calls have.
+    each_operation(|name, operation| {
+        let text = operation["responses"].to_string();
+        assert!(!text.contains("schemas/LightningAsset\""), "{name}");
+    });
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        let is_asked = name.ends_with("RequestModel");
+        assert!(is_asked || !schema.to_string().contains("schemas/LightningAsset\""), "{name}");
+    }
+}
+
+#[test]
 fn the_same_code_makes_the_same_bytes() {
     assert_eq!(document_json(), document_json());
     assert!(document_json().ends_with("}\n"));
