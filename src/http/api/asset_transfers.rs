@@ -73,7 +73,7 @@ impl From<Request<AssetReceive>> for RgbReceiveResponse {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "invoice": examples::RGB_INVOICE, "recipient_id": examples::RECIPIENT, "batch_transfer_idx": 1, "asked_asset_id": null,
-    "asked_amount": 10, "asset_id": examples::RGB, "amount": 10, "amount_str": "10", "txid": examples::TXID,
+    "asked_amount": 10, "asked_amount_str": "10", "asset_id": examples::RGB, "amount": 10, "amount_str": "10", "txid": examples::TXID,
     "address_request_id": null,
 }))]
 pub struct AssetReceiveView {
@@ -83,6 +83,7 @@ pub struct AssetReceiveView {
     /// What the invoice asks for; empty where it leaves that open.
     pub asked_asset_id: Option<String>,
     pub asked_amount: Option<u64>,
+    pub asked_amount_str: Option<String>,
     /// What has come; empty until a payment was accepted.
     pub asset_id: Option<String>,
     pub amount: Option<u64>,
@@ -102,6 +103,7 @@ impl From<Request<AssetReceive>> for AssetReceiveView {
             batch_transfer_idx: machine.batch,
             asked_asset_id: machine.asset,
             asked_amount: machine.amount.map(Amount::base_units),
+            asked_amount_str: machine.amount.map(|amount| amount.to_string()),
             amount: arrival.as_ref().map(|arrival| arrival.amount.base_units()),
             amount_str: arrival.as_ref().map(|arrival| arrival.amount.to_string()),
             txid: arrival.as_ref().map(|arrival| arrival.txid.to_string()),

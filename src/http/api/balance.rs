@@ -37,7 +37,8 @@ pub struct WalletBalanceResponse {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "asset_id": examples::RGB, "ticker": "USDT", "precision": 6,
-    "balance": { "settled": 0, "future": 0, "spendable": 0, "offchain_outbound": null },
+    "balance": { "settled": 0, "future": 0, "spendable": 0, "offchain_outbound": null,
+    "settled_str": "0", "future_str": "0", "spendable_str": "0", "offchain_outbound_str": null, },
 }))]
 pub struct AssetBalance {
     pub asset_id: String,
@@ -48,12 +49,17 @@ pub struct AssetBalance {
 
 /// Base units of an asset.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({ "settled": 0, "future": 0, "spendable": 0, "offchain_outbound": null }))]
+#[schema(example = json!({ "settled": 0, "future": 0, "spendable": 0, "offchain_outbound": null,
+    "settled_str": "0", "future_str": "0", "spendable_str": "0", "offchain_outbound_str": null, }))]
 pub struct AssetBalanceDetails {
     pub settled: u64,
     pub future: u64,
     pub spendable: u64,
     pub offchain_outbound: Option<u64>,
+    pub settled_str: String,
+    pub future_str: String,
+    pub spendable_str: String,
+    pub offchain_outbound_str: Option<String>,
 }
 
 impl From<Asset> for AssetBalance {
@@ -63,6 +69,10 @@ impl From<Asset> for AssetBalance {
             future: of.balance.future.base_units(),
             spendable: of.balance.spendable.base_units(),
             offchain_outbound: None,
+            settled_str: of.balance.settled.to_string(),
+            future_str: of.balance.future.to_string(),
+            spendable_str: of.balance.spendable.to_string(),
+            offchain_outbound_str: None,
         };
         Self { asset_id: of.id, ticker: of.ticker, precision: of.precision, balance }
     }

@@ -45,7 +45,8 @@ pub enum InputKind {
     "kind": "bolt11", "text": examples::INVOICE, "address": null, "amount_sats": 5_000, "amount_msat": 5_000_000,
     "currency": null, "description": "order 7", "description_hash": null, "label": null, "issuer": null,
     "payment_hash": examples::HASH, "payee_pubkey": examples::NODE, "created_at": examples::TIME, "expires_at": examples::TIME,
-    "is_expired": false, "is_own": false, "lightning": null, "asset_id": null, "asset_amount": null, "recipient_id": null,
+    "is_expired": false, "is_own": false, "lightning": null, "asset_id": null, "asset_amount": null, "asset_amount_str": null,
+    "recipient_id": null,
 }))]
 pub struct DecodeResponse {
     pub kind: InputKind,
@@ -76,6 +77,7 @@ pub struct DecodeResponse {
     pub asset_id: Option<String>,
     /// How much of it, in the smallest unit.
     pub asset_amount: Option<u64>,
+    pub asset_amount_str: Option<String>,
     pub recipient_id: Option<String>,
 }
 
@@ -142,6 +144,7 @@ fn rgb(flows: &Flows, text: &str) -> Result<DecodeResponse, Problem> {
         is_expired: expires_at.map(|at| at <= flows.store().clock().now()),
         asset_id: said.asset,
         asset_amount: said.amount.map(Amount::base_units),
+        asset_amount_str: said.amount.map(|amount| amount.to_string()),
         recipient_id: Some(said.recipient),
         ..DecodeResponse::default()
     })

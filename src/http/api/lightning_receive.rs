@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::examples;
-use super::wire::LightningAsset;
+use super::wire::{AssetAmount, LightningAsset};
 use crate::clock::Timestamp;
 use crate::flows::Code;
 use crate::flows::invoice::{self, DESCRIPTION_MAX, Invoiced, WantedInvoice};
@@ -90,7 +90,7 @@ pub struct LightningReceiveRequest {
     pub payment_type: &'static str,
     /// What was received, once it was; before that what is asked for. Rounded down.
     pub amount_sats: Option<u64>,
-    pub asset: Option<LightningAsset>,
+    pub asset: Option<AssetAmount>,
     pub created_at: String,
     /// The same as `amount_sats`, exactly.
     pub amount_msat: Option<u64>,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::lightning_receive::BTC;
-use super::wire::{LightningAsset, SendAssetEndRequestModel};
+use super::wire::{AssetAmount, LightningAsset, SendAssetEndRequestModel};
 use super::{begun, destination, examples};
 use crate::clock::Timestamp;
 use crate::flows::pay_invoice::{self, BeginPay};
@@ -132,7 +132,7 @@ pub struct LightningSendRequest {
     pub payment_type: &'static str,
     /// What the payee gets, rounded up.
     pub amount_sats: Option<u64>,
-    pub asset: Option<LightningAsset>,
+    pub asset: Option<AssetAmount>,
     /// What routing has cost, rounded up. Empty until it succeeded.
     pub fee_sats: Option<u64>,
     pub created_at: String,

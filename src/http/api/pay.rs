@@ -12,7 +12,7 @@ use super::destination::{self, Kind};
 use super::lightning_receive::{ASSET, BTC};
 use super::lightning_send::{LightningSendRequest, LightningSendStatus};
 use super::send_view::{Status, amount_sent, asset as asset_of};
-use super::wire::{self, LightningAsset, SendAssetEndRequestModel};
+use super::wire::{self, AssetAmount, LightningAsset, SendAssetEndRequestModel};
 use super::{begun, bip21, decode, examples, onchain_receive};
 use crate::clock::Timestamp;
 use crate::flows::address::{self, NewAddress};
@@ -358,7 +358,7 @@ pub struct PayEndResponse {
     /// BTC or ASSET.
     pub payment_type: &'static str,
     pub amount_sats: Option<u64>,
-    pub asset: Option<LightningAsset>,
+    pub asset: Option<AssetAmount>,
     pub fee_sats: Option<u64>,
     /// Empty for Lightning.
     pub txid: Option<String>,

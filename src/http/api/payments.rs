@@ -105,7 +105,7 @@ impl From<LineStatus> for PaymentStatus {
 /// A payment in a list.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "amt_msat": 5_000_000, "asset_amount": null, "asset_id": null, "payment_hash": examples::HASH, "inbound": false,
+    "amt_msat": 5_000_000, "asset_amount": null, "asset_amount_str": null, "asset_id": null, "payment_hash": examples::HASH, "inbound": false,
     "status": "Succeeded", "created_at": 1_763_683_200, "updated_at": 1_763_683_201, "payee_pubkey": null,
     "request_id": examples::ID,
 }))]
@@ -113,6 +113,7 @@ pub struct Payment {
     /// Millisatoshis. 0 while an invoice without an amount waits for somebody to pay it.
     pub amt_msat: u64,
     pub asset_amount: Option<u64>,
+    pub asset_amount_str: Option<String>,
     pub asset_id: Option<String>,
     pub payment_hash: String,
     /// An invoice of this wallet.
@@ -133,6 +134,7 @@ impl From<&Listed> for Payment {
         Self {
             amt_msat: listed.line.amount.unwrap_or_default().base_units(),
             asset_amount: None,
+            asset_amount_str: None,
             asset_id: None,
             payment_hash: listed.line.hash.to_string(),
             inbound: listed.line.inbound,
@@ -149,7 +151,7 @@ impl From<&Listed> for Payment {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "payments": [{
-        "amt_msat": 5_000_000, "asset_amount": null, "asset_id": null, "payment_hash": examples::HASH, "inbound": true,
+        "amt_msat": 5_000_000, "asset_amount": null, "asset_amount_str": null, "asset_id": null, "payment_hash": examples::HASH, "inbound": true,
         "status": "Pending", "created_at": 1_763_683_200, "updated_at": 1_763_683_200, "payee_pubkey": null,
         "request_id": examples::ID,
     }],

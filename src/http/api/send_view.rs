@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::examples;
-use super::wire::LightningAsset;
+use super::wire::AssetAmount;
 use crate::clock::Timestamp;
 use crate::flows::history::Send;
 use crate::flows::values::{IssuedTx, Machine, Request, Role, SendState, Terms, Withdraw, WithdrawState};
@@ -112,7 +112,7 @@ pub struct GetOnchainSendResponse {
     #[schema(value_type = Option<u64>)]
     pub amount_sats_sent: Option<Sat>,
     /// Empty for bitcoin, and for several assets at once.
-    pub asset: Option<LightningAsset>,
+    pub asset: Option<AssetAmount>,
     /// Transactions that closed channels of the node for it, each once it is in a block. None for on-chain coins.
     pub close_txids: Vec<String>,
     /// The transaction that brought home what was in the last of them, if one was needed. None for on-chain coins.
@@ -241,14 +241,14 @@ fn timestamps(send: &Send) -> BTreeMap<&'static str, i64> {
 
 /// What a send moves besides bitcoin, where it is one asset.
 #[must_use]
-pub fn asset(terms: &Terms) -> Option<LightningAsset> {
+pub fn asset(terms: &Terms) -> Option<AssetAmount> {
     let payees = &terms.assets.as_ref()?.payees;
     let first = payees.first()?;
     if payees.iter().any(|payee| payee.asset != first.asset) {
         return None;
     }
     let sum = payees.iter().try_fold(Amount::ZERO, |sum, payee| sum.checked_add(payee.amount))?;
-    Some(LightningAsset { asset_id: first.asset.clone(), amount: sum.base_units() })
+    Some(AssetAmount::new(first.asset.clone(), sum))
 }
 
 impl From<&Send> for GetOnchainSendResponse {

@@ -109,7 +109,27 @@ impl BtcBalanceResponse {
     }
 }
 
-/// An amount of an RGB asset.
+/// An amount of an RGB asset, as answers tell it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "asset_id": "rgb:2dkSTbr-jFhznbPmo-TQafzswCN-av4gTsJjX-ttx6CNou5-M98k8Zd", "amount": 10, "amount_str": "10",
+}))]
+pub struct AssetAmount {
+    pub asset_id: String,
+    /// Base units.
+    pub amount: u64,
+    /// The same as text: readers that keep numbers as floating-point ones lose digits of large amounts.
+    pub amount_str: String,
+}
+
+impl AssetAmount {
+    #[must_use]
+    pub fn new(asset_id: String, amount: Amount) -> Self {
+        Self { asset_id, amount: amount.base_units(), amount_str: amount.to_string() }
+    }
+}
+
+/// An amount of an RGB asset, as calls ask for it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(example = json!({ "asset_id": "rgb:2dkSTbr-jFhznbPmo-TQafzswCN-av4gTsJjX-ttx6CNou5-M98k8Zd", "amount": 10 }))]
 pub struct LightningAsset {
