@@ -206,11 +206,13 @@ mod tests {
     #[test]
     fn what_is_printed_holds_no_secret() {
         let text =
-            "[store]\nurl = \"postgres://u:hunter2@h/d\"\n[chain.bitcoind]\nuser = \"u\"\npassword = \"hunter3\"";
+            "[store]\nurl = \"postgres://u:hunter2@h/d\"\n[chain.bitcoind]\nuser = \"u\"\npassword = \"hunter3\"\n\
+             [ldk]\nseed = \"hunter4\"\n[assets]\nindexer = \"https://u:hunter5@h/api\"";
         let config = parsed(text);
         assert_eq!(config.store.url.expose(), "postgres://u:hunter2@h/d");
         let shown = format!("{}{config:?}", config.to_toml().unwrap());
         assert!(!shown.contains("hunter"), "{shown}");
-        assert!(shown.contains("password = \"***\""), "{shown}");
+        assert!(shown.contains("password = \"***\"") && shown.contains("https://***@h/api"), "{shown}");
+        assert_eq!(config.assets.indexer.as_deref(), Some("https://u:hunter5@h/api"));
     }
 }

@@ -42,6 +42,17 @@ impl Serialize for Secret {
     }
 }
 
+/// An address without what stands in it to get in: neither user and password nor a query are shown.
+#[must_use]
+pub fn without_login(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _query)| (rest, "?***"));
+    let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
+    let authority = authority.rsplit_once('@').map_or_else(|| authority.to_owned(), |(_, host)| format!("***@{host}"));
+    let path = path.map(|path| format!("/{path}")).unwrap_or_default();
+    format!("{scheme}://{authority}{path}{query}")
+}
+
 /// What a group and all others may do with a file.
 const OF_OTHERS: u32 = 0o077;
 
@@ -80,6 +91,19 @@ pub fn keep_private(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_what_gets_in() {
+        for (url, shown) in [
+            ("http://127.0.0.1:3002", "http://127.0.0.1:3002"),
+            ("https://u:hunter2@h.example/api", "https://***@h.example/api"),
+            ("ssl://u:p@ss@h.example:50002", "ssl://***@h.example:50002"),
+            ("https://h.example/a@b?key=hunter2", "https://h.example/a@b?***"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(without_login(url), shown);
+        }
+    }
 
     #[test]
     fn what_others_could_read_is_taken_away_from_them() {

@@ -13,7 +13,7 @@ const PREFIX: &str = "SLUICE__";
 /// How unlike a known name may be that is still offered.
 const FARTHEST_NAME: usize = 3;
 /// What was written for these is not repeated in an error.
-const SECRET_KEYS: [&str; 2] = ["store.url", "chain.bitcoind.password"];
+const SECRET_KEYS: [&str; 4] = ["store.url", "chain.bitcoind.password", "ldk.seed", "assets.indexer"];
 
 /// Everything that a configuration is made of, weakest first.
 #[derive(Clone, Debug, Default)]
@@ -378,6 +378,11 @@ mod tests {
     fn errors_repeat_no_secret() {
         let typed = from_text("[chain.bitcoind]\npassword = 31337").unwrap_err().to_string();
         assert!(typed.contains("chain.bitcoind.password") && !typed.contains("31337"), "{typed}");
+        for key in SECRET_KEYS {
+            let (section, name) = key.rsplit_once('.').unwrap();
+            let typed = from_text(&format!("[{section}]\n{name} = 31337")).unwrap_err().to_string();
+            assert!(typed.contains(key) && !typed.contains("31337"), "{typed}");
+        }
         let syntax = from_text("[store]\nurl = \"postgres://u:hunter2@h/d\" oops").unwrap_err().to_string();
         assert!(syntax.contains("line 2") && !syntax.contains("hunter2"), "{syntax}");
     }

@@ -10,11 +10,12 @@ mod registry;
 mod reveal;
 mod wallet;
 
+use std::fmt;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bitcoin::{Network, Psbt};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use self::registry::Registry;
 use self::wallet::RgbWallet;
@@ -24,16 +25,17 @@ use crate::ports::assets::{
     Asset, AssetEngine, AssetError, BegunTransfer, ColoredCoin, Consignment, NewAsset, NewReceive, NewTransfer,
     Receive, Refusal, RgbInvoice, Transfer, Verdict, WalletKeys,
 };
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
 pub(super) const SERVICE: &str = "the RGB engine";
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where the state of all wallets lives. What is lost here is lost for ever, whoever has the keys.
     pub data_dir: PathBuf,
     /// An Esplora (`http://`, `https://`) or an Electrum (`tcp://`, `ssl://`) of the same chain. Empty: there are no assets here.
+    #[serde(serialize_with = "without_login")]
     pub indexer: Option<String>,
     /// Where payers bring consignments, as they write it: `rpcs://host/json-rpc`. Empty: this gateway's own listener, as this machine
     /// reaches it.
@@ -44,6 +46,25 @@ pub struct Config {
     pub at_once: usize,
     /// How consignments are brought to others.
     pub courier: courier::Config,
+}
+
+/// A login to the indexer is not shown.
+fn without_login<S: Serializer>(indexer: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    indexer.as_deref().map(secret::without_login).serialize(serializer)
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { data_dir, indexer, endpoints, open_wallets, at_once, courier } = self;
+        f.debug_struct("Config")
+            .field("data_dir", data_dir)
+            .field("indexer", &indexer.as_deref().map(secret::without_login))
+            .field("endpoints", endpoints)
+            .field("open_wallets", open_wallets)
+            .field("at_once", at_once)
+            .field("courier", courier)
+            .finish()
+    }
 }
 
 impl Default for Config {
