@@ -196,6 +196,16 @@ impl Store {
         self.write(BindAssetFolder { identity: identity.to_owned() }).await
     }
 
+    /// Whether there is, or was, an engine for assets that belongs to this database, in this process or in another.
+    ///
+    /// # Errors
+    /// When the database can't answer.
+    pub async fn has_asset_folder(&self) -> Result<bool, StoreError> {
+        let mut conn = self.read().await?;
+        let row = sqlx::query("SELECT value FROM meta WHERE name = 'asset_folder'").fetch_optional(&mut *conn).await?;
+        Ok(row.is_some())
+    }
+
     /// Finishes what was accepted and closes every connection. Whatever comes later is told that the store is closed.
     pub async fn close(&self) {
         self.inner.writer.close().await;

@@ -253,7 +253,7 @@ fn of_assets(operation_id: &str) -> Option<Vec<Code>> {
         "walletBlindReceive" | "walletWitnessReceive" => [ASSETS, RGB_INVOICE].concat(),
         "walletSendBegin" => [ASSETS, RGB_SEND].concat(),
         "walletSendEnd" => [END, &[Code::AssetsUnavailable]].concat(),
-        "walletListTransfers" | "listLightningTransfers" => vec![Code::InvalidRequest, Code::AssetsUnavailable],
+        "walletListTransfers" | "listLightningTransfers" => vec![Code::InvalidRequest],
         "walletFailTransfers" => [ASSETS, &[Code::NotFound, Code::NotCancellable]].concat(),
         "walletBeginExport" => [ASSETS, &[Code::IdempotencyMismatch, Code::RequestExpired]].concat(),
         "walletEndExport" => [ASSETS, SIGNED].concat(),
