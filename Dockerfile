@@ -26,8 +26,9 @@ WORKDIR /var/lib/sluice
 VOLUME /var/lib/sluice
 # The API; metrics and health. Who listens where is configuration, loopback unless it says otherwise.
 EXPOSE 8080 9464
-# Live, not ready: a gateway that waits for its bitcoind is healthy, and a restart would not help it.
+# Live, not ready: a gateway that waits for its bitcoind is healthy, and a restart would not help it. It asks where the
+# configuration says that the operator's listener is, in its file or in the environment.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["sluice", "health", "--url", "http://127.0.0.1:9464/health/live"]
+    CMD ["sluice", "health", "--live"]
 ENTRYPOINT ["sluice"]
 CMD ["serve"]

@@ -14,10 +14,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// Prints every rail by name; exits with 1 if it is not ready or does not answer. Made for health checks of containers.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  sluice health\n  sluice health --url http://127.0.0.1:9464/health/live")]
+#[command(after_help = "Examples:\n  sluice health\n  sluice health --live")]
 pub(super) struct Health {
-    /// What to ask [default: /health/ready of the operator listener]
+    /// Whether it answers at all, and not whether it is ready
     #[arg(long)]
+    live: bool,
+    /// What to ask [default: the operator listener of the configuration]
+    #[arg(long, conflicts_with = "live")]
     url: Option<String>,
 }
 
@@ -25,7 +28,10 @@ impl Health {
     pub(super) fn run(self, settings: &Settings) -> Result<ExitCode, Failure> {
         let url = match self.url {
             Some(url) => url,
-            None => format!("http://{}/health/ready", reachable(settings.load()?.operator.listen)),
+            None => {
+                let path = if self.live { "live" } else { "ready" };
+                format!("http://{}/health/{path}", reachable(settings.load()?.operator.listen))
+            }
         };
         block_on(ask(&url))
     }

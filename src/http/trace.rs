@@ -38,7 +38,7 @@ pub async fn layer(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "unmatched".to_owned(), |m| m.as_str().to_owned());
-    // One path is a secret; for the others a problem says which one was called.
+    // A problem says which path was called. No path holds a secret: ids name, and what opens something is in headers and bodies.
     let path = request.uri().path().to_owned();
     // Never headers, query or body: they hold keys, signatures and who pays whom.
     let span = tracing::info_span!("call", trace_id = trace.as_str(), method = %method, route);
