@@ -6,3 +6,6 @@ ALTER TABLE consignments ADD COLUMN dropped_at BIGINT;
 -- What a wallet's invoices hold, and whose invoices have ended long ago.
 CREATE INDEX consignment_recipients_by_wallet ON consignment_recipients (wallet_id, recipient_id);
 CREATE INDEX consignments_to_drop ON consignments (created_at) WHERE kept = 1 AND ack IS NOT NULL AND dropped_at IS NULL;
+
+-- Written again and again, to find out whether it can be.
+INSERT INTO meta (name, value) VALUES ('last_write', '0');

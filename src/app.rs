@@ -165,7 +165,18 @@ pub async fn start_in(config: &Config, world: World) -> Result<Running, StartErr
 /// # Errors
 /// When the store can't be opened or belongs to another network.
 pub async fn open(config: &Config) -> Result<Flows, StartError> {
-    let store = Store::open(&config.store, Clock::System).await?;
+    flows_on(Store::open(&config.store, Clock::System).await?, config).await
+}
+
+/// The same for a command that only looks: what is not there is an error, and is not made.
+///
+/// # Errors
+/// As `open`, and when no gateway has used the store.
+pub async fn open_existing(config: &Config) -> Result<Flows, StartError> {
+    flows_on(Store::open_existing(&config.store, Clock::System).await?, config).await
+}
+
+async fn flows_on(store: Store, config: &Config) -> Result<Flows, StartError> {
     bind_network(&store, config).await?;
     let chain = Bitcoind::new(&config.chain.bitcoind).or_else(|_| Bitcoind::new(&without_login(config)))?;
     Ok(Flows::new(store, Arc::new(chain), config.chain.network, config.policy.clone()))

@@ -11,7 +11,7 @@ use crate::flows::audit::{self, Report};
 /// Recompute the books and say where they differ from what is stored
 ///
 /// Exits with 1 if anything differs. What the node can't be asked about now is said to be skipped. The gateway audits itself beside its work, too; on
-/// SQLite it has to be stopped for this command.
+/// SQLite it has to be stopped for this command. A database that is not there is an error, and is not made.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  sluice audit\n  sluice audit --json | jq .drifts")]
 pub(super) struct Audit {
@@ -23,7 +23,7 @@ pub(super) struct Audit {
 impl Audit {
     pub(super) fn run(self, config: &Config) -> Result<ExitCode, Failure> {
         block_on(async {
-            let flows = app::open(config).await?;
+            let flows = app::open_existing(config).await?;
             let report = audit::audit(&flows).await?;
             flows.store().close().await;
             if self.json {

@@ -70,6 +70,34 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether a gateway's database is there. Nothing is made, and nothing in it is changed.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be read.
+    pub(super) async fn require_existing(self, url: &str) -> Result<(), StoreError> {
+        let address = match self {
+            Self::Postgres => url.to_owned(),
+            Self::Sqlite => {
+                let path = sqlite_path(url)?;
+                if !path.is_file() {
+                    let why = format!("store.url: there is no database at {}", path.display());
+                    return Err(StoreError::Misconfigured(why));
+                }
+                format!("sqlite://{}?mode=ro", percent_encoded(&sqlite_file(url)?)?)
+            }
+        };
+        sqlx::any::install_default_drivers();
+        let mut conn = Conn::connect(&address).await?;
+        let found = sqlx::query("SELECT name FROM schema_migrations LIMIT 1").fetch_optional(&mut conn).await;
+        conn.close().await?;
+        match found {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(no_gateway()),
+            Err(sqlx::Error::Database(_)) => Err(no_gateway()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The connection that migrates and, on SQLite, writes.
     pub(super) async fn connect(self, url: &str) -> Result<Conn, StoreError> {
         sqlx::any::install_default_drivers();
@@ -145,6 +173,10 @@ fn try_lock(database: &Path) -> Result<File, StoreError> {
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked(database.display().to_string())),
         Err(TryLockError::Error(error)) => Err(cant("lock", error)),
     }
+}
+
+fn no_gateway() -> StoreError {
+    StoreError::Misconfigured("store.url: this database was never used by a gateway".to_owned())
 }
 
 fn sqlite_path(url: &str) -> Result<&Path, StoreError> {

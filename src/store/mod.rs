@@ -140,6 +140,16 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { engine, pool, writer, clock, gateway }) })
     }
 
+    /// The same for a database that has to be there already: one that is not is an error, and is not made.
+    ///
+    /// # Errors
+    /// As `open`, and when no gateway has used it.
+    pub async fn open_existing(config: &Config, clock: Clock) -> Result<Self, StoreError> {
+        let url = config.url.expose();
+        Engine::of_url(url)?.require_existing(url).await?;
+        Self::open(config, clock).await
+    }
+
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.inner.engine
@@ -232,6 +242,24 @@ async fn gateway_id(conn: &mut Conn) -> Result<GatewayId, StoreError> {
         .await?;
     let id: String = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'gateway'").fetch_one(conn).await?;
     Ok(GatewayId(id))
+}
+
+/// Changes nothing but when it was written: whether that works is what somebody wants to know.
+#[derive(Clone, Copy, Debug)]
+pub struct ProveWritable;
+
+#[async_trait]
+impl Write for ProveWritable {
+    type Output = ();
+    type Error = StoreError;
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let now = tx.now().millis();
+        sqlx::query("UPDATE meta SET value = $1 WHERE name = 'last_write'")
+            .bind(now.to_string())
+            .execute(tx.conn())
+            .await?;
+        Ok(())
+    }
 }
 
 /// The state of assets is outside the database: both are of one gateway, and neither can be exchanged for another.

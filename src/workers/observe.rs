@@ -14,10 +14,12 @@ use crate::flows::{Error, Flows, consignments};
 use crate::ports::PortError;
 use crate::ports::chain::{BlockRef, ChainInfo};
 use crate::store::gauges::{self, Gauges};
-use crate::store::{StoreError, chain, halts};
+use crate::store::{ProveWritable, StoreError, chain, halts};
 
 /// A node that has not answered by then is not connected, whatever its client still hopes for.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is tried whether the database can be written. While it can't, each round tries.
+const WRITE_EVERY: Duration = Duration::from_secs(5);
 /// Counting rows costs more than asking for a cursor.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 const MEGABYTE: u64 = 1_000_000;
@@ -28,6 +30,8 @@ pub(super) struct Observe {
     poll: Duration,
     genesis: BlockHash,
     counted: Option<Instant>,
+    /// When the database was last written to for that alone.
+    wrote: Option<Instant>,
     /// Gauges that were set and have to be told when their number is zero.
     set_before: HashSet<(String, String)>,
 }
@@ -45,6 +49,7 @@ impl Observe {
             poll,
             genesis: genesis_block(flows.network()).block_hash(),
             counted: None,
+            wrote: None,
             set_before: HashSet::new(),
         }
     }
@@ -54,6 +59,18 @@ impl Observe {
             Err(PortError::Unreachable { service: "bitcoind", reason: format!("no answer within {PATIENCE:?}") })
         })?;
         if info.genesis == self.genesis { Ok(info) } else { Err(wrong_network(info.genesis, self.genesis)) }
+    }
+
+    /// A database that can be read may have no room for what is written next.
+    async fn try_to_write(&mut self) -> Result<(), StoreError> {
+        if self.wrote.is_some_and(|at| at.elapsed() < WRITE_EVERY) {
+            return Ok(());
+        }
+        self.wrote = None;
+        let written = tokio::time::timeout(PATIENCE, self.flows.store().write(ProveWritable)).await;
+        written.unwrap_or_else(|_| Err(StoreError::Unavailable(format!("nothing was written within {PATIENCE:?}"))))?;
+        self.wrote = Some(Instant::now());
+        Ok(())
     }
 
     async fn read_books(&self) -> Result<Books, StoreError> {
@@ -164,6 +181,10 @@ impl Worker for Observe {
 
     async fn round(&mut self) -> Result<Next, Error> {
         let (node, books) = tokio::join!(self.ask_node(), self.read_books());
+        let books = match books {
+            Ok(books) => self.try_to_write().await.map(|()| books),
+            unread => unread,
+        };
         self.write_down(node, books);
         self.set_chain_gauges();
         self.count().await?;

@@ -43,7 +43,7 @@ macro_rules! stories {
     )+};
 }
 
-stories!(the_owner_leaves_with_everything, nobody_else_does);
+stories!(the_owner_leaves_with_everything, nobody_else_does, a_key_stands_for_one_export);
 
 async fn tell(database: Database, story: impl AsyncFnOnce(&Scene)) {
     let Some((gateway, chain)) = Gateway::start_fake_on(database, &[]).await else { return };
@@ -93,6 +93,20 @@ async fn begun(owner: &Caller) -> Value {
 
 fn end(signed: &str) -> Value {
     json!({ "signed_psbt": signed, "password": PASSWORD })
+}
+
+async fn a_key_stands_for_one_export(scene: &Scene) {
+    let (owner, _assets) = scene.issuer(1).await;
+    let ask = async |body: Value, key: &str| owner.call(Call::post(BEGIN, &body).idempotent(key)).await;
+    let first = ask(json!({}), "leaving").await.ok();
+    let before = scene.gateway.row_counts().await;
+    assert_eq!(ask(json!({}), "leaving").await.ok(), first);
+    ask(json!({ "expires_in_seconds": 900 }), "leaving").await.refused(422, "idempotency_mismatch");
+    assert_eq!(scene.gateway.row_counts().await, before);
+    assert_ne!(ask(json!({}), "leaving again").await.ok()["export_id"], first["export_id"]);
+    let signed = owner.wallet.export(&text(&first, "psbt"));
+    assert_eq!(owner.post(END, end(&signed)).await.status, 200);
+    assert_eq!(ask(json!({}), "leaving").await.ok(), first, "what was answered is answered the same");
 }
 
 async fn the_owner_leaves_with_everything(scene: &Scene) {

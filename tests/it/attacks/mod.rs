@@ -2,4 +2,5 @@
 
 mod door;
 mod files;
+mod mistakes;
 mod tenants;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, prlimit, waitpid};
 use serde_json::Value;
 use sluice::crash;
 use tempfile::TempDir;
@@ -32,6 +32,7 @@ pub struct Site {
     settings: Vec<(String, String)>,
     store_url: String,
     folder: Arc<TempDir>,
+    outlives_full_disks: bool,
 }
 
 impl Site {
@@ -47,7 +48,7 @@ impl Site {
     pub fn at(postgres: Option<String>, node: &Bitcoind) -> Self {
         let folder = TempDir::with_prefix("sluice-gateway-").expect("a temporary folder");
         let store_url = postgres.unwrap_or_else(|| format!("sqlite:{}", folder.path().join("sluice.db").display()));
-        let site = Self { settings: Vec::new(), store_url: store_url.clone(), folder: Arc::new(folder) };
+        let site = Self { settings: Vec::new(), store_url: store_url.clone(), folder: Arc::new(folder), outlives_full_disks: false };
         site.with("store.url", store_url)
             .with("http.listen", "127.0.0.1:0")
             .with("operator.listen", "127.0.0.1:0")
@@ -71,6 +72,12 @@ impl Site {
     /// The same with another variable of the environment.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.settings.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// The same, whose processes get an error, and no signal, for a file that grows beyond its limit: as on a disk that is full.
+    pub fn outliving_full_disks(mut self) -> Self {
+        self.outlives_full_disks = true;
         self
     }
 
@@ -108,6 +115,10 @@ impl Site {
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        if self.outlives_full_disks {
+            command = Command::new("sh");
+            command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sluice")]);
+        }
         command.env_clear().envs(self.settings.iter().cloned()).current_dir(self.folder.path()).stdin(Stdio::null());
         command
     }
@@ -382,6 +393,14 @@ impl Gateway {
 
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
+    }
+
+    /// Lets no file of the process grow beyond so many bytes, as a full disk does; `None` lets them grow again.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let process = self.process();
+        let pid = Pid::from_child(&process.as_ref().expect("a running gateway").child);
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(pid), Resource::Fsize, limit).expect("the limit of our child");
     }
 
     pub fn signal(&self, signal: Signal) -> Pid {
