@@ -6,6 +6,7 @@ RUN apt-get update && \
     useradd --system --uid 10002 --home-dir /var/lib/bitcoind --create-home bitcoind && \
     # Made here, so that the volume belongs to the user and not to root.
     install -d -o bitcoind -g bitcoind /var/lib/bitcoind/data
+COPY start-chain.sh /usr/local/bin/start-chain.sh
 USER bitcoind
 VOLUME /var/lib/bitcoind/data
 ENTRYPOINT ["bitcoind", "-datadir=/var/lib/bitcoind/data", "-printtoconsole=1"]

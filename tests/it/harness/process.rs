@@ -61,6 +61,14 @@ impl Site {
             .with("policy.lookahead", "25")
     }
 
+    /// With nothing set but the store.
+    pub fn bare(store_url: String) -> Self {
+        let folder = TempDir::with_prefix("sluice-gateway-").expect("a temporary folder");
+        let (settings, folder) = (Vec::new(), Arc::new(folder));
+        let site = Self { settings, store_url: store_url.clone(), folder, outlives_full_disks: false };
+        site.with("store.url", store_url)
+    }
+
     /// The same with another setting.
     pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
         let name = format!("SLUICE__{}", key.to_ascii_uppercase().replace('.', "__"));

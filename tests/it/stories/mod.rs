@@ -9,6 +9,7 @@ mod asset_transfers;
 mod assets;
 mod between_rails;
 mod closing;
+mod compose;
 mod funding;
 mod independent;
 mod line;
