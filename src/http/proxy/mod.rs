@@ -91,10 +91,13 @@ async fn anybodys(State(state): State<HttpState>, request: Request) -> Response 
     if let Err(problem) = state.proxy.clients.check(&client, brings_file) {
         return refused(&Value::Null, &fault::too_many_calls(problem), "unread");
     }
-    match state.proxy.counter.serve(client) {
-        Some(mut served) if !brings_file || served.takes_file() => serve(&state, request, served).await,
-        Some(_) | None => refused(&Value::Null, &fault::BUSY, "unread"),
+    let Some(mut served) = state.proxy.counter.serve(client) else {
+        return refused(&Value::Null, &fault::BUSY, "unread");
+    };
+    if brings_file && !served.takes_file() {
+        return refused(&Value::Null, &fault::BUSY, "unread");
     }
+    serve(&state, request, served).await
 }
 
 /// As of any path that is not there.
@@ -112,13 +115,15 @@ fn arrives_within(request: &Request, largest: u64) -> Duration {
 async fn serve(state: &HttpState, request: Request, served: Served) -> Response {
     let largest = state.flows.policy().proxy.largest();
     let within = arrives_within(&request, largest);
-    let read = request::read(request, &Gate { state }, largest);
+    let gate = Gate { state };
+    let read = request::read(request, &gate, largest);
     let call = match tokio::time::timeout(within, read).await {
         Ok(Ok(call)) => call,
         Ok(Err(Refused { id, fault })) => return refused(&id, &fault, "unread"),
         Err(_elapsed) => return refused(&Value::Null, &fault::LATE, "unread"),
     };
-    let Call { id, method, params, file, room: _ } = call;
+    // What a file takes is held until it is stored.
+    let Call { id, method, params, file, room: _brought } = call;
     let mut held = Held { room: state.proxy.rooms.to_fetch(), served };
     let asked = Asked { state, params: &params };
     let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("unknown");

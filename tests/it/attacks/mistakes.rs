@@ -40,7 +40,8 @@ async fn an_audit_of_a_database_that_is_not_there_finds_no_drift() {
 async fn a_disk_that_is_full_goes_unnoticed_until_somebody_is_paid() {
     let Some(node) = Bitcoind::start().await else { return };
     let Some(site) = Site::new(Database::Sqlite, &node).await else { return };
-    let gateway = Gateway::start(&site.outliving_full_disks()).await;
+    let site = site.outliving_full_disks();
+    let gateway = Gateway::start(&site).await;
     gateway.wait_ready().await;
     gateway.limit_files(Some(0));
     let failing = gateway.wait_health("it notices", |answer| answer.status == 503).await;

@@ -21,14 +21,14 @@ fn code<T: std::fmt::Debug>(done: Result<T, Error>) -> Code {
 on_both!(a_signature_that_comes_too_late_exports_nothing, async |rig: Rig| {
     let (owner, password) = (Client::number(1), Secret::new("a password of a test"));
     rig.register(&owner).await;
-    assert_eq!(code(export::begin(&rig.flows, &owner.keys, None).await), Code::AssetsUnavailable);
+    assert_eq!(code(export::begin(&rig.flows, &owner.keys, None, None).await), Code::AssetsUnavailable);
     with_engine(&rig);
-    let begun = export::begin(&rig.flows, &owner.keys, Some(60)).await.expect("it begins");
+    let begun = export::begin(&rig.flows, &owner.keys, Some(60), None).await.expect("it begins");
     let signed = owner.export(&begun.psbt);
     rig.wait(60).await;
     assert_eq!(code(export::end(&rig.flows, &owner.keys, &signed, &password).await), Code::RequestExpired);
     // With the next one it is forgotten.
-    export::begin(&rig.flows, &owner.keys, None).await.expect("it begins");
+    export::begin(&rig.flows, &owner.keys, None, None).await.expect("it begins");
     assert_eq!(code(export::end(&rig.flows, &owner.keys, &signed, &password).await), Code::PsbtUnknown);
     rig.audit().await;
 });
@@ -37,7 +37,7 @@ on_both!(of_two_calls_at_once_with_one_signature_one_exports, async |rig: Rig| {
     let (owner, password) = (Client::number(1), Secret::new("a password of a test"));
     rig.register(&owner).await;
     with_engine(&rig);
-    let begun = export::begin(&rig.flows, &owner.keys, None).await.expect("it begins");
+    let begun = export::begin(&rig.flows, &owner.keys, None, None).await.expect("it begins");
     let signed = owner.export(&begun.psbt);
     let call = || export::end(&rig.flows, &owner.keys, &signed, &password);
     let (one, other) = tokio::join!(call(), call());
