@@ -42,13 +42,18 @@ async fn a_tenant_registers_wallets_without_end() {
     for number in 1..=3 {
         register(number, &greedy).await.ok();
     }
-    let before = gateway.row_counts().await;
+    // What the search for their coins writes comes by itself.
+    let stored = async || {
+        let counts = gateway.row_counts().await;
+        counts.into_iter().filter(|(table, _)| ["wallets", "scripts", "requests"].contains(table)).collect::<Vec<_>>()
+    };
+    let before = stored().await;
     for number in 4..=12 {
         let refused = register(number, &greedy).await;
         refused.refused(429, "rate_limited");
         assert!(refused.header("retry-after").is_some());
     }
-    assert_eq!(gateway.row_counts().await, before);
+    assert_eq!(stored().await, before);
     register(1, &greedy).await.ok();
     let honest = gateway.key(&[Scope::Register], &[]).await;
     register(13, &honest).await.ok();
