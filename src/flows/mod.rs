@@ -27,6 +27,7 @@ pub mod node;
 pub mod node_admin;
 pub mod operator;
 mod operator_call;
+mod own_invoice;
 pub mod pay_invoice;
 pub mod pay_with_key;
 pub mod register;

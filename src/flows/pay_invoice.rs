@@ -3,13 +3,13 @@
 use async_trait::async_trait;
 
 use super::send::{self, Begun, Source};
-use super::{Code, Error, Flows, Idempotency, address, balance, invoice, node};
+use super::{Code, Error, Flows, Idempotency, address, balance, invoice, node, own_invoice};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::authorization::{self, Consent, Kind};
 use crate::domain::lightning::{Destination, PayFailure, PaymentHash};
 use crate::domain::pay::{Book, Door, Event, Pay, State, Terms};
-use crate::domain::receive::{self, Receive};
+use crate::domain::receive::Receive;
 use crate::domain::wallet::WalletKeys;
 use crate::domain::{LineStatus, Machine, Request, psbt};
 use crate::ids::{RequestId, WalletId};
@@ -177,7 +177,7 @@ pub(super) async fn terms(flows: &Flows, wallet: &WalletId, wanted: &BeginPay, p
     let amount = agreed(wanted.amount, payee.amount)?;
     let mut conn = flows.store().read().await?;
     refuse_second(&mut conn, wallet, payee.hash).await?;
-    let book = book(&mut conn, wallet, payee.hash, flows.now()).await?;
+    let book = own_invoice::book(&mut conn, wallet, payee.hash, flows.now()).await?;
     let available = ledger::available(&mut conn, wallet).await?;
     let Some(left) = available.checked_sub(amount) else {
         return Err(balance::too_little(&mut conn, wallet, amount, available).await);
@@ -232,39 +232,6 @@ pub(super) async fn refuse_second(
             Err(Error::refused(Code::PaymentInProgress, format!("this invoice is being paid by {whose}")))
         }
         LineStatus::Failed | LineStatus::Void => Ok(()),
-    }
-}
-
-/// Whose invoice it is, when it is one of this gateway's: then the books pay it.
-async fn book(
-    conn: &mut crate::store::Conn,
-    wallet: &WalletId,
-    hash: PaymentHash,
-    now: Timestamp,
-) -> Result<Option<Book>, Error> {
-    let Some(request) = requests::receive_of(conn, hash).await? else { return Ok(None) };
-    if request.wallet == *wallet {
-        return Err(Error::refused(Code::SelfPayment, "this is an invoice of this very wallet"));
-    }
-    takes_money(&request, now)?;
-    Ok(Some(Book { receive: request.id, wallet: request.wallet }))
-}
-
-/// Only an open invoice is paid in the books. One that is being claimed has a payer already, who may yet give up.
-pub(super) fn takes_money(request: &Request<Receive>, now: Timestamp) -> Result<(), Error> {
-    let is_late = request.expires_at.is_some_and(|at| at <= now);
-    match request.machine.state {
-        receive::State::Open if !is_late => Ok(()),
-        receive::State::Open | receive::State::Expired => {
-            Err(Error::refused(Code::InvoiceExpired, "this invoice has expired; ask the payee for another"))
-        }
-        receive::State::Claiming { .. } => {
-            Err(Error::refused(Code::PaymentInProgress, "this invoice is being paid by somebody else"))
-        }
-        receive::State::Settled { .. } => Err(Error::refused(Code::AlreadyPaid, "this invoice was paid")),
-        receive::State::Cancelled => {
-            Err(Error::refused(Code::InvoiceExpired, "the payee has withdrawn this invoice; ask for another"))
-        }
     }
 }
 
@@ -519,7 +486,7 @@ impl End {
         let now = tx.now();
         let gone = || StoreError::Corrupt(format!("request {} is gone", book.receive));
         let theirs = requests::load::<Receive>(tx.conn(), book.receive).await?.ok_or_else(gone)?;
-        if let Err(error) = takes_money(&theirs, now) {
+        if let Err(error) = own_invoice::takes_money(&theirs, now) {
             if error.code() == Code::PaymentInProgress {
                 // Whoever pays it now may yet give up: the consent stays good.
                 return Err(error);
@@ -530,23 +497,8 @@ impl End {
             return Ok(Ended::Refused(error));
         }
         authorizations::keep_signed(tx.conn(), before.id, &self.proof, now).await?;
-        Ok(Ended::As(Box::new(transfer(tx, before, theirs).await?)))
+        Ok(Ended::As(Box::new(own_invoice::transfer(tx, before, theirs).await?)))
     }
-}
-
-/// Settles the payer's request and the payee's.
-pub(super) async fn transfer(
-    tx: &mut Tx<'_>,
-    before: Request<Pay>,
-    theirs: Request<Receive>,
-) -> Result<Request<Pay>, StoreError> {
-    let now = tx.now();
-    let (amount, preimage) = (before.machine.terms.amount, theirs.machine.preimage);
-    let credited = theirs.machine.apply(&receive::Event::BookPaid { amount }, now)?;
-    let debited = before.machine.apply(&Event::Booked { preimage }, now)?;
-    let paid = apply::apply(tx, before, debited).await?;
-    apply::apply(tx, theirs, credited).await?;
-    Ok(paid)
 }
 
 // ---- reading back ----

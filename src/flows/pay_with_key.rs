@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout};
 
 use super::pay_invoice::{self, BeginPay, USUAL_MAX_FEE};
-use super::{Code, Error, Flows, Idempotency, address, balance, node, send};
+use super::{Code, Error, Flows, Idempotency, address, balance, node, own_invoice, send};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::pay::{Event, Pay, State, Terms};
@@ -268,8 +268,8 @@ impl PayNow {
         };
         let gone = || StoreError::Corrupt(format!("request {} is gone", book.receive));
         let theirs = requests::load::<Receive>(tx.conn(), book.receive).await?.ok_or_else(gone)?;
-        pay_invoice::takes_money(&theirs, now)?;
-        Ok(pay_invoice::transfer(tx, begun, theirs).await?)
+        own_invoice::takes_money(&theirs, now)?;
+        Ok(own_invoice::transfer(tx, begun, theirs).await?)
     }
 
     fn request(&self, machine: Pay, now: Timestamp) -> Request<Pay> {
