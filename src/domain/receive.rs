@@ -77,7 +77,7 @@ pub enum Event {
     },
     /// What was held went back before it was claimed.
     Missed,
-    /// A wallet of this gateway pays it in the books.
+    /// A wallet of this gateway pays it in the books, with no less than was asked for.
     BookPaid {
         amount: Amount,
     },
@@ -227,11 +227,11 @@ impl Receive {
         }
     }
 
-    /// The posting stands with the payment: one movement, one entry.
+    /// The posting stands with the payment: one movement, one entry. Never less than was asked for: the payee ships what it was.
     fn book_paid(&self, amount: Amount) -> Result<Transition<Self>, Illegal> {
         match self.state {
-            State::Open => Ok(self.settled(amount, Rail::Book)),
-            State::Claiming { .. } | State::Settled { .. } | State::Expired | State::Cancelled => {
+            State::Open if self.amount.is_none_or(|asked| amount >= asked) => Ok(self.settled(amount, Rail::Book)),
+            State::Open | State::Claiming { .. } | State::Settled { .. } | State::Expired | State::Cancelled => {
                 Err(Illegal { state: self.state(), event: "book_paid" })
             }
         }

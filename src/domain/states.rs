@@ -228,7 +228,16 @@ fn receives() -> Vec<Receive> {
 fn receive_events() -> Vec<receive::Event> {
     use receive::Event::{BookPaid, Cancelled, Claimed, Held, Missed, TimedOut};
     let (amount, less) = (msat(1_000), msat(999));
-    vec![Held { amount }, Held { amount: less }, Claimed { amount }, Missed, BookPaid { amount }, TimedOut, Cancelled]
+    vec![
+        Held { amount },
+        Held { amount: less },
+        Claimed { amount },
+        Missed,
+        BookPaid { amount },
+        BookPaid { amount: less },
+        TimedOut,
+        Cancelled,
+    ]
 }
 
 fn receive_event(event: &receive::Event) -> &'static str {
@@ -238,7 +247,8 @@ fn receive_event(event: &receive::Event) -> &'static str {
         E::Held { .. } => "the node holds less",
         E::Claimed { .. } => "the node has claimed it",
         E::Missed => "what was held went back",
-        E::BookPaid { .. } => "another wallet pays it in the books",
+        E::BookPaid { amount } if *amount == msat(1_000) => "another wallet pays it in the books",
+        E::BookPaid { .. } => "another wallet would pay less in the books",
         E::TimedOut => "its time is over",
         E::Cancelled => "its owner takes it back",
     }

@@ -1,6 +1,6 @@
 //! What paying an invoice would cost, and the list of payments.
 
-use super::{Code, Error, Flows, invoice};
+use super::{Code, Error, Flows, invoice, own_invoice};
 use crate::domain::lightning::Destination;
 use crate::ids::WalletId;
 use crate::money::Amount;
@@ -16,6 +16,9 @@ pub async fn estimate(flows: &Flows, field: &'static str, text: &str, amount: Op
     let decoded = invoice::decode(flows, field, text).await?;
     if decoded.is_own {
         return Ok(Amount::ZERO);
+    }
+    if decoded.is_forged {
+        return Err(Error::Field { code: Code::InvalidInvoice, field, reason: own_invoice::NOT_THEIRS.to_owned() });
     }
     if decoded.is_expired {
         let reason = format!("this invoice expired at {}", decoded.invoice.expires_at);

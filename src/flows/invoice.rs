@@ -180,6 +180,8 @@ pub struct Decoded {
     pub invoice: invoice::Invoice,
     pub is_expired: bool,
     pub is_own: bool,
+    /// It has the payment hash of an invoice of this gateway and is not that invoice: nobody here pays it.
+    pub is_forged: bool,
 }
 
 /// # Errors
@@ -187,9 +189,10 @@ pub struct Decoded {
 pub async fn decode(flows: &Flows, field: &'static str, text: &str) -> Result<Decoded, Error> {
     let invoice = read(flows, field, text)?;
     let mut conn = flows.store().read().await?;
-    let is_own = crate::store::payments::receive_of(&mut conn, invoice.hash).await?.is_some();
+    let theirs = requests::receive_of(&mut conn, invoice.hash).await?;
+    let is_own = theirs.as_ref().is_some_and(|theirs| theirs.machine.invoice == invoice.text);
     let is_expired = invoice.expires_at <= flows.now();
-    Ok(Decoded { invoice, is_expired, is_own })
+    Ok(Decoded { invoice, is_expired, is_own, is_forged: theirs.is_some() && !is_own })
 }
 
 /// What an invoice says, for whoever has no gateway at hand.

@@ -177,7 +177,9 @@ pub(super) async fn terms(flows: &Flows, wallet: &WalletId, wanted: &BeginPay, p
     let amount = agreed(wanted.amount, payee.amount)?;
     let mut conn = flows.store().read().await?;
     refuse_second(&mut conn, wallet, payee.hash).await?;
-    let book = own_invoice::book(&mut conn, wallet, payee.hash, flows.now()).await?;
+    let (destination, hash) = (payee.destination.clone(), payee.hash);
+    let asked = own_invoice::Asked { destination: &destination, hash, amount };
+    let book = own_invoice::book(&mut conn, wallet, &asked, wanted.to_field, flows.now()).await?;
     let available = ledger::available(&mut conn, wallet).await?;
     let Some(left) = available.checked_sub(amount) else {
         return Err(balance::too_little(&mut conn, wallet, amount, available).await);
@@ -187,7 +189,6 @@ pub(super) async fn terms(flows: &Flows, wallet: &WalletId, wanted: &BeginPay, p
         Some(_) => Amount::ZERO,
         None => wanted.max_fee.unwrap_or_else(|| left.min(USUAL_MAX_FEE)),
     };
-    let (destination, hash) = (payee.destination.clone(), payee.hash);
     let estimate = match &book {
         Some(_) => Some(Amount::ZERO),
         None => check_ceiling(flows, &destination, amount, max_fee).await?,
@@ -217,7 +218,8 @@ pub(super) fn agreed(asked: Option<Amount>, in_invoice: Option<Amount>) -> Resul
     }
 }
 
-/// Over all wallets, a hash is paid by one request at a time, and never again once it was paid.
+/// Over all wallets, a hash is paid by one request at a time, and never again once it was paid. Who only began has no right to it: the
+/// first who consents pays. Whose payment it is is told to its owner alone.
 pub(super) async fn refuse_second(
     conn: &mut crate::store::Conn,
     wallet: &WalletId,

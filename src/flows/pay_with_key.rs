@@ -268,7 +268,7 @@ impl PayNow {
         };
         let gone = || StoreError::Corrupt(format!("request {} is gone", book.receive));
         let theirs = requests::load::<Receive>(tx.conn(), book.receive).await?.ok_or_else(gone)?;
-        own_invoice::takes_money(&theirs, now)?;
+        own_invoice::takes_money(&theirs, &own_invoice::Asked::of(&begun.machine.terms), now)?;
         Ok(own_invoice::transfer(tx, begun, theirs).await?)
     }
 

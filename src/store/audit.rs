@@ -157,6 +157,14 @@ pub const RULES: &[Rule] = &[
                   AND c.credit = 'wallet:' || r.wallet_id WHERE q.payment_hash = p.payment_hash AND q.inbound = 0)",
     },
     Rule {
+        name: "what_the_books_settled_was_paid_in_full",
+        count: "SELECT COUNT(*) AS n FROM payments WHERE inbound = 1 AND status = 'succeeded'",
+        // What the channels brought was looked at when it was held; a transfer is the payer's posting for the same hash.
+        broken: "SELECT p.request_id AS what FROM payments p WHERE p.inbound = 1 AND p.status = 'succeeded' AND p.amount_msat < p.asked_msat \
+                 AND EXISTS (SELECT 1 FROM payments q JOIN postings c ON c.request_id = q.request_id AND c.kind = 'post_hold' \
+                 AND c.credit = 'wallet:' || p.wallet_id WHERE q.payment_hash = p.payment_hash AND q.inbound = 0)",
+    },
+    Rule {
         name: "a_payment_holds_until_it_is_over_and_is_debited_once",
         count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'lightning_pay'",
         broken: "SELECT r.id AS what FROM requests r WHERE r.kind = 'lightning_pay' AND ( \

@@ -44,6 +44,7 @@ const MIGRATIONS: &[Migration] = &[
     shared("0018_asset_exports", include_str!("../../migrations/0018_asset_exports.sql")),
     shared("0019_unfinished_transfers", include_str!("../../migrations/0019_unfinished_transfers.sql")),
     shared("0024_door", include_str!("../../migrations/0024_door.sql")),
+    shared("0021_payments", include_str!("../../migrations/0021_payments.sql")),
 ];
 
 /// Any number will do, as long as every gateway on one PostgreSQL uses the same.

@@ -27,8 +27,8 @@ pub struct Listed {
 pub(super) fn insert<M: Machine>(batch: &mut Batch, request: &Request<M>) {
     let Some(line) = request.machine.payment_line() else { return };
     batch.add(
-        "INSERT INTO payments (request_id, wallet_id, payment_hash, inbound, status, amount_msat, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+        "INSERT INTO payments (request_id, wallet_id, payment_hash, inbound, status, amount_msat, created_at, updated_at, asked_msat) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
         [
             request.id.to_string().into(),
             request.wallet.to_string().into(),
@@ -38,6 +38,7 @@ pub(super) fn insert<M: Machine>(batch: &mut Batch, request: &Request<M>) {
             line.amount.map(Amount::as_bigint).into(),
             request.created_at.millis().into(),
             request.updated_at.millis().into(),
+            line.amount.filter(|_| line.inbound).map(Amount::as_bigint).into(),
         ],
         StoreError::Conflict("the payment hash"),
     );

@@ -69,7 +69,7 @@ pub struct DecodeResponse {
     pub created_at: Option<String>,
     pub expires_at: Option<String>,
     pub is_expired: Option<bool>,
-    /// An invoice of this gateway: it is paid in the books.
+    /// An invoice of this gateway, by its very text: it is paid in the books.
     pub is_own: Option<bool>,
     /// The invoice or offer that a URI names beside the address.
     pub lightning: Option<String>,

@@ -105,6 +105,7 @@ const PAY_END: &[Code] = &[
     Code::InvalidSignature,
     Code::PsbtUnknown,
     Code::RequestExpired,
+    Code::InvalidInvoice,
     Code::InvoiceExpired,
     Code::AlreadyPaid,
     Code::PaymentInProgress,
