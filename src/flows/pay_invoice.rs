@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::send::{self, Begun, Source};
-use super::{Code, Error, Flows, Idempotency, address, balance, invoice, node, own_invoice};
+use super::{Code, Error, Flows, Idempotency, address, balance, invoice, node, own_invoice, register};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::authorization::{self, Consent, Kind};

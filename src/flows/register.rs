@@ -23,7 +23,7 @@ pub struct Registered {
 /// Registers a wallet. Doing it again changes nothing and answers the same.
 ///
 /// # Errors
-/// `keychain_in_use` when one of the keys belongs to another wallet.
+/// `keychain_in_use` when one of the keys belongs to another wallet, `invalid_keys` when another one has the id of these keys.
 pub async fn register(flows: &Flows, keys: &WalletKeys, bind_to: Option<KeyId>) -> Result<Registered, Error> {
     let is_new = !is_known(flows, keys).await?;
     if is_new {
@@ -56,10 +56,11 @@ pub async fn is_known(flows: &Flows, keys: &WalletKeys) -> Result<bool, Error> {
     Ok(find(flows, keys).await?.is_some())
 }
 
-/// The registered wallet that these keys name.
+/// The registered wallet that these keys name. What it answers for has these very keys: whoever checks a consent with them afterwards
+/// checks it with those of the row.
 ///
 /// # Errors
-/// `wallet_not_registered` when there is none.
+/// `wallet_not_registered` when there is none, `invalid_keys` when another wallet has the id of these.
 pub async fn require(flows: &Flows, keys: &WalletKeys) -> Result<WalletRow, Error> {
     find(flows, keys).await?.ok_or_else(|| {
         Error::refused(Code::WalletNotRegistered, "this wallet is not registered; POST /wallet/register first")
@@ -69,7 +70,27 @@ pub async fn require(flows: &Flows, keys: &WalletKeys) -> Result<WalletRow, Erro
 async fn find(flows: &Flows, keys: &WalletKeys) -> Result<Option<WalletRow>, Error> {
     let mut conn = flows.store().read().await?;
     let row = wallets::find(&mut conn, &keys.id()).await?;
+    if let Some(row) = &row {
+        require_same(row, keys)?;
+    }
     Ok(row.filter(|row| row.released_at.is_none()))
+}
+
+/// An id is 64 bits of a hash, and other keys with the same id can be searched for. So the id finds the row, and the row says who it is.
+fn require_same(row: &WalletRow, keys: &WalletKeys) -> Result<(), Error> {
+    let headers = [
+        ("xpub-van", row.xpub_van == keys.xpub(Account::Vanilla)),
+        ("xpub-col", row.xpub_col == keys.xpub(Account::Colored)),
+        ("master-fingerprint", row.fingerprint == keys.fingerprint()),
+    ];
+    match headers.into_iter().find(|(_, is_same)| !is_same) {
+        None => Ok(()),
+        Some((field, _)) => Err(Error::Field {
+            code: Code::InvalidKeys,
+            field,
+            reason: "is not that of the wallet which is registered under this id; make other keys".to_owned(),
+        }),
+    }
 }
 
 async fn require_bound(flows: &Flows, key: &KeyId, wallet: &WalletId) -> Result<(), Error> {
@@ -100,6 +121,9 @@ impl Write for Register {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
         let wallet = self.keys.id();
+        if let Some(row) = wallets::find(tx.conn(), &wallet).await? {
+            require_same(&row, &self.keys)?;
+        }
         for account in Account::ALL {
             let user = wallets::user_of_key(tx.conn(), &self.keys.key_material(account)).await?;
             if user.is_some_and(|user| user != wallet) {

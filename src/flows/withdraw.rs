@@ -5,7 +5,7 @@ use bitcoin::Txid;
 
 use super::history::PAGE_MAX;
 use super::send::{self, BeginSend, Begun, Source};
-use super::{Code, Error, Flows, Idempotency, address, balance};
+use super::{Code, Error, Flows, Idempotency, address, balance, register};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::authorization::{self, Consent, Kind};
@@ -292,7 +292,8 @@ impl Begin {
 pub async fn end(flows: &Flows, keys: &WalletKeys, signed_psbt: &str) -> Result<Option<Request<Withdraw>>, Error> {
     let wallet = keys.id();
     let signed = psbt::parse(signed_psbt)?;
-    let Some(asked) = find_asked(flows, &wallet, signed.unsigned_tx.compute_txid()).await? else { return Ok(None) };
+    let Some(asked) = find_asked(flows, &wallet, &signed).await? else { return Ok(None) };
+    register::require(flows, keys).await?;
     let proof = authorization::verify(keys, &asked.message, &signed)?;
     if asked.signed_tx.is_none() {
         // What was consented to before is only answered: no halt makes it unsaid.

@@ -109,6 +109,7 @@ pub async fn end(flows: &Flows, keys: &WalletKeys, signed_psbt: &str, password: 
     let engine = engine(flows)?;
     let signed = psbt::parse(signed_psbt)?;
     let asked = asked(flows, keys, &signed).await?;
+    register::require(flows, keys).await?;
     let proof = authorization::verify(keys, &asked.message, &signed)?;
     // One at a time for each wallet: sealing takes a second, and much memory.
     let lock = flows.queue_up(&keys.id())?;

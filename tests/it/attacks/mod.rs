@@ -8,3 +8,4 @@ mod tenants;
 //! What somebody attempts who has read the code: each story is named by it, and ends with nothing taken and nobody stopped.
 
 mod own_invoices;
+mod wallet_names;
