@@ -225,13 +225,12 @@ pub(super) async fn refuse_second(
     wallet: &WalletId,
     hash: PaymentHash,
 ) -> Result<(), Error> {
-    let Some(other) = payments::live_pay_of(conn, hash).await? else { return Ok(()) };
-    let whose =
-        if other.wallet == *wallet { format!("request {}", other.request) } else { "another wallet".to_owned() };
+    let Some(other) = payments::consented_pay_of(conn, hash).await? else { return Ok(()) };
+    let by = if other.wallet == *wallet { format!(" by request {}", other.request) } else { String::new() };
     match other.line.status {
-        LineStatus::Succeeded => Err(Error::refused(Code::AlreadyPaid, format!("this invoice was paid by {whose}"))),
+        LineStatus::Succeeded => Err(Error::refused(Code::AlreadyPaid, format!("this invoice was paid{by}"))),
         LineStatus::Waiting | LineStatus::Pending => {
-            Err(Error::refused(Code::PaymentInProgress, format!("this invoice is being paid by {whose}")))
+            Err(Error::refused(Code::PaymentInProgress, format!("this invoice is being paid{by}")))
         }
         LineStatus::Failed | LineStatus::Void => Ok(()),
     }
@@ -469,6 +468,9 @@ impl Write for End {
             return Err(expired_error());
         }
         let now = tx.now();
+        if let Err(error) = refuse_second(tx.conn(), &before.wallet, before.machine.terms.hash).await {
+            return refused(tx, before, error).await;
+        }
         match before.machine.terms.book.clone() {
             Some(book) => self.transfer(tx, before, &book).await,
             None => {
@@ -488,19 +490,23 @@ impl End {
         let now = tx.now();
         let gone = || StoreError::Corrupt(format!("request {} is gone", book.receive));
         let theirs = requests::load::<Receive>(tx.conn(), book.receive).await?.ok_or_else(gone)?;
-        if let Err(error) = own_invoice::takes_money(&theirs, now) {
-            if error.code() == Code::PaymentInProgress {
-                // Whoever pays it now may yet give up: the consent stays good.
-                return Err(error);
-            }
-            let transition =
-                before.machine.apply(&Event::Failed { why: PayFailure::Rejected }, now).map_err(StoreError::from)?;
-            apply::apply(tx, before, transition).await?;
-            return Ok(Ended::Refused(error));
+        if let Err(error) = own_invoice::takes_money(&theirs, &own_invoice::Asked::of(&before.machine.terms), now) {
+            return refused(tx, before, error).await;
         }
         authorizations::keep_signed(tx.conn(), before.id, &self.proof, now).await?;
         Ok(Ended::As(Box::new(own_invoice::transfer(tx, before, theirs).await?)))
     }
+}
+
+/// What can be paid no more gives back what it holds. Whoever pays it now may yet give up: then the consent stays good.
+async fn refused(tx: &mut Tx<'_>, before: Request<Pay>, error: Error) -> Result<Ended, Error> {
+    if !matches!(error.code(), Code::AlreadyPaid | Code::InvoiceExpired | Code::InvalidInvoice) {
+        return Err(error);
+    }
+    let event = Event::Failed { why: PayFailure::Rejected };
+    let transition = before.machine.apply(&event, tx.now()).map_err(StoreError::from)?;
+    apply::apply(tx, before, transition).await?;
+    Ok(Ended::Refused(error))
 }
 
 // ---- reading back ----

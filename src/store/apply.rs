@@ -101,7 +101,7 @@ async fn write<M: Machine>(
     for note in &notes {
         events::add(tx, &mut batch, Some(&request.wallet), Some(request.id), note);
     }
-    batch.run(tx).await?;
+    batch.run(tx).await.map_err(taken)?;
     ledger::post(tx, &postings).await?;
     spending::follow(tx, request, &postings).await?;
     match change {
@@ -109,6 +109,15 @@ async fn write<M: Machine>(
         Leases::Release => leases::release(tx.conn(), request.id).await,
         Leases::Retake => leases::retake(tx, request.id, &request.wallet).await,
     }
+}
+
+/// A line of a payment that only one may have, and another request was first: decided again, this one finds it.
+fn taken(error: StoreError) -> StoreError {
+    let is_taken = match &error {
+        StoreError::Sql(inner) => inner.as_database_error().is_some_and(|inner| inner.is_unique_violation()),
+        _ => false,
+    };
+    if is_taken { StoreError::Conflict("what one request may have") } else { error }
 }
 
 /// Enters what belongs to no wallet's request: the node's own money, and an operator's word about suspense. Answers whether it was

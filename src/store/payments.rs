@@ -23,7 +23,7 @@ pub struct Listed {
     pub updated_at: Timestamp,
 }
 
-/// A hash that has a line of this direction already, not over, is a conflict.
+/// A hash that has an invoice already is a conflict.
 pub(super) fn insert<M: Machine>(batch: &mut Batch, request: &Request<M>) {
     let Some(line) = request.machine.payment_line() else { return };
     batch.add(
@@ -70,13 +70,14 @@ pub async fn receive_of(conn: &mut Conn, hash: PaymentHash) -> Result<Option<Req
     row.map(|row| row.parsed("request_id")).transpose()
 }
 
-/// The request that pays this hash, or has paid it; of those that failed, none.
+/// The request that pays this hash with its owner's consent, or has paid it. There is at most one: what waits for a signature or came
+/// to nothing is not looked at.
 ///
 /// # Errors
 /// When the database can't answer or the row is corrupt.
-pub async fn live_pay_of(conn: &mut Conn, hash: PaymentHash) -> Result<Option<Listed>, StoreError> {
+pub async fn consented_pay_of(conn: &mut Conn, hash: PaymentHash) -> Result<Option<Listed>, StoreError> {
     let row = sqlx::query(
-        "SELECT * FROM payments WHERE payment_hash = $1 AND inbound = 0 AND status IN ('waiting', 'pending', 'succeeded')",
+        "SELECT * FROM payments WHERE payment_hash = $1 AND inbound = 0 AND status IN ('pending', 'succeeded')",
     )
     .bind(hash.to_string())
     .fetch_optional(conn)

@@ -158,7 +158,6 @@ async fn an_invoice_is_paid_to_the_outside(market: &Market) {
     assert_eq!(bare.ok(), begun["psbt"], "the same key is the same request, in either form");
     let other = Call::post(BEGIN, &json!({ "invoice": invoice })).idempotent("pay-1");
     owner.call(other).await.refused(422, "idempotency_mismatch");
-    begin(&owner, &invoice).await.refused(409, "payment_in_progress");
     assert_eq!(offchain(&owner).await["held_msat"], 20_100_500);
 
     let ended = owner.post(END, signed(&owner, &begun)).await.ok();
@@ -166,6 +165,7 @@ async fn an_invoice_is_paid_to_the_outside(market: &Market) {
         (&ended["status"], &ended["fee_sats"], &ended["preimage"]),
         (&json!("PENDING"), &Value::Null, &Value::Null)
     );
+    begin(&owner, &invoice).await.refused(409, "payment_in_progress");
     market.lightning.shop_claims(preimage).await;
     let path = format!("/lightning/send-request/{}", text(&begun, "request_id"));
     let done = owner.until(&path, |pay| pay["status"] == "SUCCEEDED").await;

@@ -61,15 +61,15 @@ on_both!(two_wallets_paying_one_invoice_are_told_apart, async |rig: Rig| {
     let (one, other) = (rich(&rig, 1).await, rich(&rig, 2).await);
     let (invoice, preimage) = rig.lightning.shop_invoice(Some(sat(10_000)));
     let both = tokio::join!(rig.begin_pay(&one, &invoice, None), rig.begin_pay(&other, &invoice, None));
-    let (begun, loser) = match both {
-        (Ok(begun), Err(lost)) => ((&one, begun), lost),
-        (Err(lost), Ok(begun)) => ((&other, begun), lost),
-        both => panic!("one of them begins: {both:?}"),
+    let (mine, theirs) = (both.0.expect("it begins"), both.1.expect("and so does the other one"));
+    let loser = match tokio::join!(rig.end_pay(&one, &mine), rig.end_pay(&other, &theirs)) {
+        (Ok(_), Err(lost)) | (Err(lost), Ok(_)) => lost,
+        both => panic!("one of them ends: {both:?}"),
     };
     assert_eq!(loser.code(), Code::PaymentInProgress);
-    rig.end_pay(begun.0, &begun.1).await.expect("it ends");
     rig.lightning.shop_claims(preimage).await;
     rig.settle().await;
+    rig.wait(3_600).await;
     assert_eq!(rig.available(&one).await + rig.available(&other).await, 190_000_000);
     rig.audit().await;
 });
