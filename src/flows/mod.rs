@@ -7,6 +7,7 @@ mod audit_node;
 pub mod balance;
 pub mod books;
 pub mod bump;
+pub mod cancel;
 pub mod consignments;
 pub mod effects;
 mod end;

@@ -143,7 +143,7 @@ table! {
     ReserveLow => 409, "reserve_low", "The operator's coins on-chain do not reach now", Again::After(60),
         "Try again later, or withdraw less: the operator refills them.";
     NotCancellable => 409, "not_cancellable", "It can't be cancelled now", Again::Never,
-        "Only what waits for the operator's coins can be cancelled; look at how it stands.";
+        "Only what waits for a signature or for the operator's coins can be cancelled; look at how it stands.";
     SelfPayment => 409, "self_payment", "The invoice is of this very wallet", Again::Never,
         "A wallet can't pay itself.";
     SpendingNotGranted => 403, "spending_not_granted", "No key was sent that may spend for the wallet", Again::Never,

@@ -72,6 +72,7 @@ pub fn endpoints() -> OpenApiRouter<HttpState> {
         .routes(routes!(transactions::transactions))
         .routes(routes!(deposits::list))
         .routes(routes!(requests::get))
+        .routes(routes!(requests::cancel))
         .routes(routes!(events::list))
         .routes(routes!(pay::receive))
         .routes(routes!(pay::begin))

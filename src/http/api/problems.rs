@@ -224,6 +224,7 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         | "receiveRequest"
         | "sendRequest"
         | "sendRequestAuthorization" => vec![Code::NotFound],
+        "requestCancel" => vec![Code::NotFound, Code::NotCancellable],
         "adminNode" | "adminPeers" | "adminChannels" | "adminReserve" | "adminReserveNew" => NODE.to_vec(),
         "adminTrialBalance" | "adminLiquidity" => Vec::new(),
         "adminProfitAndLoss" | "adminSuspense" | "adminEvents" => vec![Code::InvalidRequest],

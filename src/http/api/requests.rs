@@ -17,11 +17,12 @@ use super::settle::SettleCredit;
 use crate::clock::Timestamp;
 use crate::flows::assets::receive as asset_receive;
 use crate::flows::values::{AnyRequest, Event, Machine, Request};
-use crate::flows::{Code, history, settle};
+use crate::flows::{Code, Flows, cancel, history, settle};
 use crate::http::HttpState;
-use crate::http::auth::{ToRead, Wallet};
+use crate::http::auth::{ToRead, ToSend, Wallet};
 use crate::http::extract::Id;
 use crate::http::problem::Problem;
+use crate::ids::{RequestId, WalletId};
 
 /// A request of any kind. The part that its kind names is there, the others are empty.
 #[derive(Debug, Serialize, ToSchema)]
@@ -94,16 +95,43 @@ pub async fn get(
     wallet: Wallet<ToRead>,
     Id(id): Id,
 ) -> Result<Json<RequestResponse>, Problem> {
-    let unknown = || Problem::new(Code::NotFound, "this wallet has no request with this id");
-    let (request, timeline) = history::request(&state.flows, &wallet.id, id).await?.ok_or_else(unknown)?;
+    look(&state.flows, &wallet.id, id).await
+}
+
+/// Take back what was begun and not signed
+///
+/// An on-chain send, a payment, a withdrawal, a move off-chain, coins for assets or a send of assets that waits for its signature: what it
+/// holds and sets aside is free at once, and its PSBT can be ended no more. Its state is `expired`, or `cancelled` for a withdrawal. What was
+/// signed is refused, and so is what nobody signs for. A transaction that was handed out stays watched, for its owner may send it out
+/// without this gateway. Again, it answers the same.
+#[utoipa::path(post, path = "/requests/{id}/cancel", operation_id = "requestCancel", tag = "history",
+    params(("id" = String, Path, description = "The request that a begin named", example = json!(examples::ID))),
+    responses((status = 200, description = "The request as it is now", body = RequestResponse)))]
+pub async fn cancel(
+    State(state): State<HttpState>,
+    wallet: Wallet<ToSend>,
+    Id(id): Id,
+) -> Result<Json<RequestResponse>, Problem> {
+    if !cancel::cancel(&state.flows, &wallet.id, id).await? {
+        return Err(unknown());
+    }
+    look(&state.flows, &wallet.id, id).await
+}
+
+fn unknown() -> Problem {
+    Problem::new(Code::NotFound, "this wallet has no request with this id")
+}
+
+async fn look(flows: &Flows, wallet: &WalletId, id: RequestId) -> Result<Json<RequestResponse>, Problem> {
+    let (request, timeline) = history::request(flows, wallet, id).await?.ok_or_else(unknown)?;
     let response = match request {
         AnyRequest::Address(request) => {
             let common = RequestResponse::of(&request, timeline);
-            let invoice = asset_receive::open_for(&state.flows, &[id]).await?.remove(&id);
+            let invoice = asset_receive::open_for(flows, &[id]).await?.remove(&id);
             RequestResponse { receive: Some(SingleUseDepositAddressResponse::of(request, invoice)), ..common }
         }
         AnyRequest::Deposit(request) => {
-            let tip = history::tip_height(&state.flows).await?;
+            let tip = history::tip_height(flows).await?;
             let deposit = Some(DepositView::of(&request, tip));
             RequestResponse { deposit, ..RequestResponse::of(&request, timeline) }
         }
@@ -124,12 +152,12 @@ pub async fn get(
             RequestResponse { asset_receive: Some(AssetReceiveView::from(request)), ..common }
         }
         AnyRequest::Credit(request) => {
-            let view = settle::credit(&state.flows, id).await?.ok_or_else(unknown)?;
+            let view = settle::credit(flows, id).await?.ok_or_else(unknown)?;
             let settle_credit = Some(SettleCredit::from(&view));
             RequestResponse { settle_credit, ..RequestResponse::of(&request, timeline) }
         }
         AnyRequest::Send(request) => {
-            let send = history::send(&state.flows, &wallet.id, id).await?.ok_or_else(unknown)?;
+            let send = history::send(flows, wallet, id).await?.ok_or_else(unknown)?;
             let common = RequestResponse::of(&request, timeline);
             RequestResponse { send: Some(GetOnchainSendResponse::from(&send)), ..common }
         }

@@ -281,6 +281,22 @@ on_both!(an_invoice_is_paid_once, async |rig: Rig| {
     desk.rig.audit().await;
 });
 
+// Before it is signed its owner takes it back: what it set aside is free, here at once and in the engine with the effect that tells it.
+on_both!(what_is_taken_back_unsigned_is_free_again, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    let invoice = desk.invoice().await.expect("it opens");
+    let begun = desk.begin(&invoice).await.expect("it begins");
+    let taken = sluice::flows::cancel::cancel(&desk.rig.flows, &desk.ann.keys.id(), begun.request).await;
+    assert!(taken.expect("it is taken back"));
+    assert_eq!(desk.rig.state(&desk.ann, begun.request).await, State::Expired);
+    desk.rig.wait(60).await;
+    assert_eq!(desk.waiting(&desk.ann).await, 0);
+    let again = desk.begin(&invoice).await.expect("the coins are free");
+    desk.end(&again).await;
+    desk.comes_through().await;
+    desk.rig.audit().await;
+});
+
 // A client that sends its transaction out by itself, in time or not: its asset arrives all the same.
 on_both!(what_is_out_is_not_given_up, async |rig: Rig| {
     let desk = Desk::open(rig).await;

@@ -5,6 +5,7 @@ mod asset_coins;
 mod asset_exports;
 mod asset_faults;
 mod bumps;
+mod cancelling;
 mod conflicts;
 mod consignments;
 mod deposits;
