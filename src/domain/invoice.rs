@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
-use lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescriptionRef, Bolt11ParseError, Currency, ParseOrSemanticError};
+use lightning_invoice::{
+    Bolt11Invoice, Bolt11InvoiceDescriptionRef, Bolt11ParseError, Currency, ParseOrSemanticError, RawTaggedField,
+};
 
 use super::lightning::PaymentHash;
 use crate::clock::Timestamp;
@@ -24,7 +26,24 @@ pub struct Invoice {
     pub description_hash: Option<String>,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
+    /// The asset that it asks for, beside the bitcoin that carries it. Paid as bitcoin it would be paid with nothing.
+    pub asset: Option<NamedAsset>,
 }
+
+/// An RGB asset as nodes that carry them name it, in two tagged fields that BOLT 11 leaves open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedAsset {
+    pub contract: Option<String>,
+    /// In its smallest unit. Empty: the payer says how much, or it is more than anybody can count.
+    pub amount: Option<u64>,
+}
+
+/// The tag of how much, an integer.
+const RGB_AMOUNT: u8 = 30;
+/// The tag of which asset, a text.
+const RGB_CONTRACT: u8 = 31;
+/// A field begins with its tag and two groups of length.
+const FIELD_HEAD: usize = 3;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadInvoice {
@@ -75,7 +94,36 @@ pub fn read(text: &str, network: Network) -> Result<Invoice, BadInvoice> {
         description_hash,
         created_at,
         expires_at: created_at.after(invoice.expiry_time().min(LONGEST_EXPIRY)),
+        asset: named_asset(invoice),
     })
+}
+
+/// The library keeps fields that it does not know as they are: groups of five bits.
+fn named_asset(invoice: Bolt11Invoice) -> Option<NamedAsset> {
+    let signed = invoice.into_signed_raw();
+    let mut asset = None;
+    for field in &signed.raw_invoice().data.tagged_fields {
+        let RawTaggedField::UnknownSemantics(groups) = field else { continue };
+        let groups: Vec<u8> = groups.iter().map(|group| group.to_u8()).collect();
+        let (Some(tag), Some(said)) = (groups.first(), groups.get(FIELD_HEAD..)) else { continue };
+        if *tag == RGB_AMOUNT {
+            asset.get_or_insert_with(NamedAsset::default).amount = number(said);
+        } else if *tag == RGB_CONTRACT {
+            let text = String::from_utf8_lossy(&bytes(said)).into_owned();
+            asset.get_or_insert_with(NamedAsset::default).contract = Some(text);
+        }
+    }
+    asset
+}
+
+fn number(groups: &[u8]) -> Option<u64> {
+    groups.iter().try_fold(0_u64, |sum, group| sum.checked_mul(32)?.checked_add(u64::from(*group)))
+}
+
+/// Eight bits after the other; what is left over fills the last group up.
+fn bytes(groups: &[u8]) -> Vec<u8> {
+    let bits: Vec<bool> = groups.iter().flat_map(|group| (0..5).rev().map(move |bit| group >> bit & 1 == 1)).collect();
+    bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | u8::from(*bit))).collect()
 }
 
 /// A hundred years: beyond what a time stamp can be asked to hold lies only mischief.

@@ -48,6 +48,7 @@ pub enum Code {
     NotBroadcast,
     IdempotencyMismatch,
     InvalidInvoice,
+    AssetInvoice,
     InvoiceExpired,
     AlreadyPaid,
     PaymentInProgress,

@@ -14,6 +14,7 @@ use crate::store::requests::PageAfter;
 /// When the text is no invoice that can be paid, or there is no way now.
 pub async fn estimate(flows: &Flows, field: &'static str, text: &str, amount: Option<Amount>) -> Result<Amount, Error> {
     let decoded = invoice::decode(flows, field, text).await?;
+    invoice::require_bitcoin(&decoded.invoice, field)?;
     if decoded.is_own {
         return Ok(Amount::ZERO);
     }

@@ -217,6 +217,17 @@ pub(super) fn read(flows: &Flows, field: &'static str, text: &str) -> Result<inv
     invoice::read(text, flows.network()).map_err(|bad| refused(field, &bad))
 }
 
+/// An invoice that asks for an asset is never paid as bitcoin: its payee would be paid the carrier, and ship nothing.
+///
+/// # Errors
+/// `asset_invoice` when it does.
+pub(super) fn require_bitcoin(invoice: &invoice::Invoice, field: &'static str) -> Result<(), Error> {
+    let Some(asset) = &invoice.asset else { return Ok(()) };
+    let which = asset.contract.as_deref().unwrap_or("an asset");
+    let reason = format!("this invoice asks for {which}; the node of this gateway carries bitcoin only");
+    Err(Error::Field { code: Code::AssetInvoice, field, reason })
+}
+
 fn refused(field: &'static str, bad: &invoice::BadInvoice) -> Error {
     let code = match bad {
         invoice::BadInvoice::Unreadable(_) | invoice::BadInvoice::TooLarge => Code::InvalidInvoice,

@@ -128,6 +128,7 @@ pub(super) async fn payee(flows: &Flows, wanted: &BeginPay) -> Result<Payee, Err
         return fetch(flows, wanted, to).await;
     }
     let read = invoice::read(flows, wanted.to_field, to)?;
+    invoice::require_bitcoin(&read, wanted.to_field)?;
     if read.expires_at <= flows.now() {
         return Err(Error::Field {
             code: Code::InvoiceExpired,

@@ -134,6 +134,8 @@ table! {
         "Use a new key for a new request, and the same body for the same key.";
     InvalidInvoice => 400, "invalid_invoice", "This can't be paid", Again::Never,
         "Check the invoice or offer with whoever gave it; nothing may be missing from it.";
+    AssetInvoice => 400, "asset_invoice", "The invoice asks for an asset", Again::Never,
+        "Pay it with a wallet whose Lightning node carries assets, or ask the payee for an invoice in bitcoin.";
     InvoiceExpired => 409, "invoice_expired", "The invoice has expired", Again::Never,
         "Ask the payee for another invoice.";
     AlreadyPaid => 409, "already_paid", "The invoice was paid", Again::Never,

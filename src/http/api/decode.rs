@@ -73,7 +73,8 @@ pub struct DecodeResponse {
     pub is_own: Option<bool>,
     /// The invoice or offer that a URI names beside the address.
     pub lightning: Option<String>,
-    /// The asset that an RGB invoice asks for; empty where it leaves that open.
+    /// The asset that an RGB invoice asks for; empty where it leaves that open. Of a BOLT 11 invoice, the asset that it names: then it
+    /// can't be paid here, for it is no invoice in bitcoin.
     pub asset_id: Option<String>,
     /// How much of it, in the smallest unit.
     pub asset_amount: Option<u64>,
@@ -166,6 +167,8 @@ async fn bolt11(flows: &Flows, text: &str) -> Result<DecodeResponse, Problem> {
         expires_at: Some(said.expires_at.rfc3339()),
         is_expired: Some(decoded.is_expired),
         is_own: Some(decoded.is_own),
+        asset_amount: said.asset.as_ref().and_then(|asset| asset.amount),
+        asset_id: said.asset.and_then(|asset| asset.contract),
         ..DecodeResponse::default()
     })
 }

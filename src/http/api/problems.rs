@@ -77,6 +77,7 @@ const BUMP: &[Code] = &[
 /// What paying over Lightning may answer when it begins.
 const PAY: &[Code] = &[
     Code::InvalidInvoice,
+    Code::AssetInvoice,
     Code::WrongNetwork,
     Code::InvoiceExpired,
     Code::AlreadyPaid,
@@ -119,6 +120,7 @@ const INVOICE: &[Code] =
 
 const ESTIMATE: &[Code] = &[
     Code::InvalidInvoice,
+    Code::AssetInvoice,
     Code::WrongNetwork,
     Code::InvoiceExpired,
     Code::NoLiquidity,
