@@ -10,3 +10,6 @@ UPDATE payments SET asked_msat = amount_msat WHERE inbound = 1 AND request_id IN
 -- leaves its request as it was. What has more rows than before fits the old index no longer: a way back needs none of it.
 CREATE UNIQUE INDEX payments_one_paid ON payments (payment_hash) WHERE inbound = 0 AND status IN ('pending', 'succeeded');
 DROP INDEX payments_one_pay;
+
+-- Further versions of sends that nobody has signed: they count among what a wallet may have open.
+CREATE INDEX request_txs_unsigned ON request_txs (wallet_id, expires_at) WHERE signed_tx IS NULL AND role <> 'original';

@@ -237,6 +237,7 @@ impl Write for Begin {
         if !still {
             return Err(Stale::ChooseAgain);
         }
+        send::require_room(tx, &self.flows, &wallet).await?;
         if let Some(index) = self.version.new_change_index {
             let lookahead = self.flows.policy().lookahead;
             send::issue(tx, &self.keys, Account::Vanilla, index, self.wanted.send, lookahead).await?;

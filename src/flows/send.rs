@@ -399,13 +399,15 @@ impl Retryable for Stale {
     }
 }
 
-/// One wallet can't set aside without end what it may never spend.
+/// One wallet can't set aside without end what it may never spend, nor have transactions watched that it may never sign.
 pub(super) async fn require_room(tx: &mut Tx<'_>, flows: &Flows, wallet: &WalletId) -> Result<(), Error> {
-    let waiting = leases::waiting_requests(tx.conn(), wallet).await?;
+    let waiting = leases::waiting(tx, wallet).await?;
     if waiting < i64::from(flows.policy().max_waiting_sends) {
         return Ok(());
     }
-    let detail = format!("{waiting} sends of this wallet wait for a signature already; end them or let them expire");
+    let detail = format!(
+        "{waiting} begun calls of this wallet wait for a signature already; end them, cancel them with POST /requests/{{id}}/cancel, or let them expire"
+    );
     Err(Error::refused(Code::TooManyOpenRequests, detail))
 }
 

@@ -3,7 +3,7 @@
 use bitcoin::OutPoint;
 
 use super::row::Columns;
-use super::{Conn, StoreError, Tx, issued};
+use super::{Conn, Engine, StoreError, Tx, issued};
 use crate::ids::{RequestId, WalletId};
 use crate::ledger::Account;
 
@@ -72,19 +72,29 @@ pub async fn holder(conn: &mut Conn, outpoint: &OutPoint) -> Result<Option<Reque
     row.as_ref().map(|row| row.parsed("request_id")).transpose()
 }
 
-/// How many requests of this wallet wait for a signature and so hold money that they may never spend. They are found by what they
-/// hold: a wallet's history may be long.
+/// How much of this wallet waits for a signature: requests that hold money which they may never spend, further versions of sends, and
+/// exports. Requests are found by what they hold: a wallet's history may be long. Nobody else begins anything for the wallet before this
+/// transaction ends, or two of them would each see room for one.
 ///
 /// # Errors
 /// When the database can't answer.
-pub async fn waiting_requests(conn: &mut Conn, wallet: &WalletId) -> Result<i64, StoreError> {
+pub async fn waiting(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<i64, StoreError> {
+    // SQLite has one writer.
+    if tx.engine == Engine::Postgres {
+        let lock = sqlx::query("SELECT id FROM wallets WHERE id = $1 FOR NO KEY UPDATE");
+        lock.bind(wallet.to_string()).fetch_optional(tx.conn()).await?;
+    }
+    let now = tx.now().millis();
     let count = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM requests WHERE kind IN ('onchain_send', 'lightning_pay', 'withdraw') AND state = 'awaiting_signature' \
-         AND id IN (SELECT request_id FROM leases WHERE wallet_id = $1 UNION SELECT request_id FROM holds WHERE debit = $2)",
+        "SELECT (SELECT COUNT(*) FROM requests WHERE kind IN ('onchain_send', 'lightning_pay', 'withdraw') AND state = 'awaiting_signature' \
+         AND id IN (SELECT request_id FROM leases WHERE wallet_id = $1 UNION SELECT request_id FROM holds WHERE debit = $2)) \
+         + (SELECT COUNT(*) FROM request_txs WHERE wallet_id = $1 AND role <> 'original' AND signed_tx IS NULL AND expires_at > $3) \
+         + (SELECT COUNT(*) FROM asset_exports WHERE wallet_id = $1 AND signed_tx IS NULL AND expires_at > $3)",
     )
     .bind(wallet.to_string())
     .bind(Account::Wallet(wallet.clone()).to_string())
-    .fetch_one(conn)
+    .bind(now)
+    .fetch_one(tx.conn())
     .await?;
     Ok(count)
 }

@@ -13,7 +13,8 @@ use crate::domain::export::Export as Consent;
 use crate::domain::wallet::WalletKeys;
 use crate::domain::{EventNote, authorization, psbt};
 use crate::flows::address::check_same_body;
-use crate::flows::{Code, Error, Flows, Idempotency};
+use crate::flows::send::require_room;
+use crate::flows::{Code, Error, Flows, Idempotency, register};
 use crate::ids::RequestId;
 use crate::secret::Secret;
 use crate::store::asset_exports::{self, Export};
@@ -36,7 +37,8 @@ pub struct Begun {
 /// Writes down what the owner has to sign, and hands it out. With a key that was used before it hands out the same.
 ///
 /// # Errors
-/// When there is no engine, the time for the signature is not one that is given, or the key was used for something else.
+/// When there is no engine, the time for the signature is not one that is given, the key was used for something else, or too much waits
+/// for a signature already.
 pub async fn begin(
     flows: &Flows,
     keys: &WalletKeys,
@@ -59,7 +61,7 @@ pub async fn begin(
     let message = consent.message();
     let unsigned_txid = to_sign(keys, &message)?.unsigned_tx.compute_txid();
     let export = Export { id, wallet, unsigned_txid, message, expires_at, signed_at: None };
-    let export = flows.store().write(Begin { export, idempotency }).await?;
+    let export = flows.store().write(Begin { flows: flows.clone(), export, idempotency }).await?;
     let psbt = to_sign(keys, &export.message)?.to_string();
     Ok(Begun { id: export.id, psbt, message: export.message, expires_at: export.expires_at })
 }
@@ -69,6 +71,7 @@ fn to_sign(keys: &WalletKeys, message: &str) -> Result<Psbt, StoreError> {
 }
 
 struct Begin {
+    flows: Flows,
     export: Export,
     idempotency: Option<Idempotency>,
 }
@@ -93,6 +96,7 @@ impl Write for Begin {
             let what = Remembered { body_hash: key.body_hash.clone(), request: *id, unsigned_txid: None };
             idempotency::remember(tx, *id, wallet, &what).await?;
         }
+        require_room(tx, &self.flows, wallet).await?;
         asset_exports::insert(tx, &self.export).await?;
         Ok(self.export.clone())
     }
@@ -130,9 +134,7 @@ fn check_password(password: &Secret) -> Result<(), Error> {
 
 /// What waits for this signature.
 async fn asked(flows: &Flows, keys: &WalletKeys, signed: &Psbt) -> Result<Export, Error> {
-    let mut conn = flows.store().read().await?;
-    let asked = asset_exports::by_txid(&mut conn, signed.unsigned_tx.compute_txid()).await?;
-    let asked = asked.filter(|asked| asked.wallet == keys.id()).ok_or_else(|| Error::Field {
+    let unknown = || Error::Field {
         code: Code::PsbtUnknown,
         field: "signed_psbt",
         reason: "no export of this wallet waits for this PSBT; POST /wallet/export-begin hands one out".to_owned(),

@@ -50,7 +50,9 @@ pub struct OnchainSendRequestModel {
     pub fee_rate: u32,
     /// For an RGB invoice, which may name both itself.
     pub asset: Option<LightningAsset>,
-    /// The recipient gets the amount less the fee; with the whole spendable balance as the amount this empties the wallet.
+    /// The recipient gets the amount less the fee; with the whole spendable balance as the amount this empties the wallet. Of off-chain
+    /// money he gets the amount less the fee ceiling, twice what a transaction costs now, for that is signed before the fee is known: what
+    /// the fee is less than that stays in the wallet.
     pub deduct_fee_from_amount: Option<bool>,
     /// Unless given, off-chain money is taken only when everything the wallet has on-chain could not cover it.
     pub source: Option<Source>,

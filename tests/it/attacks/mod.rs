@@ -8,6 +8,7 @@ mod tenants;
 //! What somebody attempts who has read the code: each story is named by it, and ends with nothing taken and nobody stopped.
 
 mod asset_invoices;
+mod open_begins;
 mod own_invoices;
 mod unsigned_begins;
 mod wallet_names;
