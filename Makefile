@@ -42,7 +42,7 @@ run: rust ## Build, then run a gateway on a private regtest, ready to try; stop 
 # All test binaries run, also when one fails: one run of CI says everything that is wrong.
 .PHONY: test
 test: rust ## Run every test, against a real bitcoind, PostgreSQL, Lightning peer and RGB wallets
-	exec scripts/with-tools bitcoind,ldk-peer,postgres,rgb-wallet,schemathesis cargo test --locked --workspace --no-fail-fast $(ARGS)
+	exec scripts/with-tools bitcoind,embit,ldk-peer,postgres,rgb-wallet,schemathesis cargo test --locked --workspace --no-fail-fast $(ARGS)
 
 .PHONY: check
 check: locked fmt-check deny clippy tidy openapi-check ## Run everything that needs no server: lock, format, licences, lints, house rules, API drift

@@ -5,11 +5,15 @@
 use std::fmt::Write;
 
 use bip322::{LockParams, PSBT_GLOBAL_GENERIC_SIGNED_MESSAGE, Verification};
+use bitcoin::absolute::LockTime;
 use bitcoin::constants::genesis_block;
 use bitcoin::hashes::Hash;
 use bitcoin::hex::DisplayHex;
+use bitcoin::opcodes::all::OP_RETURN;
 use bitcoin::psbt::{Input, raw};
-use bitcoin::{Address, Network, Psbt, Transaction};
+use bitcoin::script::Builder;
+use bitcoin::transaction::Version;
+use bitcoin::{Address, Amount, Network, Psbt, Sequence, Transaction, TxIn, TxOut, Txid};
 
 use super::psbt::{self, PsbtProblem};
 use super::wallet::{Account, DerivedScript, WalletKeys};
@@ -142,12 +146,45 @@ pub fn claimed_message(psbt: &Psbt) -> Option<&[u8]> {
     psbt.unknown.get(&key).map(Vec::as_slice)
 }
 
+/// The transaction id of what was handed out, told from what came back: by the output that it spends, which is made of the message and the
+/// address alone. Some signers write another version and sequence on what they sign.
+#[must_use]
+pub fn issued_txid(signed: &Psbt) -> Option<Txid> {
+    let spent = signed.unsigned_tx.input.first()?.previous_output;
+    let issued = Transaction {
+        version: Version(0),
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn { previous_output: spent, sequence: Sequence::ZERO, ..TxIn::default() }],
+        output: vec![TxOut { value: Amount::ZERO, script_pubkey: Builder::new().push_opcode(OP_RETURN).into_script() }],
+    };
+    Some(issued.compute_txid())
+}
+
+/// Puts version 2 and the last sequence on what was issued where a signer has written both. Nothing else may differ.
+fn as_signed(mut issued: Psbt, signed: &Psbt) -> Psbt {
+    let [input] = issued.unsigned_tx.input.as_mut_slice() else { return issued };
+    let is_other = |theirs: &TxIn| signed.unsigned_tx.version == Version::TWO && theirs.sequence == Sequence::MAX;
+    if signed.unsigned_tx.input.first().is_some_and(is_other) {
+        input.sequence = Sequence::MAX;
+        issued.unsigned_tx.version = Version::TWO;
+    }
+    issued
+}
+
+/// Whether the simple form of BIP-322, which is the witness alone, proves what this transaction proves: it stands for one of
+/// version 0 and sequence 0.
+#[must_use]
+pub fn has_simple_form(signed: &Transaction) -> bool {
+    let is_plain = |input: &TxIn| input.sequence == Sequence::ZERO;
+    signed.version == Version(0) && signed.lock_time == LockTime::ZERO && signed.input.iter().all(is_plain)
+}
+
 /// Checks a signed authorisation against the message that is stored, and answers it as a proof for anybody with a BIP-322 verifier.
 ///
 /// # Errors
 /// When it is not signed, signed otherwise, or not by the wallet's first key.
 pub fn verify(keys: &WalletKeys, message: &str, signed: &Psbt) -> Result<Transaction, PsbtProblem> {
-    let rebuilt = to_sign(keys, message).map_err(|_| PsbtProblem::Incomplete(0))?;
+    let rebuilt = as_signed(to_sign(keys, message).map_err(|_| PsbtProblem::Incomplete(0))?, signed);
     let transaction = psbt::finish(&rebuilt, signed)?;
     let script =
         rebuilt.inputs.first().and_then(|input| input.witness_utxo.as_ref()).map(|output| &output.script_pubkey);
@@ -206,6 +243,8 @@ mod tests {
     fn the_signer_reads_what_is_asked_and_its_signature_is_taken() {
         let signer = signer(MNEMONIC);
         let message = consent(&keys(&signer)).message();
+        let issued = to_sign(&keys(&signer), &message).unwrap();
+        assert_eq!(issued_txid(&issued), Some(issued.unsigned_tx.compute_txid()));
         assert!(message.len() <= sluice_signer::authorization::MAX_MESSAGE_LEN, "{}", message.len());
         let proof = verify(&keys(&signer), &message, &signed(&signer, &message)).unwrap();
         assert_eq!((proof.version.0, proof.lock_time.to_consensus_u32(), proof.input[0].sequence.0), (0, 0, 0));

@@ -170,7 +170,7 @@ pub async fn give(flows: &Flows, key: &KeyId, signed_psbt: &str) -> Result<Grant
 
 /// What was signed is exactly what was asked for. If not, the first line that differs tells why.
 fn require_same(row: &GrantRow, signed: &Psbt) -> Result<(), Error> {
-    if signed.unsigned_tx.compute_txid() == row.unsigned_txid {
+    if authorization::issued_txid(signed) == Some(row.unsigned_txid) {
         return Ok(());
     }
     let claimed = authorization::claimed_message(signed).and_then(|claimed| grant::difference(&row.message, claimed));

@@ -1,6 +1,7 @@
 //! Paying over Lightning: `begin` checks everything and holds the money, the client consents, `end` pays.
 
 use async_trait::async_trait;
+use bitcoin::Psbt;
 
 use super::send::{self, Begun, Source};
 use super::{Code, Error, Flows, Idempotency, address, balance, invoice, node, own_invoice, register};
@@ -389,7 +390,8 @@ fn authorization(
 pub async fn end(flows: &Flows, keys: &WalletKeys, door: Door, signed_psbt: &str) -> Result<Request<Pay>, Error> {
     let wallet = keys.id();
     let signed = psbt::parse(signed_psbt)?;
-    let asked = find_asked(flows, &wallet, door, signed.unsigned_tx.compute_txid()).await?;
+    let asked = find_asked(flows, &wallet, door, &signed).await?;
+    register::require(flows, keys).await?;
     let proof = authorization::verify(keys, &asked.message, &signed)?;
     if asked.signed_tx.is_none() {
         // What was consented to before is only answered: no halt makes it unsaid.
@@ -426,13 +428,14 @@ pub(super) fn later(error: Error) -> Result<(), Error> {
     }
 }
 
-async fn find_asked(flows: &Flows, wallet: &WalletId, door: Door, txid: bitcoin::Txid) -> Result<Authorization, Error> {
+async fn find_asked(flows: &Flows, wallet: &WalletId, door: Door, signed: &Psbt) -> Result<Authorization, Error> {
     let unknown = || Error::Field {
         code: Code::PsbtUnknown,
         field: "signed_psbt",
         reason: "no authorisation of this wallet that this endpoint could end was asked for with this message"
             .to_owned(),
     };
+    let txid = authorization::issued_txid(signed).ok_or_else(unknown)?;
     let mut conn = flows.store().read().await?;
     let asked = authorizations::by_txid(&mut conn, txid).await?.ok_or_else(unknown)?;
     let request = requests::load::<Pay>(&mut conn, asked.request).await?.ok_or_else(unknown)?;

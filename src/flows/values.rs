@@ -2,6 +2,7 @@
 
 pub use crate::domain::address::{ReceiveAddress, State as AddressState};
 pub use crate::domain::asset_receive::AssetReceive;
+pub use crate::domain::authorization::has_simple_form;
 pub use crate::domain::credit::{Credit, State as CreditState};
 pub use crate::domain::deposit::{Deposit, State as DepositState};
 pub use crate::domain::grant::{BadLimit, Limit, read_sum};

@@ -1,7 +1,7 @@
 //! Off-chain money that leaves on-chain: `begin` holds the amount and the fee ceiling, the client consents, the node sends its own coins.
 
 use async_trait::async_trait;
-use bitcoin::Txid;
+use bitcoin::Psbt;
 
 use super::history::PAGE_MAX;
 use super::send::{self, BeginSend, Begun, Source};
@@ -318,7 +318,8 @@ fn later(error: Error) -> Result<(), Error> {
     }
 }
 
-async fn find_asked(flows: &Flows, wallet: &WalletId, txid: Txid) -> Result<Option<Authorization>, Error> {
+async fn find_asked(flows: &Flows, wallet: &WalletId, signed: &Psbt) -> Result<Option<Authorization>, Error> {
+    let Some(txid) = authorization::issued_txid(signed) else { return Ok(None) };
     let mut conn = flows.store().read().await?;
     let Some(asked) = authorizations::by_txid(&mut conn, txid).await? else { return Ok(None) };
     let is_one = requests::load::<Withdraw>(&mut conn, asked.request).await?.is_some();

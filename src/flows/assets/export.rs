@@ -138,7 +138,11 @@ async fn asked(flows: &Flows, keys: &WalletKeys, signed: &Psbt) -> Result<Export
         code: Code::PsbtUnknown,
         field: "signed_psbt",
         reason: "no export of this wallet waits for this PSBT; POST /wallet/export-begin hands one out".to_owned(),
-    })?;
+    };
+    let txid = authorization::issued_txid(signed).ok_or_else(unknown)?;
+    let mut conn = flows.store().read().await?;
+    let asked = asset_exports::by_txid(&mut conn, txid).await?;
+    let asked = asked.filter(|asked| asked.wallet == keys.id()).ok_or_else(unknown)?;
     require_usable(&asked, flows.now())?;
     Ok(asked)
 }

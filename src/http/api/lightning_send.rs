@@ -14,7 +14,7 @@ use super::wire::{AssetAmount, LightningAsset, SendAssetEndRequestModel};
 use super::{begun, destination, examples};
 use crate::clock::Timestamp;
 use crate::flows::pay_invoice::{self, BeginPay};
-use crate::flows::values::{Authorization, Machine, Pay, PayDoor, PayFailure, PayState, Request};
+use crate::flows::values::{Authorization, Machine, Pay, PayDoor, PayFailure, PayState, Request, has_simple_form};
 use crate::flows::{Code, estimate};
 use crate::http::HttpState;
 use crate::http::auth::{ToRead, ToSend, Wallet};
@@ -259,7 +259,8 @@ pub struct AuthorizationResponse {
     pub address: String,
     /// As it was handed out.
     pub psbt: String,
-    /// The signature in the simple form of BIP-322. Empty until it was given.
+    /// The signature in the simple form of BIP-322. Empty until it was given, and where the signer has put version 2 on what it signed: then
+    /// `signed_transaction` is the proof, in the full form.
     pub signature: Option<String>,
     /// The signed transaction of BIP-322, as hex. Empty until it was given.
     pub signed_transaction: Option<String>,
@@ -283,8 +284,11 @@ impl AuthorizationResponse {
     }
 }
 
-/// The signature in the simple form of BIP-322: the witness, and nothing around it.
+/// The signature in the simple form of BIP-322: the witness, and nothing around it. Empty where only the whole transaction proves it.
 pub(super) fn simple_signature(signed: &bitcoin::Transaction) -> Option<String> {
+    if !has_simple_form(signed) {
+        return None;
+    }
     let witness = &signed.input.first()?.witness;
     Some(BASE64_STANDARD.encode(bitcoin::consensus::encode::serialize(witness)))
 }

@@ -96,7 +96,7 @@ pub struct SpendingGrant {
     pub address: String,
     /// As it is to be signed.
     pub psbt: String,
-    /// The signature in the simple form of BIP-322. Empty until it was given.
+    /// The signature in the simple form of BIP-322. Empty until it was given, and where only `signed_transaction` proves it, in the full form.
     pub signature: Option<String>,
     /// The signed transaction of BIP-322, as hex. Empty until it was given.
     pub signed_transaction: Option<String>,

@@ -17,6 +17,7 @@ mod lightning_receives;
 mod liquidity;
 mod mutated_psbts;
 mod node_books;
+mod other_forms;
 mod random_walks;
 mod reorgs;
 mod scanning;

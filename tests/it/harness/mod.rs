@@ -7,6 +7,7 @@ pub mod canned;
 pub mod client;
 pub mod consignments;
 pub mod document;
+pub mod embit;
 pub mod esplora;
 pub mod export;
 pub mod gateway;

@@ -12,6 +12,7 @@ mod closing;
 mod compose;
 mod funding;
 mod independent;
+mod independent_signer;
 mod line;
 mod liquidity;
 mod public_wallet;
