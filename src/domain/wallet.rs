@@ -64,6 +64,10 @@ pub struct UnknownAccount;
 pub enum BadKeys {
     #[error("{header} is not an extended public key: {reason}")]
     NotAnXpub { header: &'static str, reason: String },
+    #[error(
+        "{header} is a private key: take it out of what you send and of every log that has seen it, and move what it guards to other keys"
+    )]
+    IsPrivate { header: &'static str },
     #[error("{header} is a key of another network")]
     WrongNetwork { header: &'static str },
     #[error("{header} has depth {depth}; an account key has depth 3")]
@@ -79,7 +83,10 @@ impl BadKeys {
     #[must_use]
     pub const fn header(&self) -> &'static str {
         match self {
-            Self::NotAnXpub { header, .. } | Self::WrongNetwork { header } | Self::WrongDepth { header, .. } => header,
+            Self::NotAnXpub { header, .. }
+            | Self::IsPrivate { header }
+            | Self::WrongNetwork { header }
+            | Self::WrongDepth { header, .. } => header,
             Self::SameKey => "xpub-col",
             Self::BadFingerprint => "master-fingerprint",
         }
@@ -220,7 +227,13 @@ fn derive(keychain: &Xpub, account: Account, index: u32) -> Option<DerivedScript
     Some(DerivedScript { account, index, script, internal_key })
 }
 
+/// How private keys begin, those of the accounts of other kinds of address among them.
+const PRIVATE: [&str; 8] = ["xprv", "yprv", "zprv", "tprv", "uprv", "vprv", "Yprv", "Zprv"];
+
 fn parse_xpub(header: &'static str, text: &str, network: Network) -> Result<Xpub, BadKeys> {
+    if PRIVATE.iter().any(|start| text.starts_with(start)) {
+        return Err(BadKeys::IsPrivate { header });
+    }
     let key = Xpub::from_str(text).map_err(|e| BadKeys::NotAnXpub { header, reason: e.to_string() })?;
     if key.network != NetworkKind::from(network) {
         return Err(BadKeys::WrongNetwork { header });
@@ -253,6 +266,14 @@ mod tests {
         if Xpub::from_str(VAN).is_ok() {
             assert_eq!(parse(VAN, COL, Network::Bitcoin), Err(BadKeys::WrongNetwork { header: "xpub-van" }));
         }
+    }
+
+    #[test]
+    fn a_private_key_is_called_one_and_not_said_again() {
+        let private = "tprv8ZgxMBicQKsPd7Uf69XL1XwhmjHopUGep8GuEiJDZmbQz6o58LninorQAfcKZWARbtRtfnLcJ5MQ2AtHcQJCCRUcMRvmDUjyEmNUWwx8UbK";
+        let refused = WalletKeys::parse(VAN, private, "1f5bd7df", Network::Regtest).unwrap_err();
+        assert_eq!(refused, BadKeys::IsPrivate { header: "xpub-col" });
+        assert!(refused.to_string().contains("is a private key") && !refused.to_string().contains("tprv"));
     }
 
     #[test]

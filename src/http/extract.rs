@@ -144,13 +144,48 @@ pub fn parse_json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Problem> {
     if first != Some(&b'{') {
         return Err(Problem::new(Code::InvalidRequest, "the body must be a JSON object"));
     }
-    let mut json = serde_json::Deserializer::from_slice(raw);
+    let raw = whole_numbers(raw);
+    let mut json = serde_json::Deserializer::from_slice(&raw);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         bad_json(Some(&path), error.inner())
     })?;
     json.end().map_err(|error| bad_json(None, &error))?;
     Ok(value)
+}
+
+/// Writes `80.0` as `80`: a number without a fraction is an integer, however it is spelt. Texts are left as they are.
+fn whole_numbers(raw: &[u8]) -> Cow<'_, [u8]> {
+    if !raw.windows(2).any(|pair| pair == b".0") {
+        return Cow::Borrowed(raw);
+    }
+    let mut said = Vec::with_capacity(raw.len());
+    let (mut rest, mut in_text) = (raw, false);
+    while let Some((first, after)) = rest.split_first() {
+        let length = rest.iter().take_while(|byte| byte.is_ascii_digit() || b"+-.eE".contains(byte)).count();
+        let token = match first {
+            b'\\' if in_text => rest.get(..2).unwrap_or(rest),
+            b'0'..=b'9' | b'-' if !in_text => rest.get(..length).unwrap_or(rest),
+            _ => rest.get(..1).unwrap_or(rest),
+        };
+        in_text ^= token == b"\"";
+        said.extend_from_slice(if in_text { token } else { whole(token) });
+        rest = rest.get(token.len()..).unwrap_or(after);
+    }
+    if said.len() == raw.len() { Cow::Borrowed(raw) } else { Cow::Owned(said) }
+}
+
+/// A number without the zeros behind its point.
+fn whole(token: &[u8]) -> &[u8] {
+    let Some(point) = token.iter().position(|byte| *byte == b'.') else { return token };
+    let (integer, fraction) = token.split_at(point);
+    let zeros = fraction.get(1..).unwrap_or_default();
+    let is_whole = !zeros.is_empty()
+        && zeros.iter().all(|byte| *byte == b'0')
+        && integer.last().is_some_and(u8::is_ascii_digit)
+        && !integer.contains(&b'e')
+        && !integer.contains(&b'E');
+    if is_whole { integer } else { token }
 }
 
 fn bad_json(path: Option<&str>, error: &serde_json::Error) -> Problem {

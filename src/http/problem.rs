@@ -156,7 +156,7 @@ table! {
         "Wait until the limit renews, pay less, or use pay-invoice-begin and pay-invoice-end, which the wallet's owner signs.";
     FeeLimitTooLow => 400, "fee_limit_too_low", "The fee ceiling is below the cheapest way", Again::Never,
         "Raise max_fee_sats to at least the fee that the answer names.";
-    NoLiquidity => 503, "no_liquidity", "No way to the payee was found", Again::After(30),
+    NoLiquidity => 409, "no_liquidity", "No way to the payee was found", Again::After(30),
         "Try again later or with a smaller amount; the operator may have to open a channel.";
     AssetLightningUnavailable => 501, "asset_lightning_unavailable", "Assets over Lightning are not offered here", Again::Never,
         "This gateway has no Lightning node that carries assets.";

@@ -7,11 +7,12 @@ use super::row::Columns;
 use super::{Conn, PAGE_MAX, StoreError};
 use crate::clock::Timestamp;
 use crate::domain::lightning::PaymentHash;
+use crate::domain::pay::Pay;
 use crate::domain::{LineStatus, Machine, PaymentLine, Request};
 use crate::ids::{RequestId, WalletId};
 use crate::money::Amount;
 
-use super::requests::PageAfter;
+use super::requests::{self, PageAfter};
 
 /// A line as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Listed {
     pub request: RequestId,
     pub wallet: WalletId,
     pub line: PaymentLine,
+    /// The node that is paid, where a list was asked for and the invoice tells.
+    pub payee: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -112,11 +115,12 @@ pub async fn page(
     let until = filter.until.map(|until| (until.millis(), String::new()));
     let (before, before_id) = cursor.into_iter().chain(until).min().unwrap_or_else(|| (i64::MAX, String::new()));
     let rows = sqlx::query(
-        "SELECT * FROM payments WHERE wallet_id = $1 AND status IN ('pending', 'succeeded', 'failed') \
-         AND (created_at, request_id) < ($2, $3) AND created_at >= $4 \
-         AND ($5 = '' OR status = $5) AND ($6 < 0 OR inbound = $6) \
-         AND ($7 <= 0 OR amount_msat >= $7) AND ($8 < 0 OR amount_msat <= $8) AND ($9 = '' OR payment_hash = $9) \
-         ORDER BY created_at DESC, request_id DESC LIMIT $10",
+        "SELECT p.*, CASE WHEN p.inbound = 0 THEN r.data END AS data FROM payments p JOIN requests r ON r.id = p.request_id \
+         WHERE p.wallet_id = $1 AND p.status IN ('pending', 'succeeded', 'failed') \
+         AND (p.created_at, p.request_id) < ($2, $3) AND p.created_at >= $4 \
+         AND ($5 = '' OR p.status = $5) AND ($6 < 0 OR p.inbound = $6) \
+         AND ($7 <= 0 OR p.amount_msat >= $7) AND ($8 < 0 OR p.amount_msat <= $8) AND ($9 = '' OR p.payment_hash = $9) \
+         ORDER BY p.created_at DESC, p.request_id DESC LIMIT $10",
     )
     .bind(wallet.to_string())
     .bind(before)
@@ -130,7 +134,12 @@ pub async fn page(
     .bind(i64::from(limit.min(PAGE_MAX)))
     .fetch_all(conn)
     .await?;
-    rows.iter().map(read).collect()
+    rows.iter().map(listed).collect()
+}
+
+fn listed(row: &AnyRow) -> Result<Listed, StoreError> {
+    let pay = row.take::<Option<String>>("data")?.map(|data| requests::decode::<Pay>(&data)).transpose()?;
+    Ok(Listed { payee: pay.and_then(|pay| pay.terms.payee), ..read(row)? })
 }
 
 fn read(row: &AnyRow) -> Result<Listed, StoreError> {
@@ -153,6 +162,7 @@ fn read(row: &AnyRow) -> Result<Listed, StoreError> {
         request: row.parsed("request_id")?,
         wallet: row.parsed("wallet_id")?,
         line,
+        payee: None,
         created_at: row.time("created_at")?,
         updated_at: row.time("updated_at")?,
     })

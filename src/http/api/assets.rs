@@ -291,10 +291,9 @@ pub struct DecodeRgbInvoiceRequestModel {
 /// What an RGB invoice says.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "recipient_id": "bcrt:utxob:0T6NVLU2-KN3Z7dg-aPsGCuG-4oYxUpR-b2MfU3u-XRRbvPh-dLCMO",
-    "asset_schema": null, "asset_id": null, "network": "regtest", "assignment": 10, "assignment_str": "10",
-    "assignment_name": "assetOwner", "expiration_timestamp": 1_763_687_400, "kind": "blind",
-    "transport_endpoints": ["rpc://127.0.0.1:8080/json-rpc"],
+    "recipient_id": examples::RECIPIENT, "asset_schema": null, "asset_id": null, "network": "regtest", "assignment": null,
+    "assignment_str": null, "assignment_name": null, "expiration_timestamp": null, "kind": "blind",
+    "transport_endpoints": ["rpcs://gateway.example/json-rpc"],
 }))]
 pub struct DecodeRgbInvoiceResponse {
     /// Under this name consignment and acknowledgement are exchanged.

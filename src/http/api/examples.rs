@@ -6,9 +6,9 @@ pub const ADDRESS: &str = "bcrt1pvpmd0cuvyha2sjylhr57kd6t8x9jrju8f063mdvkmk4c5uq
 pub const ID: &str = "0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47";
 pub const TIME: &str = "2025-11-21T00:10:00Z";
 pub const RGB: &str = "rgb:2dkSTbr-jFhznbPmo-TQafzswCN-av4gTsJjX-ttx6CNou5-M98k8Zd";
-pub const RECIPIENT: &str = "bcrt:utxob:0T6NVLU2-KN3Z7dg-aPsGCuG-4oYxUpR-b2MfU3u-XRRbvPh-dLCMO";
-/// Any asset, ten units of it.
-pub const RGB_INVOICE: &str = "rgb:~/~/BF/bcrt:utxob:0T6NVLU2-KN3Z7dg-aPsGCuG-4oYxUpR-b2MfU3u-XRRbvPh-dLCMO?endpoints=rpc://127.0.0.1:8080/json-rpc";
+pub const RECIPIENT: &str = "bcrt:utxob:0T6NVLU2-KN3Z7dg-aPsGCuG-4oYxUpR-b2MfU3u-XRRbvPj-YnJwN";
+/// For any asset, and paid to nobody: its coin is no one's.
+pub const RGB_INVOICE: &str = "rgb:~/~/BF/bcrt:utxob:0T6NVLU2-KN3Z7dg-aPsGCuG-4oYxUpR-b2MfU3u-XRRbvPj-YnJwN?endpoints=rpcs://gateway.example/json-rpc";
 /// Good for fifty years, and paid to nobody.
 pub const INVOICE: &str = "lnbcrt50u1p53l2uqpp5fwcxlrjw8fm3t5sp64eap2jzxa3w2hdt6cdzcq3837jke3kjjnsqsp5adstmms9t9nngv66jduxydkzmany9w0jwv8lxrjjgtndfs0nlmqs9qyysgqcqzysxq8p0rm7sqdqvdaexgetjyqms6w8hh2q33fwpgp3huruat7jgd6lfrf8phdx8lt69pcvk6gze0gxnudsl9aawcf03ns5lfrz2y25rrl24m7ygmgrlk50w45jzakkh8pgpduy90n";
 pub const HASH: &str = "4bb06f8e4e3a7715d201d573d0aa423762e55dabd61a2c02278fa56cc6d294e0";

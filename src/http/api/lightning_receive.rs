@@ -199,9 +199,10 @@ fn wanted(asked: CreateLightningInvoiceRequestModel) -> Result<WantedInvoice, Pr
 pub async fn get(
     State(state): State<HttpState>,
     wallet: Wallet<ToRead>,
-    id: AnyId,
+    id: Result<AnyId, Problem>,
 ) -> Result<Json<Option<LightningReceiveRequest>>, Problem> {
-    let Some(id) = id.request() else { return Ok(Json(None)) };
+    // What can't be an id names nothing, either.
+    let Some(id) = id.ok().and_then(|id| id.request()) else { return Ok(Json(None)) };
     Ok(Json(invoice::find(&state.flows, &wallet.id, id).await?.map(Into::into)))
 }
 

@@ -237,9 +237,10 @@ impl From<&Request<Pay>> for LightningSendRequest {
 pub async fn get(
     State(state): State<HttpState>,
     wallet: Wallet<ToRead>,
-    id: AnyId,
+    id: Result<AnyId, Problem>,
 ) -> Result<Json<Option<LightningSendRequest>>, Problem> {
-    let Some(id) = id.request() else { return Ok(Json(None)) };
+    // What can't be an id names nothing, either.
+    let Some(id) = id.ok().and_then(|id| id.request()) else { return Ok(Json(None)) };
     let found = pay_invoice::find(&state.flows, &wallet.id, id).await?;
     Ok(Json(found.as_ref().map(Into::into)))
 }

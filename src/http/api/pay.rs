@@ -4,7 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use bitcoin::Network;
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::{Address, Network};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -273,8 +274,10 @@ fn lightning(asked: PayBeginRequestModel, to: &str, in_uri: Option<Sat>) -> Resu
 }
 
 fn onchain(asked: PayBeginRequestModel, to: String, in_uri: Option<Sat>) -> Result<BeginSend, Problem> {
+    // Of a text that is nothing at all, the amount is the least that is wrong.
+    let amount = agreed(asked.amount_sats, in_uri).map_err(|wrong| no_address(&to).unwrap_or(wrong))?;
     Ok(BeginSend {
-        amount: agreed(asked.amount_sats, in_uri)?,
+        amount,
         to,
         fee_rate: asked.fee_rate.unwrap_or(FEE_RATE),
         deduct_fee: false,
@@ -285,6 +288,12 @@ fn onchain(asked: PayBeginRequestModel, to: String, in_uri: Option<Sat>) -> Resu
         to_field: TO_FIELD,
         amount_field: "amount_sats",
     })
+}
+
+fn no_address(text: &str) -> Option<Problem> {
+    let error = text.parse::<Address<NetworkUnchecked>>().err()?;
+    let detail = format!("{TO_FIELD}: this is no address, no URI, no invoice and no offer: {error}");
+    Some(Problem::field(Code::InvalidAddress, TO_FIELD, detail))
 }
 
 fn asset(asked: PayBeginRequestModel) -> Result<NewSend, Problem> {

@@ -106,7 +106,7 @@ impl From<LineStatus> for PaymentStatus {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "amt_msat": 5_000_000, "asset_amount": null, "asset_amount_str": null, "asset_id": null, "payment_hash": examples::HASH, "inbound": false,
-    "status": "Succeeded", "created_at": 1_763_683_200, "updated_at": 1_763_683_201, "payee_pubkey": null,
+    "status": "Succeeded", "created_at": 1_763_683_200, "updated_at": 1_763_683_201, "payee_pubkey": examples::NODE,
     "request_id": examples::ID,
 }))]
 pub struct Payment {
@@ -123,7 +123,7 @@ pub struct Payment {
     pub created_at: i64,
     /// Unix seconds.
     pub updated_at: i64,
-    /// Always empty here; GET /lightning/send-request/{request_id} has it.
+    /// The payee's node, where the invoice tells; empty for invoices of this wallet.
     pub payee_pubkey: Option<String>,
     /// Names the receive-request or the send-request.
     pub request_id: String,
@@ -141,7 +141,7 @@ impl From<&Listed> for Payment {
             status: listed.line.status.into(),
             created_at: listed.created_at.unix_seconds(),
             updated_at: listed.updated_at.unix_seconds(),
-            payee_pubkey: None,
+            payee_pubkey: listed.payee.clone(),
             request_id: listed.request.to_string(),
         }
     }

@@ -214,7 +214,7 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         "onchainSendBumpEnd" => [END, &[Code::NotFound, Code::AlreadyConfirmed]].concat(),
         "settle" => vec![Code::ChainUnavailable, Code::SyncTimeout],
         "settleBegin" => {
-            [BEGIN, &[Code::AssetsUnavailable, Code::LightningUnavailable, Code::LightningNotReady]].concat()
+            [BEGIN, &[Code::AssetLightningUnavailable, Code::LightningUnavailable, Code::LightningNotReady]].concat()
         }
         "settleEnd" => END.to_vec(),
         "walletFeeEstimation" => vec![Code::ChainUnavailable],

@@ -112,7 +112,7 @@ pub struct SettleBeginRequestModel {
     /// Whole satoshis per virtual byte.
     #[schema(minimum = 1)]
     pub fee_rate: u32,
-    /// This gateway has no RGB engine.
+    /// Assets are not carried off-chain here: with one the call is refused.
     pub asset: Option<LightningAsset>,
     /// How long the signature is waited for, 60 s to 7 days; 600 unless given.
     #[schema(minimum = 60, maximum = 604_800)]
@@ -138,7 +138,7 @@ pub async fn begin(
     state.limits.begin(&wallet.id)?;
     let SettleBeginRequestModel { amount_sats, fee_rate, asset, expires_in_seconds, reference } = body.value;
     if asset.is_some() {
-        return Err(Problem::plain(Code::AssetsUnavailable));
+        return Err(Problem::plain(Code::AssetLightningUnavailable));
     }
     super::above_zero("amount_sats", amount_sats)?;
     let reference = super::reference(reference)?;

@@ -17,13 +17,37 @@ fn refused(body: &str) -> Problem {
 fn amounts_are_integers_and_nothing_else() {
     let parsed: Sample = parse_json(br#"{"amount_sats": 1000, "unknown": [1]}"#).unwrap();
     assert_eq!((parsed.amount_sats, parsed.fee_rate), (Sat::literal(1_000), None));
-    for wrong in ["1e3", "1000.0", "0.5", "true", "null", "-1", "\"1000\"", "9223372036854775808", "1e400", "[]", "{}"]
-    {
+    for wrong in [
+        "1e3",
+        "1000.5",
+        "1000.",
+        "1000.0.0",
+        "1.0e3",
+        "-1.0",
+        "0.5",
+        "true",
+        "null",
+        "-1",
+        "\"1000\"",
+        "9223372036854775808",
+        "1e400",
+        "[]",
+        "{}",
+    ] {
         let problem = refused(&format!(r#"{{"amount_sats": {wrong}}}"#));
         assert_eq!(problem.code, Code::InvalidRequest, "{wrong}");
         assert_eq!(problem.field.as_deref(), Some("amount_sats"), "{wrong}: {}", problem.detail);
     }
     assert_eq!(refused(r#"{"amount_sats": 1, "fee_rate": 4294967296}"#).field.as_deref(), Some("fee_rate"));
+}
+
+#[test]
+fn an_integer_may_be_written_with_zeros_behind_a_point() {
+    let parsed: Sample = parse_json(br#"{"a\\\".0": "5.0 \"6.0", "amount_sats": 80.0,"fee_rate":7.00}"#).unwrap();
+    assert_eq!((parsed.amount_sats, parsed.fee_rate), (Sat::literal(80), Some(7)));
+    let text = br#"{"reference": "80.0", "more": [1.0, "2.0"]}"#;
+    assert_eq!(*whole_numbers(text), *br#"{"reference": "80.0", "more": [1, "2.0"]}"#);
+    assert_eq!(refused(r#"{"amount_sats": 80.0, "amount_sats": 1}"#).field.as_deref(), Some("amount_sats"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod not_offered;
 mod proxy;
 mod secrets;
 mod sends;
+mod spellings;
 mod spending_keys;
 mod sync;
 mod versions;

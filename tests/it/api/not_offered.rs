@@ -48,7 +48,10 @@ async fn a_call_that_needs_another_rail_is_told_which() {
         (send("rgb:~/~/bcrt:utxob:2fgs9", json!({})), ASSETS),
         (send(&to, json!({ "source": "offchain" })), LIGHTNING),
         (("/lightning/settle-begin", json!({ "amount_sats": 5_000, "fee_rate": 2 })), LIGHTNING),
-        (("/lightning/settle-begin", json!({ "amount_sats": 5_000, "fee_rate": 2, "asset": asset })), ASSETS),
+        (
+            ("/lightning/settle-begin", json!({ "amount_sats": 5_000, "fee_rate": 2, "asset": asset })),
+            "asset_lightning_unavailable",
+        ),
         (pay(INVOICE, Value::Null), LIGHTNING),
         (pay(&format!("LIGHTNING:{}", INVOICE.to_uppercase()), Value::Null), LIGHTNING),
         (pay(&format!("bitcoin:?lightning={INVOICE}"), Value::Null), LIGHTNING),

@@ -109,7 +109,7 @@ async fn the_examples_of_requests_are_understood() {
                 | (404, "psbt_unknown" | "not_found")
                 | (400, "psbt_not_signed")
                 | (403, "spending_not_granted")
-                | (503, "no_liquidity")
+                | (409, "no_liquidity")
                 | (501, "assets_unavailable")
         );
         assert!(understood, "{answer}");

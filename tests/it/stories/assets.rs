@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use sluice::crash::ASSET_POINTS;
 
 use super::asset_scene::scene;
-use crate::harness::export;
 use crate::harness::process::{Answer, Call, died_at_its_point};
 use crate::harness::rig::Database;
+use crate::harness::{document, export};
 
 fn gold() -> Value {
     json!({ "ticker": "GOLD", "name": "Gold of a test", "precision": 2, "amounts": [600, 400] })
@@ -96,6 +96,11 @@ async fn what_is_wrong_names_the_field_and_changes_nothing() {
         assert_eq!((answer.status, answer.body["field"].as_str()), (400, Some(field)), "{body}: {:?}", answer.body);
     }
     scene.refused(&scene.post("/wallet/assetbalance", json!({ "asset_id": "rgb:x" })), 404, "asset_unknown").await;
+    // What the document shows is what the engine reads.
+    let mut all = document::operations().into_iter();
+    let decode = all.find(|one| one.path == "/wallet/decodergbinvoice").expect("the document has it");
+    let read = scene.ok(&scene.post(&decode.path, decode.example())).await;
+    assert_eq!(read, decode.spec["responses"]["200"]["content"]["application/json"]["example"]);
     let unread = scene.post("/wallet/decodergbinvoice", json!({ "invoice": "rgb:nothing" }));
     scene.refused(&unread, 400, "invalid_invoice").await;
     let listed = scene.ok(&Call::post("/wallet/listassets", &scene.client)).await;
