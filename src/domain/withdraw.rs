@@ -81,6 +81,9 @@ pub struct Withdraw {
     /// Channels that were closed for it, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub closes: Vec<Close>,
+    /// How often it was taken to be given to the node. What the node says of an earlier time is no answer to a later one.
+    #[serde(default)]
+    pub attempts: u32,
     #[serde(flatten)]
     pub state: State,
 }
@@ -97,8 +100,9 @@ pub enum Event {
         txid: Txid,
         fee: Sat,
     },
-    /// The node says that it can't now, and that nothing was sent.
+    /// The node says of this attempt that it can't now, and that nothing was sent.
     Short {
+        attempt: u32,
         reason: String,
     },
     /// A channel is to be closed for it.
@@ -124,8 +128,8 @@ pub enum Event {
         by: Option<Txid>,
         height: u32,
     },
-    /// The node is asked once more. The chain is so high.
-    Retry {
+    /// Somebody takes it to the node, in an attempt of its own. The chain is so high.
+    Taken {
         height: u32,
     },
     Cancelled,
@@ -150,7 +154,7 @@ impl Event {
             Self::Closed { .. } => "closed",
             Self::CloseMined { .. } => "close_mined",
             Self::Swept { .. } => "swept",
-            Self::Retry { .. } => "retry",
+            Self::Taken { .. } => "taken",
             Self::Cancelled => "cancelled",
             Self::Mined { .. } => "mined",
             Self::Deep => "deep",
@@ -198,13 +202,13 @@ impl Machine for Withdraw {
             Event::Signed { height } => self.signed(*height),
             Event::TimedOut => Ok(self.timed_out()),
             Event::Sent { txid, fee } => self.sent(*txid, *fee),
-            Event::Short { reason } => self.short(reason),
+            Event::Short { attempt, reason } => self.short(*attempt, reason),
             Event::Close { channel, funding } => self.close(channel, *funding),
             Event::NotClosed { reason } => self.not_closed(reason),
             Event::Closed { height } => self.closed(*height),
             Event::CloseMined { txid, height } => self.close_mined(*txid, *height),
             Event::Swept { by, height } => self.swept(*by, *height),
-            Event::Retry { height } => self.retry(*height),
+            Event::Taken { height } => self.taken(*height),
             Event::Cancelled => self.cancelled(),
             Event::Mined { height } => self.mined(*height),
             Event::Deep => self.deep(),
@@ -359,34 +363,59 @@ impl Withdraw {
                 Ok(next)
             }
             State::Broadcast { .. } | State::Seen { .. } | State::Confirmed { .. } => Ok(self.unchanged()),
-            State::AwaitingSignature | State::Cancelled | State::Expired => {
-                Err(self.illegal(&Event::Sent { txid, fee }))
+            State::AwaitingSignature => {
+                Ok(self.sent_after_all(self.released(State::Broadcast { txid, fee }), txid, fee))
+            }
+            State::Cancelled | State::Expired => {
+                Ok(self.sent_after_all(self.to(State::Broadcast { txid, fee }), txid, fee))
             }
         }
     }
 
-    fn short(&self, reason: &str) -> Result<Transition<Self>, Illegal> {
-        match &self.state {
-            State::Requested { .. } => Ok(self
-                .to(State::Queued { reason: reason.to_owned() })
-                .event("withdraw.queued", json!({ "reason": reason }))),
-            State::Queued { .. }
+    /// A node that had said that nothing went out, or that nobody had asked, has sent it. The hold is gone, so the loss waits in suspense.
+    fn sent_after_all(&self, next: Transition<Self>, txid: Txid, fee: Sat) -> Transition<Self> {
+        let Some(sum) = self.terms.amount_sent.checked_add(fee) else { return self.unchanged() };
+        let step = PostingId::of(self.request, "sent_after_all");
+        let loss = self.posting(step, Amount::from_sat(sum), Kind::Post);
+        let data = json!({ "txid": txid, "amount_sats": self.terms.amount_sent, "fee_sats": fee, "was": self.state() });
+        next.posting(Posting { debit: Account::Suspense, ..loss }).event("withdraw.sent_after_all", data)
+    }
+
+    /// What the node has broken by sending this, if it has broken its word.
+    #[must_use]
+    pub fn broken_promise(&self, fee: Sat) -> Option<String> {
+        match self.state {
+            State::AwaitingSignature | State::Cancelled | State::Expired => {
+                Some(format!("the node sent coins for what was {}", self.state()))
+            }
+            State::Requested { .. }
+            | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
+                if fee > self.terms.max_fee =>
+            {
+                Some(format!("a fee of {fee} sat, and the ceiling was {} sat", self.terms.max_fee))
+            }
+            State::Requested { .. }
+            | State::Queued { .. }
             | State::ClosingChannels
             | State::WaitingClose { .. }
             | State::Sweeping { .. }
             | State::Broadcast { .. }
             | State::Seen { .. }
-            | State::Confirmed { .. } => Ok(self.unchanged()),
-            State::AwaitingSignature | State::Cancelled | State::Expired => {
-                Err(self.illegal(&Event::Short { reason: reason.to_owned() }))
-            }
+            | State::Confirmed { .. } => None,
         }
     }
 
-    fn retry(&self, height: u32) -> Result<Transition<Self>, Illegal> {
-        match self.state {
-            State::Queued { .. } => Ok(self.to(State::Requested { since: height })),
+    fn short(&self, attempt: u32, reason: &str) -> Result<Transition<Self>, Illegal> {
+        match &self.state {
+            State::Requested { .. } if attempt == self.attempts => Ok(self
+                .to(State::Queued { reason: reason.to_owned() })
+                .event("withdraw.queued", json!({ "reason": reason }))),
+            // An answer to somebody else's attempt says nothing about this one, and one that comes late nothing at all.
             State::Requested { .. }
+            | State::Queued { .. }
             | State::ClosingChannels
             | State::WaitingClose { .. }
             | State::Sweeping { .. }
@@ -395,7 +424,26 @@ impl Withdraw {
             | State::Confirmed { .. }
             | State::Cancelled
             | State::Expired => Ok(self.unchanged()),
-            State::AwaitingSignature => Err(self.illegal(&Event::Retry { height })),
+            State::AwaitingSignature => Err(self.illegal(&Event::Short { attempt, reason: reason.to_owned() })),
+        }
+    }
+
+    /// Each taking is an attempt of its own: whoever took it before is not heard any more.
+    fn taken(&self, height: u32) -> Result<Transition<Self>, Illegal> {
+        let attempts = self.attempts.saturating_add(1);
+        let as_of = |since| Transition::to(Self { attempts, state: State::Requested { since }, ..self.clone() });
+        match self.state {
+            State::Queued { .. } => Ok(as_of(height)),
+            State::Requested { since } => Ok(as_of(since)),
+            State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
+            | State::Broadcast { .. }
+            | State::Seen { .. }
+            | State::Confirmed { .. }
+            | State::Cancelled
+            | State::Expired => Ok(self.unchanged()),
+            State::AwaitingSignature => Err(self.illegal(&Event::Taken { height })),
         }
     }
 

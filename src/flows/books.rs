@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::operator_call::once;
-use super::{Code, Error, Flows, Idempotency};
+use super::{Code, Error, Flows, Idempotency, withdraw};
 use crate::clock::Timestamp;
 use crate::domain::EventNote;
 use crate::domain::movement::{Movement, Owner, Subject};
 use crate::ids::{RequestId, WalletId};
 use crate::ledger::{Account, Kind, Posting, PostingId};
 use crate::money::{Amount, AssetId, Money};
+use crate::ports::lightning::SentOnchain;
 use crate::store::books::{self, BookEntry, Line, Suspended};
 use crate::store::{StoreError, Tx, Write, apply, wallets};
 
@@ -23,7 +24,8 @@ const PAGE: u32 = 200;
 /// # Errors
 /// When the store or the node can't be used. What was entered stays, and the rest is entered the next time.
 pub async fn enter_movements(flows: &Flows) -> Result<usize, Error> {
-    let node = flows.node().node()?;
+    let hand = flows.node().hand()?;
+    let node = &hand.node;
     let mut entered = 0;
     loop {
         let mut conn = flows.store().read().await?;
@@ -34,6 +36,9 @@ pub async fn enter_movements(flows: &Flows) -> Result<usize, Error> {
             return Ok(entered);
         }
         for (number, movement) in told {
+            if let Movement::Sent { txid, order: Some(order), fee, .. } = &movement {
+                withdraw::note_sent(flows, &hand, *order, SentOnchain { txid: *txid, fee: *fee }).await?;
+            }
             flows.store().write(Enter { number, movement }).await?;
             entered += 1;
         }

@@ -37,7 +37,7 @@ pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
             Effect::Pay(request) => node::pay(flows, request).await.or_else(is_left_due)?,
             Effect::Withdraw(request) => withdraw::push(flows, request).await.or_else(is_left_due)?,
             Effect::GiveUp(request) => give_up::finish(flows, request).await.or_else(is_left_due)?,
-            Effect::Claim(_) => node::claim_of(flows, item.request).await.or_else(is_left_due)?,
+            Effect::Claim(hash) => node::claim_of(flows, hash, item.request).await.or_else(is_left_due)?,
         }
     }
     Ok(due.len())

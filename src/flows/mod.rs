@@ -23,6 +23,7 @@ mod ingest;
 pub mod invoice;
 pub mod keys;
 pub mod liquidity;
+mod locks;
 mod mempool;
 pub mod node;
 pub mod node_admin;
@@ -40,14 +41,15 @@ pub mod sync;
 pub mod values;
 pub mod withdraw;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bitcoin::{Network, Txid};
 use serde::{Deserialize, Serialize};
 
 pub use consignments::ProxyPolicy;
 pub use error::{Code, Error};
+use locks::Locks;
 pub use node::NodeSlot;
 pub use settle::SettlePolicy;
 pub use withdraw::{CloseChannels, WithdrawPolicy};
@@ -55,6 +57,7 @@ pub use withdraw::{CloseChannels, WithdrawPolicy};
 pub use crate::domain::liquidity::LiquidityPolicy;
 
 use crate::clock::Timestamp;
+use crate::domain::Effect;
 use crate::domain::policy::{FeeCaps, SignatureTime};
 use crate::ids::{RequestId, WalletId};
 use crate::money::Sat;
@@ -144,9 +147,11 @@ struct Inner {
     network: Network,
     policy: Policy,
     /// One at a time per wallet where coins are chosen. Across processes the database decides; this only saves retries.
-    choosing: Mutex<HashMap<WalletId, Weak<tokio::sync::Mutex<()>>>>,
+    choosing: Locks<WalletId>,
     /// Held while the first scripts of a wallet are derived.
     deriving: tokio::sync::Semaphore,
+    /// One hand at a time per effect that the node carries out. Across processes its epoch decides.
+    driving: Locks<String>,
     /// Woken when the follower has moved.
     moved: tokio::sync::Notify,
     /// The mempool as the follower last saw it, and in which epoch of its role: only what is new is fetched.
@@ -204,7 +209,6 @@ impl Flows {
         network: Network,
         policy: Policy,
     ) -> Self {
-        let choosing = Mutex::new(HashMap::new());
         let moved = tokio::sync::Notify::new();
         let mempool_seen = Mutex::default();
         let ended = tokio::sync::broadcast::channel(ENDED_KEPT).0;
@@ -218,8 +222,9 @@ impl Flows {
             assets_moved: tokio::sync::Notify::new(),
             network,
             policy,
-            choosing,
+            choosing: Locks::default(),
             deriving: tokio::sync::Semaphore::new(DERIVING_AT_ONCE),
+            driving: Locks::default(),
             moved,
             mempool_seen,
             ended,
@@ -370,13 +375,11 @@ impl Flows {
 
     /// The lock under which coins of a wallet are chosen in this process.
     fn choosing(&self, wallet: &WalletId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.inner.choosing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lock) = locks.get(wallet).and_then(Weak::upgrade) {
-            return lock;
-        }
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        let lock = Arc::new(tokio::sync::Mutex::new(()));
-        locks.insert(wallet.clone(), Arc::downgrade(&lock));
-        lock
+        self.inner.choosing.of(wallet)
+    }
+
+    /// The lock under which the node is asked for an effect in this process.
+    fn driving(&self, effect: &Effect) -> Arc<tokio::sync::Mutex<()>> {
+        self.inner.driving.of(&effect.key())
     }
 }

@@ -15,6 +15,7 @@ use crate::domain::receive::{self, Receive, Verdict};
 use crate::domain::{Effect, Machine, Request};
 use crate::ids::RequestId;
 use crate::ports::lightning::{ClaimOutcome, LightningNode, Outgoing, PayOutcome, Payment};
+use crate::store::owners::{Fenced, Ownership};
 use crate::store::requests::AnyRequest;
 use crate::store::{StoreError, Tx, Write, apply, effects, halts, payments, requests};
 
@@ -32,8 +33,24 @@ enum Slot {
     /// It is starting, stopping, or another process's.
     Absent,
     /// It answers; open requests are being looked up, and no new money goes out.
-    CatchingUp(Arc<dyn LightningNode>),
-    Ready(Arc<dyn LightningNode>),
+    CatchingUp(Hand),
+    Ready(Hand),
+}
+
+/// The node, and the proof that this process is the one that acts with it. What the node answers is only written down under that proof: a
+/// process that was replaced knows nothing about the node any more.
+#[derive(Clone)]
+pub struct Hand {
+    pub node: Arc<dyn LightningNode>,
+    /// Empty for a node that no other process could run.
+    owner: Option<Ownership>,
+}
+
+impl Hand {
+    /// The same write, undone when another process has taken the node over.
+    pub(super) fn fenced<W: Write>(&self, write: W) -> Fenced<W> {
+        Fenced { owner: self.owner.clone(), write }
+    }
 }
 
 impl NodeSlot {
@@ -43,15 +60,21 @@ impl NodeSlot {
         Self { slot: Arc::new(RwLock::new(Slot::Absent)) }
     }
 
+    /// A node that no other process could run, which no epoch has to protect.
     pub fn arrive(&self, node: Arc<dyn LightningNode>) {
-        self.set(Slot::CatchingUp(node));
+        self.set(Slot::CatchingUp(Hand { node, owner: None }));
+    }
+
+    /// The node, while this process owns it.
+    pub fn arrive_owned(&self, node: Arc<dyn LightningNode>, owner: Ownership) {
+        self.set(Slot::CatchingUp(Hand { node, owner: Some(owner) }));
     }
 
     /// Everything open has been looked up: new spends are accepted.
     pub fn accept_spends(&self) {
         let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
-        if let Slot::CatchingUp(node) = &*slot {
-            *slot = Slot::Ready(Arc::clone(node));
+        if let Slot::CatchingUp(hand) = &*slot {
+            *slot = Slot::Ready(hand.clone());
         }
     }
 
@@ -72,11 +95,7 @@ impl NodeSlot {
     /// # Errors
     /// When there is none, or it is not here now.
     pub fn node(&self) -> Result<Arc<dyn LightningNode>, Error> {
-        match self.get() {
-            Slot::Without => Err(Error::refused(Code::LightningUnavailable, "this gateway has no Lightning node")),
-            Slot::Absent => Err(not_ready("the Lightning node is not running here now; try again shortly")),
-            Slot::CatchingUp(node) | Slot::Ready(node) => Ok(node),
-        }
+        self.hand().map(|hand| hand.node)
     }
 
     /// The node, for new spends.
@@ -84,10 +103,30 @@ impl NodeSlot {
     /// # Errors
     /// As `node`, and while it catches up.
     pub fn ready(&self) -> Result<Arc<dyn LightningNode>, Error> {
+        self.ready_hand().map(|hand| hand.node)
+    }
+
+    /// As `node`, for what writes down what the node answers.
+    ///
+    /// # Errors
+    /// As `node`.
+    pub fn hand(&self) -> Result<Hand, Error> {
+        match self.get() {
+            Slot::Without => Err(Error::refused(Code::LightningUnavailable, "this gateway has no Lightning node")),
+            Slot::Absent => Err(not_ready("the Lightning node is not running here now; try again shortly")),
+            Slot::CatchingUp(hand) | Slot::Ready(hand) => Ok(hand),
+        }
+    }
+
+    /// As `ready`, for what writes down what the node answers.
+    ///
+    /// # Errors
+    /// As `ready`.
+    pub fn ready_hand(&self) -> Result<Hand, Error> {
         match self.get() {
             Slot::CatchingUp(_) => Err(not_ready("the Lightning node is catching up; try again shortly")),
-            Slot::Ready(node) => Ok(node),
-            Slot::Without | Slot::Absent => self.node(),
+            Slot::Ready(hand) => Ok(hand),
+            Slot::Without | Slot::Absent => self.hand(),
         }
     }
 
@@ -113,7 +152,10 @@ fn not_ready(why: &str) -> Error {
 /// # Errors
 /// When the store or the node can't be used. Nothing is lost then: the same look-up is made again.
 pub async fn look_at_incoming(flows: &Flows, hash: PaymentHash) -> Result<(), Error> {
-    let node = flows.node().node()?;
+    let lock = flows.driving(&Effect::Claim(hash));
+    let _one_hand_at_a_time = lock.lock().await;
+    let hand = flows.node().hand()?;
+    let node = &hand.node;
     let incoming = node.incoming(hash).await.map_err(Error::Node)?;
     let Some(id) = receive_of(flows, hash).await? else {
         if incoming.held.is_some() {
@@ -130,7 +172,7 @@ pub async fn look_at_incoming(flows: &Flows, hash: PaymentHash) -> Result<(), Er
     let request = move_receive(flows, id, receive::Event::Held { amount: held.amount }).await?;
     crash::point("node.claiming");
     match request.machine.verdict(held.amount) {
-        Verdict::Claim => claim(flows, &request).await,
+        Verdict::Claim => claim(flows, &hand, &request).await,
         Verdict::FailBack => {
             tracing::info!(%hash, state = request.machine.payment_state(), "a payment for an invoice that takes none goes back");
             Ok(node.fail(hash).await.map_err(Error::Node)?)
@@ -159,7 +201,7 @@ pub async fn look_at_everything(flows: &Flows) -> Result<usize, Error> {
     drop(conn);
     for request in waiting {
         match request {
-            AnyRequest::Receive(request) => note("a receive", claim(flows, &request).await),
+            AnyRequest::Receive(request) => note("a receive", claim_of(flows, request.machine.hash, request.id).await),
             AnyRequest::Pay(request) => note("a payment", pay(flows, request.id).await),
             // What waits to be sent on-chain has an effect, which is due at each start.
             AnyRequest::Withdraw(_) => {}
@@ -174,10 +216,10 @@ pub async fn look_at_everything(flows: &Flows) -> Result<usize, Error> {
 }
 
 /// Has the node claim, for an invoice that is being claimed; goes on when it is certain that it has, or that there is nothing left to claim.
-pub(super) async fn claim(flows: &Flows, request: &Request<Receive>) -> Result<(), Error> {
+async fn claim(flows: &Flows, hand: &Hand, request: &Request<Receive>) -> Result<(), Error> {
     let receive::State::Claiming { .. } = request.machine.state else { return Ok(()) };
     let Receive { hash, preimage, .. } = request.machine;
-    let node = flows.node().node()?;
+    let node = &hand.node;
     let outcome = node.claim(hash, Some(preimage)).await.map_err(Error::Node)?;
     crash::point("node.claim_ordered");
     // Looked up after the order: what went back before it was given can't come again.
@@ -186,18 +228,26 @@ pub(super) async fn claim(flows: &Flows, request: &Request<Receive>) -> Result<(
         (Some(amount), ClaimOutcome::Claiming | ClaimOutcome::NothingHeld) => {
             move_receive(flows, request.id, receive::Event::Claimed { amount }).await.map(drop)
         }
-        (None, ClaimOutcome::NothingHeld) => move_receive(flows, request.id, receive::Event::Missed).await.map(drop),
+        // Only who still owns the node may say that there is nothing.
+        (None, ClaimOutcome::NothingHeld) => {
+            let missed = MoveReceive { id: request.id, event: receive::Event::Missed };
+            Ok(flows.store().write(hand.fenced(missed)).await.map(drop)?)
+        }
         (None, ClaimOutcome::Claiming) => Ok(()),
     }
 }
 
-/// Has the node claim what a request waits for: what is left to do when its effect is due.
-pub(super) async fn claim_of(flows: &Flows, request: RequestId) -> Result<(), Error> {
+/// Has the node claim what a request waits for: what is left to do when its effect is due. One hand at a time does it, by how the request
+/// stands then.
+pub(super) async fn claim_of(flows: &Flows, hash: PaymentHash, request: RequestId) -> Result<(), Error> {
+    let lock = flows.driving(&Effect::Claim(hash));
+    let _one_hand_at_a_time = lock.lock().await;
+    let hand = flows.node().hand()?;
     let mut conn = flows.store().read().await?;
     let found = requests::load::<Receive>(&mut conn, request).await?;
     drop(conn);
     match found {
-        Some(request) => claim(flows, &request).await,
+        Some(request) => claim(flows, &hand, &request).await,
         None => Ok(()),
     }
 }

@@ -24,7 +24,7 @@ mod closing;
 mod sending;
 
 pub use closing::{CloseChannels, WithdrawPolicy};
-pub(super) use sending::push;
+pub(super) use sending::{note_sent, push};
 
 /// The ceiling is so many times what it would cost at begin: by the time it is signed the node may need more coins for it.
 const CEILING: u64 = 2;
@@ -204,6 +204,7 @@ impl Write for Begin {
             wallet,
             terms: self.terms.clone(),
             closes: Vec::new(),
+            attempts: 0,
             state: State::AwaitingSignature,
         };
         let too_much = || Error::field("amount_sats", "asks for more than there is");

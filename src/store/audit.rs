@@ -204,9 +204,11 @@ pub const RULES: &[Rule] = &[
         broken: "SELECT r.id AS what FROM requests r WHERE r.kind = 'withdraw' AND ( \
                  (SELECT COUNT(*) FROM holds h WHERE h.request_id = r.id) <> CASE WHEN r.state IN ('awaiting_signature', 'requested', 'queued', 'closing_channels', 'waiting_close', 'sweeping') THEN 1 ELSE 0 END \
                  OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'hold') <> 1 \
-                 OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'void_hold') <> CASE WHEN r.state IN ('cancelled', 'expired') THEN 1 ELSE 0 END \
-                 OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND c.kind = 'post_hold' AND c.credit = 'node:crossing') <> \
-                 CASE WHEN r.state IN ('broadcast', 'seen', 'confirmed') THEN 1 ELSE 0 END)",
+                 OR (SELECT COUNT(*) FROM postings c WHERE c.request_id = r.id AND (c.kind = 'void_hold' OR (c.kind = 'post_hold' AND c.credit = 'node:crossing'))) <> \
+                 CASE WHEN r.state IN ('broadcast', 'seen', 'confirmed', 'cancelled', 'expired') THEN 1 ELSE 0 END \
+                 OR (r.state IN ('cancelled', 'expired') AND NOT EXISTS (SELECT 1 FROM postings c WHERE c.request_id = r.id AND c.kind = 'void_hold')) \
+                 OR (r.state IN ('broadcast', 'seen', 'confirmed') AND NOT EXISTS (SELECT 1 FROM postings c WHERE c.request_id = r.id AND c.credit = 'node:crossing' \
+                 AND (c.kind = 'post_hold' OR (c.kind = 'post' AND c.debit = 'operator:suspense')))))",
     },
     Rule {
         name: "withdrawals_stand_as_their_blocks_do",

@@ -89,6 +89,26 @@ pub async fn fence(tx: &mut Tx<'_>, owner: &Ownership) -> Result<(), StoreError>
     if held == 1 { Ok(()) } else { Err(StoreError::Fenced { role: owner.role.as_str() }) }
 }
 
+/// A write that is undone when a newer owner has taken over. Without an owner it is what it is.
+#[derive(Clone, Debug)]
+pub struct Fenced<W> {
+    pub owner: Option<Ownership>,
+    pub write: W,
+}
+
+#[async_trait]
+impl<W: Write> Write for Fenced<W> {
+    type Output = W::Output;
+    type Error = W::Error;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<W::Output, W::Error> {
+        if let Some(owner) = &self.owner {
+            fence(tx, owner).await?;
+        }
+        self.write.run(tx).await
+    }
+}
+
 /// Says that the owner is alive.
 #[derive(Clone, Debug)]
 pub struct Renew(pub Ownership);

@@ -72,7 +72,7 @@ impl RunNode {
 
     async fn start(&mut self) -> Result<Next, Error> {
         let Some(owner) = role::wait(&mut self.held, WAIT).await else { return Ok(Next::AtOnce) };
-        let node = match self.host.start(owner).await {
+        let node = match self.host.start(owner.clone()).await {
             Ok(node) => node,
             Err(NodeFailure::NotNow(why)) => return Err(Error::Node(why)),
             Err(NodeFailure::Hopeless(why)) => {
@@ -83,7 +83,7 @@ impl RunNode {
         };
         // Before the first look: nothing falls between the two.
         let hints = node.events();
-        self.flows.node().arrive(node);
+        self.flows.node().arrive_owned(node, owner);
         self.running = Some(Running { hints, looked: None });
         Ok(Next::AtOnce)
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bitcoin::Address;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Transaction, Txid};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 
-use super::state::{Receive, State};
+use super::state::{Door, Receive, State};
 use super::{FakeNode, Fault, texts};
 use crate::money::{Amount, Sat};
 use crate::ports::lightning::{
@@ -19,6 +19,28 @@ const FIRST_PORT: usize = 9_735;
 const EXPIRES_IN: Duration = Duration::from_secs(3_600);
 /// As many as the channel of a new node holds.
 const EVENTS: usize = 1_024;
+
+/// Where an answer of a node is held back.
+pub struct Gate {
+    is_reached: oneshot::Receiver<()>,
+    open: oneshot::Sender<()>,
+}
+
+impl Gate {
+    /// Comes back when an answer waits here.
+    ///
+    /// # Panics
+    /// When the node is gone.
+    pub async fn reached(&mut self) {
+        // proof: a node keeps its gates until somebody has come
+        (&mut self.is_reached).await.expect("the node is there");
+    }
+
+    pub fn open(self) {
+        // Nobody may have come.
+        let _nobody = self.open.send(());
+    }
+}
 
 impl FakeNode {
     #[must_use]
@@ -106,6 +128,25 @@ impl FakeNode {
         for (number, preimage) in state.being_claimed(self.index) {
             state.settle(number, preimage);
         }
+    }
+
+    /// From now on it sends its coins and answers that it has not.
+    pub fn deny_sends(&self, does: bool) {
+        self.lock().nodes[self.index].denies_sends = does;
+    }
+
+    /// What it does for the next order to send coins is done, and its answer waits at the gate. One gate is for one order.
+    #[must_use]
+    pub fn gate(&self) -> Gate {
+        let ((reached, is_reached), (open, opened)) = (oneshot::channel(), oneshot::channel());
+        self.lock().nodes[self.index].gates.push_back(Door { reached, opened });
+        Gate { is_reached, open }
+    }
+
+    /// How often it was asked to send coins.
+    #[must_use]
+    pub fn sends_asked(&self) -> usize {
+        self.lock().nodes[self.index].sends_asked
     }
 
     /// Tells whoever listens, whether there is a reason or not.

@@ -233,9 +233,22 @@ impl LightningNode for FakeNode {
     }
 
     async fn onchain_send(&self, order: &OnchainOrder) -> Result<Asked<SentOnchain>, PortError> {
-        let mut state = self.reach().await?;
-        self.able(&state, |can| can.onchain)?;
-        let asked = state.send_coins(self.index, order);
-        self.answer(&state, asked)
+        let (door, answer) = {
+            let mut state = self.reach().await?;
+            self.able(&state, |can| can.onchain)?;
+            let mut asked = state.send_coins(self.index, order);
+            let node = &mut state.nodes[self.index];
+            node.sends_asked += 1;
+            if node.denies_sends {
+                asked = Asked::Refused { reason: "it says that it has not that much".to_owned() };
+            }
+            (node.gates.pop_front(), self.answer(&state, asked))
+        };
+        if let Some(door) = door {
+            // Whoever made the gate may have gone away: then it is open.
+            let _nobody = door.reached.send(());
+            drop(door.opened.await);
+        }
+        answer
     }
 }

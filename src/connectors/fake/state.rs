@@ -1,13 +1,13 @@
 //! What there is in the network, and what blocks do to it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{PublicKey, Secp256k1};
 use bitcoin::{OutPoint, ScriptBuf, Txid};
 use lightning::sign::KeysManager;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 
 use super::{CHANNEL_CONFIRMATIONS, Fault};
 use crate::clock::Clock;
@@ -48,6 +48,11 @@ pub(super) struct NodeState {
     pub claims_by_itself: bool,
     pub holds_payments: bool,
     pub slow_claims: bool,
+    /// Sends its coins, and answers that it has not.
+    pub denies_sends: bool,
+    /// What the next answers about its coins wait for, and how often it was asked to send them.
+    pub gates: VecDeque<Door>,
+    pub sends_asked: usize,
     pub wallet: Wallet,
     pub connected: BTreeSet<usize>,
     pub receives: HashMap<PaymentHash, Receive>,
@@ -58,6 +63,12 @@ pub(super) struct NodeState {
     pub only_in_memory: Vec<Payment>,
     /// What happened to its own money, in order.
     pub movements: Vec<Movement>,
+}
+
+/// The inner side of a gate: it tells that somebody has come, and waits to be let go.
+pub(super) struct Door {
+    pub reached: oneshot::Sender<()>,
+    pub opened: oneshot::Receiver<()>,
 }
 
 #[derive(Default)]
@@ -163,6 +174,9 @@ impl State {
             claims_by_itself: false,
             holds_payments: false,
             slow_claims: false,
+            denies_sends: false,
+            gates: VecDeque::new(),
+            sends_asked: 0,
             wallet: Wallet::default(),
             connected: BTreeSet::new(),
             receives: HashMap::new(),

@@ -65,7 +65,7 @@ fn withdraw_in(state: withdraw::State) -> Withdraw {
         | withdraw::State::Cancelled
         | withdraw::State::Expired => Vec::new(),
     };
-    Withdraw { request: request(), wallet: wallet(), terms, closes, state }
+    Withdraw { request: request(), wallet: wallet(), terms, closes, attempts: 0, state }
 }
 
 const FEE: Sat = Sat::literal(100);
@@ -94,25 +94,26 @@ pub fn withdraws() -> Vec<Withdraw> {
 
 pub fn withdraw_events() -> Vec<withdraw::Event> {
     use withdraw::Event::{
-        Cancelled, Close, CloseMined, Closed, Deep, Mined, NotClosed, Retry, Sent, Short, Signed, Swept, TimedOut,
+        Cancelled, Close, CloseMined, Closed, Deep, Mined, NotClosed, Sent, Short, Signed, Swept, Taken, TimedOut,
         Unmined,
     };
     let (txid, height) = (ours(), HEIGHT);
     let sent = |fee| Sent { txid, fee };
-    let short = Short { reason: "short".to_owned() };
+    let short = |attempt| Short { attempt, reason: "short".to_owned() };
     let mined = |height| Mined { height };
     vec![
         Signed { height },
         TimedOut,
         sent(FEE),
         sent(Sat::literal(201)),
-        short,
+        short(0),
+        short(7),
         Close { channel: "c1".to_owned(), funding: OutPoint::null() },
         NotClosed { reason: "short".to_owned() },
         Closed { height },
         CloseMined { txid: stranger(), height },
         Swept { by: Some(stranger()), height },
-        Retry { height },
+        Taken { height },
         Cancelled,
         mined(HEIGHT),
         mined(HEIGHT + 1),
@@ -128,13 +129,14 @@ pub fn withdraw_event(event: &withdraw::Event) -> &'static str {
         E::TimedOut => "the time for the consent is over",
         E::Sent { fee, .. } if *fee == FEE => "the node has sent it",
         E::Sent { .. } => "the node has sent it at a higher fee than it was allowed",
-        E::Short { .. } => "the node's coins do not reach",
+        E::Short { attempt: 0, .. } => "the node's coins do not reach",
+        E::Short { .. } => "the node's coins did not reach in another attempt",
         E::Close { .. } => "a channel is to be closed for it",
         E::NotClosed { .. } => "that channel can't be closed now",
         E::Closed { .. } => "the node has closed it",
         E::CloseMined { .. } => "the transaction that closed it is in a block",
         E::Swept { .. } => "what it brought is among the node's coins",
-        E::Retry { .. } => "it is tried again",
+        E::Taken { .. } => "somebody takes it to the node",
         E::Cancelled => "its owner takes it back",
         E::Mined { height: HEIGHT } => "it is in a block",
         E::Mined { .. } => "it is in another block",

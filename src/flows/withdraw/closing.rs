@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bitcoin::{OutPoint, Transaction, Txid};
 use serde::{Deserialize, Serialize};
 
+use super::super::node::Hand;
 use super::super::{Error, Flows};
 use super::load;
 use super::sending::{Next, PutOff};
@@ -83,30 +84,32 @@ fn choose(missing: Sat, channels: &[Channel]) -> Option<&Channel> {
 /// The node's coins do not reach: a channel is chosen to be closed, or the withdrawal waits.
 pub async fn begin_or_wait(
     flows: &Flows,
-    node: &Arc<dyn LightningNode>,
+    hand: &Hand,
     request: &Request<Withdraw>,
     reason: String,
 ) -> Result<Next, Error> {
-    let id = request.id;
+    let (id, attempt) = (request.id, request.machine.attempts);
     if flows.policy().withdraw.close_channels == CloseChannels::Cooperative {
-        let (balance, channels) = look(node).await?;
+        let (balance, channels) = look(&hand.node).await?;
         let terms = &request.machine.terms;
         let missing = missing(&balance, terms.amount_sent.checked_add(terms.max_fee).unwrap_or(Sat::MAX));
         let chosen = (missing > Sat::ZERO).then(|| choose(missing, &channels)).flatten();
         if let Some((channel, funding)) = chosen.and_then(|channel| Some((channel.id.clone(), channel.funding?))) {
             let per_day = flows.policy().withdraw.closes_per_day;
-            if flows.store().write(Begin { id, channel, funding, per_day }).await? {
+            let begin = Begin { id, attempt, channel, funding, per_day };
+            if flows.store().write(hand.fenced(begin)).await? {
                 crash::point("withdraw.close_begun");
                 return Ok(Next::GoOn);
             }
         }
     }
-    flows.store().write(PutOff { id, reason }).await?;
+    flows.store().write(hand.fenced(PutOff { id, attempt, reason })).await?;
     Ok(Next::Wait)
 }
 
 struct Begin {
     id: RequestId,
+    attempt: u32,
     channel: String,
     funding: OutPoint,
     per_day: u32,
@@ -120,7 +123,9 @@ impl Write for Begin {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
         let before = load(tx, self.id).await?;
-        if !matches!(before.machine.state, State::Requested { .. }) || withdrawals::closing(tx.conn()).await? > 0 {
+        let is_ours =
+            matches!(before.machine.state, State::Requested { .. }) && before.machine.attempts == self.attempt;
+        if !is_ours || withdrawals::closing(tx.conn()).await? > 0 {
             return Ok(false);
         }
         let day = tx.now().unix_seconds().div_euclid(SECONDS_A_DAY);
@@ -138,8 +143,8 @@ impl Write for Begin {
 }
 
 /// Has the node close the channel that was chosen, until it has.
-pub async fn close(flows: &Flows, node: &Arc<dyn LightningNode>, request: &Request<Withdraw>) -> Result<Next, Error> {
-    let id = request.id;
+pub async fn close(flows: &Flows, hand: &Hand, request: &Request<Withdraw>) -> Result<Next, Error> {
+    let node = &hand.node;
     let Some(last) = request.machine.closes.last() else { return Ok(Next::Wait) };
     let is_there = async || Ok::<_, Error>(look(node).await?.1.iter().any(|channel| channel.id == last.channel));
     if is_there().await? {
@@ -147,51 +152,54 @@ pub async fn close(flows: &Flows, node: &Arc<dyn LightningNode>, request: &Reque
         crash::point("withdraw.close_asked");
         if let Asked::Refused { reason } = asked {
             let reason = format!("a channel could not be closed: {reason}");
-            flows.store().write(Tell { id, event: Event::NotClosed { reason }, rest: true }).await?;
+            flows.store().write(hand.fenced(Tell::of(request, Event::NotClosed { reason }, true))).await?;
             return Ok(Next::Wait);
         }
     }
     if is_there().await? {
-        return wait(flows, id, "the peer has not agreed to the closing yet").await;
+        return wait(flows, hand, request.id, "the peer has not agreed to the closing yet").await;
     }
     let height = tip(flows).await?;
-    flows.store().write(Tell { id, event: Event::Closed { height }, rest: false }).await?;
+    flows.store().write(hand.fenced(Tell::of(request, Event::Closed { height }, false))).await?;
     Ok(Next::GoOn)
 }
 
 /// Looks for the transaction that spends the channel, in the blocks since it was closed.
-pub async fn look_for_close(flows: &Flows, request: &Request<Withdraw>, since: u32) -> Result<Next, Error> {
-    let id = request.id;
+pub async fn look_for_close(
+    flows: &Flows,
+    hand: &Hand,
+    request: &Request<Withdraw>,
+    since: u32,
+) -> Result<Next, Error> {
     let Some(last) = request.machine.closes.last() else { return Ok(Next::Wait) };
     let tip = tip(flows).await?;
     let spends = |tx: &Transaction| tx.input.iter().any(|input| input.previous_output == last.funding);
     if let Some((txid, height)) = find(flows, since.saturating_sub(OTHER_BLOCKS), tip, spends).await?.first() {
         let event = Event::CloseMined { txid: *txid, height: *height };
-        flows.store().write(Tell { id, event, rest: false }).await?;
+        flows.store().write(hand.fenced(Tell::of(request, event, false))).await?;
         crash::point("withdraw.close_mined");
         return Ok(Next::GoOn);
     }
-    flows.store().write(Tell { id, event: Event::Closed { height: tip }, rest: true }).await?;
+    flows.store().write(hand.fenced(Tell::of(request, Event::Closed { height: tip }, true))).await?;
     Ok(Next::Wait)
 }
 
 /// Looks for the transaction that brought home what was in the channel; or learns from the node that none is needed.
 pub async fn look_for_sweep(
     flows: &Flows,
-    node: &Arc<dyn LightningNode>,
+    hand: &Hand,
     request: &Request<Withdraw>,
     height: u32,
 ) -> Result<Next, Error> {
-    let id = request.id;
     let Some(close) = request.machine.closes.last().and_then(|last| last.txid) else { return Ok(Next::Wait) };
     // The node first: whatever it had told by then is found below.
-    let quiet = quiet_at(flows, node).await?;
+    let quiet = quiet_at(flows, &hand.node).await?;
     let tip = tip(flows).await?;
     let by = sweep_of(flows, close, height.saturating_sub(1), tip).await?;
     if by.is_none() && quiet.is_none_or(|height| height > tip) {
-        return wait(flows, id, "what was in the channel is on its way").await;
+        return wait(flows, hand, request.id, "what was in the channel is on its way").await;
     }
-    flows.store().write(Tell { id, event: Event::Swept { by, height: tip }, rest: false }).await?;
+    flows.store().write(hand.fenced(Tell::of(request, Event::Swept { by, height: tip }, false))).await?;
     crash::point("withdraw.swept");
     Ok(Next::GoOn)
 }
@@ -244,8 +252,8 @@ async fn find(
     Ok(found)
 }
 
-async fn wait(flows: &Flows, id: RequestId, why: &'static str) -> Result<Next, Error> {
-    flows.store().write(Rest { id, why }).await?;
+async fn wait(flows: &Flows, hand: &Hand, id: RequestId, why: &'static str) -> Result<Next, Error> {
+    flows.store().write(hand.fenced(Rest { id, why })).await?;
     Ok(Next::Wait)
 }
 
@@ -264,12 +272,20 @@ impl Write for Rest {
     }
 }
 
-/// Tells the withdrawal what has happened to its channel, unless its owner has taken it back meanwhile.
+/// Tells the withdrawal what has happened to its channel, unless somebody has moved it since it was looked at: then what was seen is about
+/// something else, and it is looked at again.
 struct Tell {
     id: RequestId,
+    version: i64,
     event: Event,
     /// Whether nothing more can be done before another block.
     rest: bool,
+}
+
+impl Tell {
+    fn of(request: &Request<Withdraw>, event: Event, rest: bool) -> Self {
+        Self { id: request.id, version: request.version, event, rest }
+    }
 }
 
 #[async_trait]
@@ -278,17 +294,8 @@ impl Write for Tell {
     type Error = StoreError;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let before = load(tx, self.id).await?;
-        match before.machine.state {
-            State::ClosingChannels | State::WaitingClose { .. } | State::Sweeping { .. } => {}
-            State::AwaitingSignature
-            | State::Requested { .. }
-            | State::Queued { .. }
-            | State::Broadcast { .. }
-            | State::Seen { .. }
-            | State::Confirmed { .. }
-            | State::Cancelled
-            | State::Expired => return Ok(()),
+        if load(tx, self.id).await?.version != self.version {
+            return Ok(());
         }
         apply::advance::<Withdraw>(tx, self.id, &self.event).await?;
         if self.rest {

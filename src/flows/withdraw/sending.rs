@@ -1,10 +1,9 @@
 //! Having the node send, as often as it takes, and once.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use bitcoin::Txid;
 
+use super::super::node::Hand;
 use super::super::{Error, Flows, send};
 use super::{closing, height, load};
 use crate::crash;
@@ -12,20 +11,28 @@ use crate::domain::withdraw::{Event, State, Withdraw};
 use crate::domain::{Effect, Request};
 use crate::ids::RequestId;
 use crate::ports::chain::BlockRef;
-use crate::ports::lightning::{Asked, LightningNode, OnchainOrder, SentOnchain};
-use crate::store::{Retryable, StoreError, Tx, Write, apply, chain, effects, halts, withdrawals};
+use crate::ports::lightning::{Asked, OnchainOrder, SentOnchain};
+use crate::store::{Retryable, StoreError, Tx, Write, apply, chain, effects, halts, requests, withdrawals};
+
+/// In so many blocks it is looked for what the node tells of a send that nobody expects.
+const LOOK_BACK: u32 = 144;
 
 /// Has the node send, and closes a channel for it where the operator allows that. The same request is the same send, however often this
-/// is called.
+/// is called. One hand at a time does it: whoever comes meanwhile waits for that hand, and leaves the rest to the effect.
 pub async fn push(flows: &Flows, id: RequestId) -> Result<(), Error> {
+    let lock = flows.driving(&Effect::Withdraw(id));
+    let Ok(_mine) = lock.try_lock() else {
+        let _theirs = lock.lock().await;
+        return Ok(());
+    };
     send::refuse_while_halted(flows).await?;
-    let node = flows.node().ready()?;
-    while let Some(request) = flows.store().write(Take(id)).await? {
+    let hand = flows.node().ready_hand()?;
+    while let Some(request) = flows.store().write(hand.fenced(Take(id))).await? {
         let next = match request.machine.state {
-            State::Requested { since } => order(flows, &node, &request, since).await?,
-            State::ClosingChannels => closing::close(flows, &node, &request).await?,
-            State::WaitingClose { since } => closing::look_for_close(flows, &request, since).await?,
-            State::Sweeping { height } => closing::look_for_sweep(flows, &node, &request, height).await?,
+            State::Requested { since } => order(flows, &hand, &request, since).await?,
+            State::ClosingChannels => closing::close(flows, &hand, &request).await?,
+            State::WaitingClose { since } => closing::look_for_close(flows, &hand, &request, since).await?,
+            State::Sweeping { height } => closing::look_for_sweep(flows, &hand, &request, height).await?,
             State::AwaitingSignature
             | State::Queued { .. }
             | State::Broadcast { .. }
@@ -48,24 +55,19 @@ pub enum Next {
     Wait,
 }
 
-async fn order(
-    flows: &Flows,
-    node: &Arc<dyn LightningNode>,
-    request: &Request<Withdraw>,
-    since: u32,
-) -> Result<Next, Error> {
+async fn order(flows: &Flows, hand: &Hand, request: &Request<Withdraw>, since: u32) -> Result<Next, Error> {
     let (id, terms) = (request.id, &request.machine.terms);
     let to = send::read_address(flows, "address_or_rgbinvoice", &terms.to)?;
     let order = OnchainOrder { id, to, amount: terms.amount_sent, fee_rate: terms.fee_rate, max_fee: terms.max_fee };
-    let asked = node.onchain_send(&order).await.map_err(Error::Node)?;
+    let asked = hand.node.onchain_send(&order).await.map_err(Error::Node)?;
     crash::point("withdraw.sent");
     match asked {
-        Asked::Done(sent) => conclude(flows, id, since, sent).await.map(|()| Next::Wait),
-        Asked::Refused { reason } => closing::begin_or_wait(flows, node, request, reason).await,
+        Asked::Done(sent) => conclude(flows, hand, id, since, sent).await.map(|()| Next::Wait),
+        Asked::Refused { reason } => closing::begin_or_wait(flows, hand, request, reason).await,
     }
 }
 
-/// What is put off is asked for again; what was taken back is not.
+/// What is put off is asked for again; what was taken back is not. What the node is asked for is an attempt of its own.
 struct Take(RequestId);
 
 #[async_trait]
@@ -76,12 +78,10 @@ impl Write for Take {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Option<Request<Withdraw>>, StoreError> {
         let request = load(tx, self.0).await?;
         match request.machine.state {
-            State::Requested { .. } | State::ClosingChannels | State::WaitingClose { .. } | State::Sweeping { .. } => {
-                Ok(Some(request))
-            }
-            State::Queued { .. } => {
+            State::ClosingChannels | State::WaitingClose { .. } | State::Sweeping { .. } => Ok(Some(request)),
+            State::Requested { .. } | State::Queued { .. } => {
                 let height = height(tx).await?;
-                apply::advance::<Withdraw>(tx, self.0, &Event::Retry { height }).await.map(Some)
+                apply::advance::<Withdraw>(tx, self.0, &Event::Taken { height }).await.map(Some)
             }
             State::AwaitingSignature
             | State::Broadcast { .. }
@@ -99,6 +99,7 @@ impl Write for Take {
 /// The node's coins do not reach, and nothing else helps now.
 pub struct PutOff {
     pub id: RequestId,
+    pub attempt: u32,
     pub reason: String,
 }
 
@@ -108,13 +109,14 @@ impl Write for PutOff {
     type Error = StoreError;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        apply::advance::<Withdraw>(tx, self.id, &Event::Short { reason: self.reason.clone() }).await?;
+        let short = Event::Short { attempt: self.attempt, reason: self.reason.clone() };
+        apply::advance::<Withdraw>(tx, self.id, &short).await?;
         effects::postpone(tx, &Effect::Withdraw(self.id), &self.reason).await
     }
 }
 
 /// Writes down that it was sent, and the block it is in, should the follower have passed that already.
-async fn conclude(flows: &Flows, id: RequestId, since: u32, sent: SentOnchain) -> Result<(), Error> {
+async fn conclude(flows: &Flows, hand: &Hand, id: RequestId, since: u32, sent: SentOnchain) -> Result<(), Error> {
     loop {
         let mut conn = flows.store().read().await?;
         let at = chain::cursor(&mut conn).await?;
@@ -123,7 +125,7 @@ async fn conclude(flows: &Flows, id: RequestId, since: u32, sent: SentOnchain) -
             Some(at) => block_with(flows, sent.txid, since, at.height).await?,
             None => None,
         };
-        match flows.store().write(Conclude { id, sent, at, mined }).await {
+        match flows.store().write(hand.fenced(Conclude { id, sent, at, mined })).await {
             Ok(()) => break,
             // The follower has moved on: what it passed meanwhile is looked at, too.
             Err(Concluding::Moved) => {}
@@ -133,6 +135,30 @@ async fn conclude(flows: &Flows, id: RequestId, since: u32, sent: SentOnchain) -
     crash::point("withdraw.concluded");
     flows.tell_ended(id, false);
     Ok(())
+}
+
+/// The node tells that it has sent coins for an order. Of one that nobody expects any more nobody would ask: it is written down here.
+pub async fn note_sent(flows: &Flows, hand: &Hand, id: RequestId, sent: SentOnchain) -> Result<(), Error> {
+    let mut conn = flows.store().read().await?;
+    let Some(request) = requests::load::<Withdraw>(&mut conn, id).await? else { return Ok(()) };
+    let tip = chain::cursor(&mut conn).await?.map_or(0, |tip| tip.height);
+    drop(conn);
+    match request.machine.state {
+        State::AwaitingSignature | State::Cancelled | State::Expired => {}
+        // Who drives it asks the node, and is told.
+        State::Requested { .. }
+        | State::Queued { .. }
+        | State::ClosingChannels
+        | State::WaitingClose { .. }
+        | State::Sweeping { .. }
+        | State::Broadcast { .. }
+        | State::Seen { .. }
+        | State::Confirmed { .. } => return Ok(()),
+    }
+    let lock = flows.driving(&Effect::Withdraw(id));
+    let _one_hand_at_a_time = lock.lock().await;
+    tracing::error!(%id, txid = %sent.txid, "the node has sent coins for a withdrawal that nobody expects any more");
+    conclude(flows, hand, id, tip.saturating_sub(LOOK_BACK), sent).await
 }
 
 async fn block_with(flows: &Flows, txid: Txid, since: u32, until: u32) -> Result<Option<u32>, Error> {
@@ -191,9 +217,8 @@ impl Write for Conclude {
         let before = load(tx, self.id).await?;
         let was_sent = before.machine.txid().is_some();
         let SentOnchain { txid, fee } = self.sent;
-        if fee > before.machine.terms.max_fee && !was_sent {
-            let detail = format!("request {}: a fee of {fee} sat, and the ceiling was less", self.id);
-            halts::raise(tx, halts::NODE_OVERSPENT, &detail).await?;
+        if let Some(broken) = before.machine.broken_promise(fee) {
+            halts::raise(tx, halts::NODE_OVERSPENT, &format!("request {}: {broken}", self.id)).await?;
         }
         apply::advance::<Withdraw>(tx, self.id, &Event::Sent { txid, fee }).await?;
         if !was_sent {

@@ -12,3 +12,6 @@ mod open_begins;
 mod own_invoices;
 mod unsigned_begins;
 mod wallet_names;
+//! What somebody may try to take what is not theirs, or to stop the others: one story for each attempt.
+
+mod withdrawals;

@@ -138,7 +138,7 @@ fn withdrawal(state: WithdrawState) -> Request<Withdraw> {
         updated_at: Timestamp::from_millis(0),
         expires_at: None,
         version: 1,
-        machine: Withdraw { request, wallet, terms, closes: Vec::new(), state },
+        machine: Withdraw { request, wallet, terms, closes: Vec::new(), attempts: 0, state },
     }
 }
 
