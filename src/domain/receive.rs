@@ -61,6 +61,12 @@ pub struct Receive {
     /// Empty: the payer says how much.
     pub amount: Option<Amount>,
     pub description: Option<String>,
+    /// How often something was to be claimed for it. What is found out about one of those times says nothing about another.
+    #[serde(default)]
+    pub attempts: u32,
+    /// What the node has claimed beyond what was credited. It waits in suspense.
+    #[serde(default)]
+    pub surplus: Amount,
     #[serde(flatten)]
     pub state: State,
 }
@@ -75,8 +81,10 @@ pub enum Event {
     Claimed {
         amount: Amount,
     },
-    /// What was held went back before it was claimed.
-    Missed,
+    /// What was held in this attempt went back before it was claimed.
+    Missed {
+        attempt: u32,
+    },
     /// A wallet of this gateway pays it in the books, with no less than was asked for.
     BookPaid {
         amount: Amount,
@@ -91,7 +99,7 @@ impl Event {
         match self {
             Self::Held { .. } => "held",
             Self::Claimed { .. } => "claimed",
-            Self::Missed => "missed",
+            Self::Missed { .. } => "missed",
             Self::BookPaid { .. } => "book_paid",
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",
@@ -132,7 +140,7 @@ impl Machine for Receive {
         match event {
             Event::Held { amount } => Ok(self.held(*amount)),
             Event::Claimed { amount } => Ok(self.claimed(*amount)),
-            Event::Missed => Ok(self.missed()),
+            Event::Missed { attempt } => Ok(self.missed(*attempt)),
             Event::BookPaid { amount } => self.book_paid(*amount),
             Event::TimedOut => Ok(self.ended(State::Expired, "lightning_receive.expired")),
             Event::Cancelled => Ok(self.ended(State::Cancelled, "lightning_receive.cancelled")),
@@ -189,10 +197,15 @@ impl Receive {
         Transition::to(Self { state, ..self.clone() })
     }
 
+    fn attempted(&self, amount: Amount) -> Transition<Self> {
+        let attempts = self.attempts.saturating_add(1);
+        Transition::to(Self { attempts, state: State::Claiming { amount }, ..self.clone() })
+    }
+
     fn held(&self, amount: Amount) -> Transition<Self> {
         match self.state {
             State::Open | State::Expired if self.verdict(amount) == Verdict::Claim => self
-                .to(State::Claiming { amount })
+                .attempted(amount)
                 .event("lightning_receive.claiming", json!({ "payment_hash": self.hash, "amount_msat": amount }))
                 .effect(Effect::Claim(self.hash)),
             State::Open | State::Expired | State::Claiming { .. } | State::Settled { .. } | State::Cancelled => {
@@ -201,7 +214,7 @@ impl Receive {
         }
     }
 
-    /// The node has the money: it is credited, whatever we had thought of the invoice. Once: a settled one stays as it is.
+    /// The node has the money: it is credited, whatever we had thought of the invoice. Once: what comes beyond that waits in suspense.
     fn claimed(&self, amount: Amount) -> Transition<Self> {
         match self.state {
             State::Open | State::Claiming { .. } | State::Expired | State::Cancelled => {
@@ -214,16 +227,41 @@ impl Receive {
                     kind: Kind::Post,
                 })
             }
-            State::Settled { .. } => self.unchanged(),
+            State::Settled { amount: received, by } => self.claimed_beyond(amount, received, by),
         }
     }
 
-    fn missed(&self) -> Transition<Self> {
+    /// The node has claimed so much in all, for an invoice that was settled: what nobody was credited with is booked, too.
+    fn claimed_beyond(&self, claimed: Amount, received: Amount, by: Rail) -> Transition<Self> {
+        let credited = match by {
+            Rail::Channel => received,
+            Rail::Book => Amount::ZERO,
+        };
+        let beyond = claimed.checked_sub(credited).unwrap_or(Amount::ZERO);
+        let Some(more) = beyond.checked_sub(self.surplus).filter(|more| !more.is_zero()) else {
+            return self.unchanged();
+        };
+        let data = json!({ "payment_hash": self.hash, "amount_msat": more });
+        Transition::to(Self { surplus: beyond, ..self.clone() }).event("lightning_receive.surplus", data).posting(
+            Posting {
+                id: PostingId::of(self.request, &format!("surplus {}", beyond.base_units())),
+                request: self.request,
+                debit: Account::Channels,
+                credit: Account::Suspense,
+                money: Money::btc(more),
+                kind: Kind::Post,
+            },
+        )
+    }
+
+    fn missed(&self, of: u32) -> Transition<Self> {
         match self.state {
-            State::Claiming { amount } => self
+            State::Claiming { amount } if self.attempts == of => self
                 .to(State::Open)
                 .event("lightning_receive.missed", json!({ "payment_hash": self.hash, "amount_msat": amount })),
-            State::Open | State::Settled { .. } | State::Expired | State::Cancelled => self.unchanged(),
+            State::Open | State::Claiming { .. } | State::Settled { .. } | State::Expired | State::Cancelled => {
+                self.unchanged()
+            }
         }
     }
 

@@ -146,6 +146,8 @@ impl Write for Create {
             preimage: self.preimage,
             amount: self.wanted.amount,
             description: self.wanted.description.clone(),
+            attempts: 0,
+            surplus: Amount::ZERO,
             state: State::Open,
         };
         let first = machine.announce();

@@ -218,7 +218,7 @@ pub async fn look_at_everything(flows: &Flows) -> Result<usize, Error> {
 /// Has the node claim, for an invoice that is being claimed; goes on when it is certain that it has, or that there is nothing left to claim.
 async fn claim(flows: &Flows, hand: &Hand, request: &Request<Receive>) -> Result<(), Error> {
     let receive::State::Claiming { .. } = request.machine.state else { return Ok(()) };
-    let Receive { hash, preimage, .. } = request.machine;
+    let Receive { hash, preimage, attempts: attempt, .. } = request.machine;
     let node = &hand.node;
     let outcome = node.claim(hash, Some(preimage)).await.map_err(Error::Node)?;
     crash::point("node.claim_ordered");
@@ -230,7 +230,7 @@ async fn claim(flows: &Flows, hand: &Hand, request: &Request<Receive>) -> Result
         }
         // Only who still owns the node may say that there is nothing.
         (None, ClaimOutcome::NothingHeld) => {
-            let missed = MoveReceive { id: request.id, event: receive::Event::Missed };
+            let missed = MoveReceive { id: request.id, event: receive::Event::Missed { attempt } };
             Ok(flows.store().write(hand.fenced(missed)).await.map(drop)?)
         }
         (None, ClaimOutcome::Claiming) => Ok(()),

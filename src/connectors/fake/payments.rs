@@ -187,6 +187,10 @@ impl State {
         self.held_at(payee).map(|(_, flight, _)| flight.hash).collect()
     }
 
+    pub fn held_number(&self, payee: usize, hash: PaymentHash) -> Option<u64> {
+        self.held_at(payee).find(|(_, flight, _)| flight.hash == hash).map(|(number, ..)| number)
+    }
+
     pub fn incoming(&self, payee: usize, hash: PaymentHash) -> Incoming {
         let NodeState { claimed, receives, .. } = &self.nodes[payee];
         let held = self.held_at(payee).find(|(_, flight, _)| flight.hash == hash).map(|(_, flight, until)| Held {
@@ -204,6 +208,11 @@ impl State {
             let was_claimed = self.nodes[payee].claimed.contains_key(&hash);
             return Ok(if was_claimed { ClaimOutcome::Claiming } else { ClaimOutcome::NothingHeld });
         };
+        if self.nodes[payee].claimed.contains_key(&hash) && matches!(flight.place, Place::Held { .. }) {
+            // An invoice is paid once: who pays it again gets it back.
+            self.send_back(number, PayFailure::Rejected);
+            return Ok(ClaimOutcome::Claiming);
+        }
         let known = self.nodes[payee].receives.get(&hash).and_then(|receive| receive.preimage);
         let preimage = given.or(flight.preimage).or(known).ok_or("the preimage is not known here")?;
         if preimage.hash() != hash {
@@ -221,8 +230,7 @@ impl State {
 
     /// Fails what is held; what is being claimed is not held any more.
     pub fn fail(&mut self, payee: usize, hash: PaymentHash) {
-        let found = self.held_at(payee).find(|(_, flight, _)| flight.hash == hash).map(|(number, ..)| number);
-        if let Some(number) = found {
+        if let Some(number) = self.held_number(payee, hash) {
             self.send_back(number, PayFailure::Rejected);
         }
     }

@@ -83,10 +83,15 @@ impl Node {
     /// The order to claim is a row before it is given, so that it is given again after a crash.
     pub async fn claim_held(&self, hash: PaymentHash, preimage: Option<Preimage>) -> Result<ClaimOutcome, PortError> {
         let rows = self.receipts(hash).await?;
+        let claimed = rows.iter().any(|row| row.state == "claimed");
         let Some(row) = rows.iter().find(|row| is_held(row)) else {
-            let claimed = rows.iter().any(|row| row.state == "claimed");
             return Ok(if claimed { ClaimOutcome::Claiming } else { ClaimOutcome::NothingHeld });
         };
+        if claimed && row.state == "held" {
+            // An invoice is paid once: who pays it again gets it back.
+            self.fail_held(hash).await?;
+            return Ok(ClaimOutcome::Claiming);
+        }
         if self.is_gone(row) {
             self.stage.push(Step::Gone(hash));
             self.committed().await?;

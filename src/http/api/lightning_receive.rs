@@ -286,6 +286,8 @@ mod tests {
                     preimage,
                     amount: Some(msat(5_000)),
                     description: None,
+                    attempts: 1,
+                    surplus: Amount::ZERO,
                     state,
                 },
             };

@@ -14,4 +14,5 @@ mod unsigned_begins;
 mod wallet_names;
 //! What somebody may try to take what is not theirs, or to stop the others: one story for each attempt.
 
+mod second_payments;
 mod withdrawals;

@@ -125,6 +125,13 @@ pub async fn a_second_payment_for_a_claimed_hash_is_held_again(w: &World) {
     w.node().fail(hash).await.unwrap();
     assert_eq!(end_of(w.far(), &second).await, Sent::Failed);
     w.nothing_is_held(hash).await;
+
+    // An order to claim that was meant for the first does not take the next: it goes back as well.
+    let third = w.far().pay(&invoice, None).await;
+    w.held(hash).await;
+    assert_eq!(w.node().claim(hash, Some(preimage)).await, Ok(ClaimOutcome::Claiming));
+    assert_eq!(end_of(w.far(), &third).await, Sent::Failed);
+    w.nothing_is_held(hash).await;
     assert_eq!(w.claimed(hash).await, AMOUNT);
     w.has(plus(before, AMOUNT)).await;
 }
