@@ -52,6 +52,7 @@ pub const RAIL_POINTS: &[&str] = &[
     "settle.bound",
     "withdraw_begin.committed",
     "withdraw_end.committed",
+    "node.send_held",
     "withdraw.sent",
     "withdraw.concluded",
     "withdraw.cancelled",

@@ -8,6 +8,7 @@ use lightning::chain::chaininterface::{BroadcasterInterface, TransactionType};
 use super::types::lock;
 use super::wallet::NodeWallet;
 use crate::ports::chain::{BroadcastOutcome, ChainBackend};
+use crate::store::node::Step;
 
 /// One transaction, or a child with its parents.
 pub type Package = Vec<Transaction>;
@@ -29,8 +30,13 @@ impl Broadcaster {
     }
 
     pub fn hold(&self, package: Package) {
+        self.hold_for(package, Vec::new());
+    }
+
+    /// The same, for a reason that has to be in the same commit: without it nobody knows that it was sent, or it is never sent.
+    pub fn hold_for(&self, package: Package, reason: Vec<Step>) {
         // The wallet knows it in the same commit: its coins are spent, its change is to come, and it is sent again if need be.
-        self.wallet.sending(&package);
+        self.wallet.sending(&package, reason);
         lock(&self.held).push(package);
         self.wallet.wake();
     }

@@ -1,9 +1,11 @@
 //! Channels, and the node's own money in them and beside them.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Address, ScriptBuf};
+use bitcoin::{Address, ScriptBuf, Transaction};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::types::ChannelId;
 use lightning::types::features::ChannelTypeFeatures;
@@ -17,16 +19,21 @@ use super::events::amount;
 use super::map;
 use super::node::{Node, refused};
 use super::policy;
+use super::start::put;
+use crate::crash;
 use crate::ids::RequestId;
 use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::PortError;
 use crate::ports::lightning::{
     Asked, Channel, CloseHow, ForwardingFees, NewChannel, NodeBalance, OnchainOrder, OnchainQuote, SentOnchain,
 };
+use crate::store::StoreError;
 use crate::store::node::{self, NewSend, Step};
 
 /// The weight of a transaction with some inputs, two outputs, and a little to spare.
 const ROOMY_FUNDING_WEIGHT: u64 = 1_600;
+/// Fundings that only LDK has, as they were given to it.
+const FUNDINGS: &str = "funding";
 /// LDK begins no closing while a change of the channel is being stored, which is for milliseconds.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 const CLOSE_AGAIN: Duration = Duration::from_millis(10);
@@ -84,6 +91,8 @@ impl Node {
     pub fn fund(&self, channel: ChannelId, peer: PublicKey, value: bitcoin::Amount, script: ScriptBuf) {
         let reserve = self.reserve();
         let funded = self.wallet.pay(script, value, self.fees.funding(), reserve).and_then(|(transaction, _)| {
+            // Until the peer has signed only LDK has it, and after a start nobody would know which coins it spends.
+            self.stage.push(put(FUNDINGS, &transaction.compute_txid().to_string(), serialize(&transaction)));
             let given = self.manager.funding_transaction_generated(channel, peer, transaction.clone());
             given.map_err(|error| {
                 self.wallet.let_go(&transaction);
@@ -97,15 +106,36 @@ impl Node {
         }
     }
 
-    /// After a start: a funding that was begun by a process that died is forgotten by LDK too, unless it is under way.
-    pub fn let_go_of_unused_coins(&self) {
-        let channels = self.manager.list_channels();
-        let under_way = |channel: &ChannelDetails| {
-            channel.is_outbound && channel.funding_txo.is_some_and(|funding| !self.wallet.knows(funding.txid))
-        };
-        if !channels.iter().any(under_way) {
-            self.wallet.let_go_of_all();
+    /// After a start: a funding that was begun by a process that died is forgotten by LDK too, unless it is under way. Then its coins stay
+    /// set aside, and no others.
+    ///
+    /// # Errors
+    /// When the database can't answer or a note is corrupt. Nothing is free then that was not.
+    pub async fn let_go_of_unused_coins(&self) -> Result<(), StoreError> {
+        let mut conn = self.store.read().await?;
+        let noted = node::values(&mut conn, FUNDINGS).await?;
+        drop(conn);
+        let mut fundings = HashMap::new();
+        for (name, bytes) in noted {
+            let transaction: Transaction =
+                deserialize(&bytes).map_err(|error| StoreError::Corrupt(format!("the funding {name}: {error}")))?;
+            fundings.insert(transaction.compute_txid(), transaction);
         }
+        let mut spent = HashSet::new();
+        for channel in self.manager.list_channels().iter().filter(|channel| channel.is_outbound) {
+            let Some(txid) = channel.funding_txo.map(|funding| funding.txid) else { continue };
+            match fundings.remove(&txid) {
+                _ if self.wallet.knows(txid) => {}
+                Some(funding) => spent.extend(funding.input.iter().map(|input| input.previous_output)),
+                // One of before there were notes: it may spend any of them.
+                None => return Ok(()),
+            }
+        }
+        self.wallet.let_go_of_all_but(&spent);
+        for txid in fundings.into_keys() {
+            self.stage.push(Step::Remove { space: FUNDINGS, name: txid.to_string() });
+        }
+        Ok(())
     }
 
     pub async fn close(&self, id: &str, how: CloseHow) -> Result<Asked<()>, PortError> {
@@ -235,8 +265,9 @@ impl Node {
         }
         let txid = transaction.compute_txid();
         let (id, address, amount) = (order.id, order.to.to_string(), order.amount);
-        self.stage.push(Step::Sent(NewSend { id, txid, address, amount, fee }));
-        self.broadcaster.hold(vec![transaction]);
+        let sent = Step::Sent(NewSend { id, txid, address, amount, fee });
+        self.broadcaster.hold_for(vec![transaction], vec![sent]);
+        crash::point("node.send_held");
         self.committed().await?;
         Ok(Asked::Done(SentOnchain { txid, fee }))
     }

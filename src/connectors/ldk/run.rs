@@ -154,7 +154,9 @@ async fn turn(node: Arc<Node>) {
     }
     node.round().await;
     node.settle_unsent();
-    node.let_go_of_unused_coins();
+    if let Err(error) = node.let_go_of_unused_coins().await {
+        tracing::warn!(%error, "it could not be looked up which coins were set aside for nothing; they stay so until the next start");
+    }
     while *node.phase.borrow() == Phase::Running {
         for chore in timers.due() {
             node.chore(chore);

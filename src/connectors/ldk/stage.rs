@@ -57,7 +57,12 @@ pub struct Stage {
 
 impl Stage {
     pub fn push(&self, step: Step) {
-        lock(&self.batch).steps.push(step);
+        self.push_all([step]);
+    }
+
+    /// Steps that belong together: one commit has all of them, wherever the process dies.
+    pub fn push_all(&self, steps: impl IntoIterator<Item = Step>) {
+        lock(&self.batch).steps.extend(steps);
         self.wake.notify_one();
     }
 
@@ -192,6 +197,25 @@ mod tests {
         let bytes: Vec<u8> = value.iter().flat_map(|number| number.to_be_bytes()).collect();
         assert!(bytes.len() > ROOM);
         assert_eq!(encoded(&bytes), bytes.encode());
+    }
+
+    /// Taken at any moment, a batch has both of two steps that belong together, or none.
+    #[test]
+    fn steps_that_belong_together_are_in_one_batch() {
+        let stage = Arc::new(Stage::default());
+        let step = |name: String| Step::Remove { space: SWEEPER, name };
+        let pushing = Arc::clone(&stage);
+        let pushes = std::thread::spawn(move || {
+            (0..2_000).for_each(|number| pushing.push_all(["a", "b"].map(|half| step(format!("{number} {half}")))));
+        });
+        let mut seen = 0;
+        while seen < 4_000 {
+            let steps = stage.take().steps;
+            assert!(steps.len().is_multiple_of(2), "{} steps", steps.len());
+            seen += steps.len();
+            std::thread::yield_now();
+        }
+        pushes.join().unwrap();
     }
 
     #[test]

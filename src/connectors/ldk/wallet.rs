@@ -18,6 +18,7 @@ use lightning::util::wallet_utils::{Utxo, WalletSourceSync};
 
 use super::books::Books;
 use super::error::LdkError;
+use super::lease::die;
 use super::seed::Seed;
 use super::stage::Stage;
 use super::types::lock;
@@ -129,6 +130,11 @@ impl NodeWallet {
 
     /// Does something with the wallet, and stages what that changed.
     fn change<T>(&self, act: impl FnOnce(&mut Wallet) -> T) -> T {
+        self.change_with(Vec::new(), act)
+    }
+
+    /// The same, for a change of which the reason has to be in the same commit.
+    fn change_with<T>(&self, mut steps: Vec<Step>, act: impl FnOnce(&mut Wallet) -> T) -> T {
         let mut inner = lock(&self.inner);
         let result = act(&mut inner.wallet);
         if let Some(changes) = inner.wallet.take_staged() {
@@ -136,10 +142,14 @@ impl NodeWallet {
                 Ok(value) => {
                     let number = inner.next;
                     inner.next = number.saturating_add(1);
-                    self.stage.push(Step::Wallet { number, value });
+                    steps.push(Step::Wallet { number, value });
                 }
-                Err(error) => tracing::error!(%error, "a change of the node's wallet can't be written"),
+                // From here on the memory would know of coins that the next start does not.
+                Err(error) => die(&format!("a change of its wallet can't be written: {error}")),
             }
+        }
+        if !steps.is_empty() {
+            self.stage.push_all(steps);
         }
         result
     }
@@ -231,18 +241,20 @@ impl NodeWallet {
         self.change(|wallet| transaction.input.iter().for_each(|input| wallet.unlock_outpoint(input.previous_output)));
     }
 
-    /// Nothing is under way: whatever was set aside is free again.
-    pub fn let_go_of_all(&self) {
+    /// Whatever was set aside is free again, but for what transactions that are under way spend.
+    pub fn let_go_of_all_but(&self, spent: &HashSet<OutPoint>) {
         self.change(|wallet| {
-            let locked: Vec<OutPoint> = wallet.list_locked_outpoints().collect();
+            let locked: Vec<OutPoint> = wallet.list_locked_outpoints().filter(|coin| !spent.contains(coin)).collect();
             locked.into_iter().for_each(|outpoint| wallet.unlock_outpoint(outpoint));
         });
     }
 
-    /// These are about to be sent: what of them is the wallet's is known from now on.
-    pub fn sending(&self, transactions: &[Transaction]) {
+    /// These are about to be sent, for a reason: what of them is the wallet's is known from now on.
+    pub fn sending(&self, transactions: &[Transaction], reason: Vec<Step>) {
         let now = u64::try_from(self.clock.now().unix_seconds()).unwrap_or_default();
-        self.change(|wallet| wallet.apply_unconfirmed_txs(transactions.iter().map(|tx| (tx.clone(), now))));
+        self.change_with(reason, |wallet| {
+            wallet.apply_unconfirmed_txs(transactions.iter().map(|tx| (tx.clone(), now)))
+        });
     }
 
     /// Those of our transactions that wait for a block, to be sent again.
