@@ -19,6 +19,8 @@ const RENEW_AFTER: Duration = Duration::from_secs(2);
 const PROVE_WITHIN: Duration = Duration::from_secs(5);
 /// How long after a failed commit it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How often the same steps are given to a database that answers and refuses them: half a minute, and what each try takes.
+const REFUSALS: u32 = 300;
 
 pub struct Lease {
     store: Store,
@@ -38,15 +40,14 @@ impl Lease {
     /// the process when somebody else runs the node by now, or the database can't hold it.
     pub async fn commit(&self, steps: Vec<Step>) {
         let steps = Arc::new(steps);
-        loop {
-            match self.write(Arc::clone(&steps)).await {
-                Ok(()) => return,
-                Err(error @ (StoreError::Unavailable(_) | StoreError::InDoubt(_) | StoreError::Conflict(_))) => {
-                    tracing::warn!(%error, "the node's state could not be stored: it waits");
-                    tokio::time::sleep(AGAIN_AFTER).await;
-                }
-                Err(error) => die(&format!("the node's state can't be stored: {error}")),
+        let mut refused: u32 = 0;
+        while let Err(error) = self.write(Arc::clone(&steps)).await {
+            refused = refused.saturating_add(u32::from(matches!(error, StoreError::Sql(_))));
+            if !is_worth_another_try(&error, refused) {
+                die(&format!("the node's state can't be stored: {error}"));
             }
+            tracing::warn!(%error, "the node's state could not be stored: it waits");
+            tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
 
@@ -88,8 +89,36 @@ impl Lease {
     }
 }
 
+/// What a busy database refuses (a deadlock, a statement that took too long) it takes later. What it refuses again and again it never takes,
+/// and a new process may have something else to write.
+fn is_worth_another_try(error: &StoreError, refused: u32) -> bool {
+    match error {
+        StoreError::Unavailable(_) | StoreError::InDoubt(_) | StoreError::Conflict(_) => true,
+        StoreError::Sql(_) => refused < REFUSALS,
+        StoreError::Fenced { .. }
+        | StoreError::Ledger(_)
+        | StoreError::Corrupt(_)
+        | StoreError::Illegal(_)
+        | StoreError::WrongNetwork { .. }
+        | StoreError::Locked(_)
+        | StoreError::Misconfigured(_) => false,
+    }
+}
+
 /// Ends the process at once: what it does next could only be wrong.
 pub fn die(why: &str) -> ! {
     tracing::error!("the Lightning node ends the process: {why}");
     std::process::abort()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_absent_database_does_not_take_is_tried_again_and_what_is_wrong_is_not() {
+        assert!(is_worth_another_try(&StoreError::Unavailable(String::new()), REFUSALS));
+        assert!(!is_worth_another_try(&StoreError::Fenced { role: "node" }, 0));
+        assert!(!is_worth_another_try(&StoreError::Corrupt(String::new()), 0));
+    }
 }
