@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::row::Columns;
-use super::{Conn, StoreError, Tx, Write};
+use super::{Conn, Engine, StoreError, Tx, Write};
 
 /// How long an owner may be silent before another process takes over.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -31,6 +31,19 @@ impl Role {
     }
 }
 
+/// The time by which leases are judged, as SQL: one clock for all processes. Where the database is a server that is its own: a machine whose
+/// clock is ahead would take every role from who is alive.
+fn common_time(tx: &Tx<'_>) -> String {
+    match tx.engine {
+        Engine::Sqlite => tx.now().millis().to_string(),
+        Engine::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)".to_owned(),
+    }
+}
+
+fn lease_millis() -> i64 {
+    i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// The proof that this process owns a role. Every write in the role checks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ownership {
@@ -54,18 +67,18 @@ impl Write for Acquire {
     type Error = StoreError;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Option<Ownership>, StoreError> {
-        let now = tx.now();
-        let row = sqlx::query(
-            "INSERT INTO owners (role, epoch, holder, leased_until) VALUES ($1, 1, $2, $3) \
+        let now = common_time(tx);
+        let sql = format!(
+            "INSERT INTO owners (role, epoch, holder, leased_until) VALUES ($1, 1, $2, {now} + $3) \
              ON CONFLICT (role) DO UPDATE SET epoch = owners.epoch + 1, holder = excluded.holder, leased_until = excluded.leased_until \
-             WHERE owners.leased_until < $4 RETURNING epoch",
-        )
-        .bind(self.role.as_str())
-        .bind(self.holder.clone())
-        .bind(now.after(LEASE).millis())
-        .bind(now.millis())
-        .fetch_optional(tx.conn())
-        .await?;
+             WHERE owners.leased_until < {now} RETURNING epoch"
+        );
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(self.role.as_str())
+            .bind(self.holder.clone())
+            .bind(lease_millis())
+            .fetch_optional(tx.conn())
+            .await?;
         let epoch = row.map(|row| row.take("epoch")).transpose()?;
         Ok(epoch.map(|epoch| Ownership { role: self.role, epoch, holder: self.holder.clone() }))
     }
@@ -77,9 +90,10 @@ impl Write for Acquire {
 /// # Errors
 /// `Fenced` when a newer owner has taken over.
 pub async fn fence(tx: &mut Tx<'_>, owner: &Ownership) -> Result<(), StoreError> {
-    let until = tx.now().after(LEASE).millis();
-    let held = sqlx::query("UPDATE owners SET leased_until = $1 WHERE role = $2 AND epoch = $3 AND holder = $4")
-        .bind(until)
+    let now = common_time(tx);
+    let sql = format!("UPDATE owners SET leased_until = {now} + $1 WHERE role = $2 AND epoch = $3 AND holder = $4");
+    let held = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(lease_millis())
         .bind(owner.role.as_str())
         .bind(owner.epoch)
         .bind(owner.holder.clone())

@@ -23,7 +23,7 @@ use sluice::ids::{RequestId, WalletId};
 use sluice::ledger::Posting;
 use sluice::secret::Secret;
 use sluice::store::audit::{self, RULES};
-use sluice::store::{Config, Store, StoreError, Tx, Write, apply, requests};
+use sluice::store::{Config, Engine, Store, StoreError, Tx, Write, apply, requests};
 
 use crate::harness::postgres as server;
 
@@ -81,6 +81,17 @@ impl Db {
     /// Another gateway on the same PostgreSQL.
     async fn second_store(&self) -> Store {
         Store::open(&self.config, self.clock.clone()).await.expect("PostgreSQL takes more than one")
+    }
+
+    /// Every lease is so much older. On PostgreSQL it is the server's clock that they are judged by.
+    async fn lapse(&self, span: Duration) {
+        self.clock.advance(span);
+        if self.store.engine() == Engine::Postgres {
+            let millis = span.as_millis();
+            self.sql(&format!("UPDATE owners SET leased_until = leased_until - {millis}"))
+                .await
+                .expect("it is written");
+        }
     }
 
     /// A wallet's row, without the keys that a real one has.

@@ -51,11 +51,11 @@ async fn a_role_has_one_owner_until_its_lease_is_over(db: Db) {
     assert_eq!(acquire(&db.store, "two").await, None);
     let sequencer = Acquire { role: Role::Sequencer, holder: "two".to_owned() };
     assert!(db.store.write(sequencer).await.expect("it answers").is_some(), "another role is another's");
-    db.clock.advance(LEASE);
+    db.lapse(LEASE).await;
     db.store.write(Renew(one.clone())).await.expect("it still has it");
-    db.clock.advance(LEASE);
+    db.lapse(LEASE / 2).await;
     assert_eq!(acquire(&db.store, "two").await, None, "it was renewed");
-    db.clock.advance(LEASE / 2);
+    db.lapse(LEASE).await;
     let two = acquire(&db.store, "two").await.expect("the lease is over");
     assert_eq!(two.epoch, one.epoch + 1);
     let mut conn = db.store.read().await.expect("a connection");
@@ -64,7 +64,7 @@ async fn a_role_has_one_owner_until_its_lease_is_over(db: Db) {
 
 async fn an_owner_that_was_replaced_writes_nothing(db: Db) {
     let one = acquire(&db.store, "one").await.expect("nobody has it");
-    db.clock.advance(LEASE * 2);
+    db.lapse(LEASE * 2).await;
     // The same name is not the same owner: a process that was started again has another epoch.
     let two = acquire(&db.store, "one").await.expect("the lease is over");
     for late in [false, true] {
@@ -98,11 +98,23 @@ async fn of_two_gateways_one_acts() {
     let owners: Vec<Ownership> =
         futures::future::join_all(asks).await.into_iter().filter_map(|ask| ask.expect("no panic")).collect();
     let [first] = &owners[..] else { panic!("not one owner: {owners:?}") };
-    db.clock.advance(LEASE * 2);
+    db.lapse(LEASE * 2).await;
     let second = acquire(&stores[1], "second").await.expect("the lease is over");
     let fenced = stores[0].write(Act { owner: first.clone(), name: "old", late: false }).await;
     assert!(matches!(fenced, Err(StoreError::Fenced { .. })), "{fenced:?}");
     stores[1].write(Act { owner: second, name: "new", late: false }).await.expect("the owner writes");
+}
+
+/// The clocks of two machines differ: the one that is ahead must not take what the other has.
+#[tokio::test]
+async fn a_machine_whose_clock_is_ahead_takes_no_role_from_who_is_alive() {
+    let Some(db) = Db::postgres().await else { return };
+    acquire(&db.store, "one").await.expect("nobody has it");
+    db.clock.advance(LEASE * 100);
+    let ahead = db.second_store().await;
+    assert_eq!(acquire(&ahead, "two").await, None, "its lease is not over");
+    db.lapse(LEASE * 2).await;
+    acquire(&ahead, "two").await.expect("the lease is over");
 }
 
 /// A gateway that is stopped in the middle of a transaction holds the owner's row. The database lets go of it by itself.
@@ -130,13 +142,14 @@ async fn a_gateway_that_stops_in_a_transaction_does_not_keep_its_role() {
     let takes_over = async {
         let idle = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
         until("the owner stands in its transaction", || async { db.count(idle).await > 0 }).await;
-        db.clock.advance(LEASE * 2);
+        db.lapse(LEASE * 2).await;
         let two = acquire(&db.store, "two").await.expect("the lease is over, and the row is free");
         never.notify_one();
         two
     };
     let (woken, two) = futures::join!(stopped, takes_over);
-    assert!(matches!(woken, Err(StoreError::Unavailable(_))), "{woken:?}");
+    // Its connection is gone; tried on another one, it finds that it was replaced.
+    assert!(matches!(woken, Err(StoreError::Unavailable(_) | StoreError::Fenced { .. })), "{woken:?}");
     assert!(matches!(db.store.write(Renew(one)).await, Err(StoreError::Fenced { .. })));
     db.store.write(Renew(two)).await.expect("it has the role");
     assert_eq!(db.count("SELECT COUNT(*) FROM meta WHERE name = 'test-old'").await, 0);
