@@ -1,7 +1,10 @@
 //! Doing what has to be done outside, once more where a flow could not.
 
+use std::panic::AssertUnwindSafe;
+
 use async_trait::async_trait;
 use bitcoin::{Transaction, Txid};
+use futures::FutureExt;
 
 use super::assets::give_up;
 use super::ingest::{self, Watched};
@@ -18,10 +21,10 @@ use crate::store::{StoreError, Tx, Write, apply, issued, requests};
 /// Effects that one call takes on.
 const BATCH: u32 = 20;
 
-/// Does what is due; answers how many effects that were.
+/// Does what is due; answers how many effects that were. One that can't be carried out is left for later, and the others have their turn.
 ///
 /// # Errors
-/// When the store can't be used. A node that does not answer is no error here: the effect stays due.
+/// When the store can't be used, or this process has lost its role. A node that does not answer is no error here: the effect stays due.
 pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
     let able = Able { node: flows.node().node().is_ok(), assets: flows.asset_engine().is_some() };
     let due = flows.store().write(ClaimDue { able }).await?;
@@ -29,18 +32,56 @@ pub async fn run_due(flows: &Flows) -> Result<usize, Error> {
         crash::point("effects.claimed");
     }
     for item in &due {
-        match item.effect {
-            Effect::Broadcast(txid) => match still_wanted(flows, item.request, txid).await? {
-                Some(transaction) => offer(flows, item.request, &transaction).await?,
-                None => flows.store().write(Finish(item.effect.clone())).await?,
-            },
-            Effect::Pay(request) => node::pay(flows, request).await.or_else(is_left_due)?,
-            Effect::Withdraw(request) => withdraw::push(flows, request).await.or_else(is_left_due)?,
-            Effect::GiveUp(request) => give_up::finish(flows, request).await.or_else(is_left_due)?,
-            Effect::Claim(hash) => node::claim_of(flows, hash, item.request).await.or_else(is_left_due)?,
-        }
+        let kind = item.key.split_once(':').map_or("", |(kind, _)| kind).to_owned();
+        let done = AssertUnwindSafe(carry_out(flows, item)).catch_unwind().await;
+        let outcome = if matches!(done, Ok(Ok(()))) { "done" } else { "failed" };
+        metrics::counter!("sluice_effects_attempts_total", "kind" => kind, "outcome" => outcome).increment(1);
+        let why = match done {
+            Ok(Ok(())) => continue,
+            Ok(Err(error @ Error::Store(StoreError::Fenced { .. }))) => return Err(error),
+            Ok(Err(error)) => error.to_string(),
+            Err(_panic) => "it panicked, which is a fault of this program".to_owned(),
+        };
+        tracing::error!(
+            effect = item.key,
+            attempts = item.attempts,
+            why,
+            "an effect could not be carried out; it is left for later"
+        );
+        flows.store().write(BackOff { due: item.clone(), why }).await?;
     }
     Ok(due.len())
+}
+
+async fn carry_out(flows: &Flows, item: &Due) -> Result<(), Error> {
+    let Some((request, effect)) = &item.what else {
+        return Err(StoreError::Corrupt(format!("the effect {}", item.key)).into());
+    };
+    match *effect {
+        Effect::Broadcast(txid) => match still_wanted(flows, *request, txid).await? {
+            Some(transaction) => offer(flows, *request, &transaction).await,
+            None => Ok(flows.store().write(Finish(effect.clone())).await?),
+        },
+        Effect::Pay(request) => node::pay(flows, request).await.or_else(is_left_due),
+        Effect::Withdraw(request) => withdraw::push(flows, request).await.or_else(is_left_due),
+        Effect::GiveUp(request) => give_up::finish(flows, request).await.or_else(is_left_due),
+        Effect::Claim(hash) => node::claim_of(flows, hash, *request).await.or_else(is_left_due),
+    }
+}
+
+struct BackOff {
+    due: Due,
+    why: String,
+}
+
+#[async_trait]
+impl Write for BackOff {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        effects::back_off(tx, &self.due, &self.why).await
+    }
 }
 
 /// A node that can't be asked now is asked when the effect's lease is over.

@@ -152,6 +152,8 @@ struct Inner {
     deriving: tokio::sync::Semaphore,
     /// One hand at a time per effect that the node carries out. Across processes its epoch decides.
     driving: Locks<String>,
+    /// What could not be expired, and is left alone for a while.
+    stuck: expiry::Stuck,
     /// Woken when the follower has moved.
     moved: tokio::sync::Notify,
     /// The mempool as the follower last saw it, and in which epoch of its role: only what is new is fetched.
@@ -225,6 +227,7 @@ impl Flows {
             choosing: Locks::default(),
             deriving: tokio::sync::Semaphore::new(DERIVING_AT_ONCE),
             driving: Locks::default(),
+            stuck: expiry::Stuck::default(),
             moved,
             mempool_seen,
             ended,
@@ -376,6 +379,10 @@ impl Flows {
     /// The lock under which coins of a wallet are chosen in this process.
     fn choosing(&self, wallet: &WalletId) -> Arc<tokio::sync::Mutex<()>> {
         self.inner.choosing.of(wallet)
+    }
+
+    fn stuck(&self) -> &expiry::Stuck {
+        &self.inner.stuck
     }
 
     /// The lock under which the node is asked for an effect in this process.

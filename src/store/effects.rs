@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bitcoin::Txid;
+use sqlx::any::AnyRow;
 
 use super::batch::Batch;
 use super::row::{Columns, parse};
@@ -24,12 +25,16 @@ pub struct Able {
     pub assets: bool,
 }
 
+/// How long an effect that could not be carried out rests at most.
+const LONGEST_REST: Duration = Duration::from_secs(3_600);
+
 /// An effect that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
-    pub request: RequestId,
-    pub effect: Effect,
+    pub key: String,
     pub attempts: i64,
+    /// Empty where the row makes no sense. It must not keep the others from their turn.
+    pub what: Option<(RequestId, Effect)>,
 }
 
 pub(super) fn arm(tx: &Tx<'_>, batch: &mut Batch, request: RequestId, effect: &Effect) {
@@ -52,7 +57,8 @@ pub async fn claim_due(tx: &mut Tx<'_>, limit: u32, able: Able) -> Result<Vec<Du
     let rows = sqlx::query(
         "UPDATE effects SET leased_until = $1, attempts = attempts + 1 WHERE done_at IS NULL AND leased_until <= $2 \
          AND key IN (SELECT key FROM effects WHERE done_at IS NULL AND leased_until <= $2 \
-         AND (key LIKE 'broadcast:%' OR (key LIKE 'give_up:%' AND $5 = 1) OR (key NOT LIKE 'give_up:%' AND $4 = 1)) \
+         AND (key LIKE 'broadcast:%' OR (key LIKE 'give_up:%' AND $5 = 1) \
+         OR ((key LIKE 'pay:%' OR key LIKE 'withdraw:%' OR key LIKE 'claim:%') AND $4 = 1)) \
          ORDER BY leased_until LIMIT $3) \
          RETURNING key, request_id, attempts",
     )
@@ -63,15 +69,14 @@ pub async fn claim_due(tx: &mut Tx<'_>, limit: u32, able: Able) -> Result<Vec<Du
     .bind(i64::from(able.assets))
     .fetch_all(tx.conn())
     .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Due {
-                request: row.parsed("request_id")?,
-                effect: parse_key(&row.take::<String>("key")?)?,
-                attempts: row.take("attempts")?,
-            })
-        })
-        .collect()
+    let read = |row: &AnyRow| {
+        let (key, attempts): (String, i64) = (row.take("key")?, row.take("attempts")?);
+        let request = row.parsed::<RequestId>("request_id");
+        let what = request.and_then(|request| Ok((request, parse_key(&key)?)));
+        let what = what.map_err(|error| tracing::error!(key, %error, "an effect makes no sense")).ok();
+        Ok(Due { key, attempts, what })
+    };
+    rows.iter().map(read).collect()
 }
 
 fn parse_key(key: &str) -> Result<Effect, StoreError> {
@@ -107,6 +112,22 @@ pub async fn postpone(tx: &mut Tx<'_>, effect: &Effect, error: &str) -> Result<(
         .bind(until)
         .bind(error.to_owned())
         .bind(effect.key())
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Leaves what could not be carried out for later, the longer the more often that was so. A block makes it due at once.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn back_off(tx: &mut Tx<'_>, due: &Due, error: &str) -> Result<(), StoreError> {
+    let doublings = u32::try_from(due.attempts.saturating_sub(1).clamp(0, 16)).unwrap_or(16);
+    let rest = RETRY_AFTER.saturating_mul(1 << doublings).min(LONGEST_REST);
+    sqlx::query("UPDATE effects SET leased_until = $1, last_error = $2 WHERE key = $3 AND done_at IS NULL")
+        .bind(tx.now().after(rest).millis())
+        .bind(error.to_owned())
+        .bind(due.key.clone())
         .execute(tx.conn())
         .await?;
     Ok(())

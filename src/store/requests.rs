@@ -234,16 +234,16 @@ pub async fn current_address(
 ///
 /// # Errors
 /// When the database can't answer or a row is corrupt.
-pub async fn overdue(conn: &mut Conn, now: Timestamp, limit: u32) -> Result<Vec<AnyRequest>, StoreError> {
+pub async fn overdue(conn: &mut Conn, now: Timestamp, limit: u32) -> Result<Vec<(RequestId, String)>, StoreError> {
     let rows = sqlx::query(
-        "SELECT * FROM requests WHERE state IN ('open', 'awaiting_signature') AND expires_at <= $1 \
+        "SELECT id, kind FROM requests WHERE state IN ('open', 'awaiting_signature') AND expires_at <= $1 \
          ORDER BY expires_at LIMIT $2",
     )
     .bind(now.millis())
     .bind(i64::from(limit))
     .fetch_all(conn)
     .await?;
-    rows.iter().map(read_any).collect()
+    rows.iter().map(|row| Ok((row.parsed("id")?, row.take("kind")?))).collect()
 }
 
 /// Lightning requests whose next step is the node's.

@@ -14,5 +14,6 @@ mod unsigned_begins;
 mod wallet_names;
 //! What somebody may try to take what is not theirs, or to stop the others: one story for each attempt.
 
+mod poison;
 mod second_payments;
 mod withdrawals;
