@@ -102,4 +102,7 @@ pub trait ChainBackend: Send + Sync {
 
     /// The rate for confirmation within so many blocks; `None` when the backend has too little data.
     async fn fee_rate(&self, target_blocks: u16) -> Result<Option<FeeRate>, PortError>;
+
+    /// The lowest rate that the mempool takes now. What pays less is neither kept nor relayed.
+    async fn fee_floor(&self) -> Result<FeeRate, PortError>;
 }

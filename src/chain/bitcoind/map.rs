@@ -6,7 +6,7 @@ use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::merkle_tree::calculate_root;
 use bitcoin::{Block, BlockHash, OutPoint, Script, ScriptBuf, Transaction, TxMerkleNode, Txid};
 
-use super::wire::{BlockchainInfo, RpcError, SmartFee, TxOutSet, Unspent, code};
+use super::wire::{BlockchainInfo, MempoolInfo, RpcError, SmartFee, TxOutSet, Unspent, code};
 use crate::money::{FeeRate, Sat};
 use crate::ports::PortError;
 use crate::ports::chain::{BlockRef, ScannedCoin};
@@ -93,9 +93,15 @@ fn scanned_coin(unspent: Unspent, asked: &HashSet<&ScriptBuf>) -> Result<Scanned
 }
 
 pub(super) fn fee_rate(fee: &SmartFee) -> Result<Option<FeeRate>, PortError> {
-    let Some(rate) = fee.feerate else { return Ok(None) };
-    let rate = FeeRate::from_btc_per_kvb(rate).map_err(|_| nonsense(format!("a fee rate of {rate} BTC/kvB")))?;
-    Ok(Some(rate))
+    fee.feerate.map(read_rate).transpose()
+}
+
+pub(super) fn fee_floor(info: &MempoolInfo) -> Result<FeeRate, PortError> {
+    Ok(read_rate(info.mempoolminfee)?.max(read_rate(info.minrelaytxfee)?))
+}
+
+fn read_rate(rate: f64) -> Result<FeeRate, PortError> {
+    FeeRate::from_btc_per_kvb(rate).map_err(|_| nonsense(format!("a fee rate of {rate} BTC/kvB")))
 }
 
 /// What bitcoind's no to `sendrawtransaction` says of the transaction.

@@ -325,6 +325,10 @@ impl ChainBackend for Bitcoind {
         let fee: SmartFee = self.client.ask(Call::new("estimatesmartfee", json!([target, "economical"]))).await?;
         map::fee_rate(&fee)
     }
+
+    async fn fee_floor(&self) -> Result<FeeRate, PortError> {
+        map::fee_floor(&self.client.ask(Call::new("getmempoolinfo", json!([]))).await?)
+    }
 }
 
 /// A full block takes tens of milliseconds to read and to hash: other work goes on meanwhile.

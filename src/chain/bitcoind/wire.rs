@@ -77,6 +77,13 @@ pub(super) struct VerboseTransaction {
     pub confirmations: i64,
 }
 
+/// The two rates below which nothing is kept and nothing is relayed.
+#[derive(Debug, Deserialize)]
+pub(super) struct MempoolInfo {
+    pub mempoolminfee: f64,
+    pub minrelaytxfee: f64,
+}
+
 #[derive(Deserialize)]
 pub(super) struct SmartFee {
     pub feerate: Option<f64>,

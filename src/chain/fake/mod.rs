@@ -357,4 +357,8 @@ impl ChainBackend for FakeChain {
             _ => Ok(inner.fee_rate),
         }
     }
+
+    async fn fee_floor(&self) -> Result<FeeRate, PortError> {
+        self.reach().await.map(|_inner| FeeRate::from_sat_per_vb(1))
+    }
 }

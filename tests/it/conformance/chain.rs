@@ -179,6 +179,7 @@ suite![
     fails_while_down_and_works_again,
     gives_up_on_silence_and_works_again,
     has_no_fee_rate_on_a_young_chain,
+    says_what_the_mempool_takes_at_least,
 ];
 
 async fn tells_its_network_and_tip(rig: &dyn ChainRig) {
@@ -366,6 +367,12 @@ async fn gives_up_on_silence_and_works_again(rig: &dyn ChainRig) {
     every_call_is_unanswered(&*rig.backend()).await;
     rig.mend().await;
     answers_again(&*rig.backend(), tip).await;
+}
+
+async fn says_what_the_mempool_takes_at_least(rig: &dyn ChainRig) {
+    let floor = rig.backend().fee_floor().await.expect("a rate").milli_sat_per_vb();
+    // Nodes have taken 1 sat/vB for years, and 0.1 since; an empty mempool asks for no more.
+    assert!((100..=1_000).contains(&floor), "{floor}");
 }
 
 async fn has_no_fee_rate_on_a_young_chain(rig: &dyn ChainRig) {

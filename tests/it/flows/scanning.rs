@@ -61,6 +61,9 @@ impl ChainBackend for Restless {
     async fn fee_rate(&self, target_blocks: u16) -> Result<Option<FeeRate>, PortError> {
         self.inner.fee_rate(target_blocks).await
     }
+    async fn fee_floor(&self) -> Result<FeeRate, PortError> {
+        self.inner.fee_floor().await
+    }
 }
 
 fn fund(rig: &Rig, client: &Client, index: u32, sat: u64) -> OutPoint {
