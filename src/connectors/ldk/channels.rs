@@ -20,6 +20,7 @@ use super::map;
 use super::node::{Node, refused};
 use super::policy;
 use super::start::put;
+use super::wallet::Keep;
 use crate::crash;
 use crate::ids::RequestId;
 use crate::money::{Amount, FeeRate, Sat};
@@ -64,6 +65,11 @@ impl Node {
         self.reserve_for(self.anchored())
     }
 
+    /// The same, as coins.
+    fn keep(&self) -> Keep {
+        Keep { each: self.reserve_for(1), coins: self.anchored() }
+    }
+
     pub async fn open(&self, new: &NewChannel) -> Result<Asked<String>, PortError> {
         if self.peers.peer_by_node_id(&new.peer).is_none() {
             return Ok(no("the peer is not connected"));
@@ -89,8 +95,7 @@ impl Node {
 
     /// The peer has agreed to a channel, and waits for its funding.
     pub fn fund(&self, channel: ChannelId, peer: PublicKey, value: bitcoin::Amount, script: ScriptBuf) {
-        let reserve = self.reserve();
-        let funded = self.wallet.pay(script, value, self.fees.funding(), reserve).and_then(|(transaction, _)| {
+        let funded = self.wallet.pay(script, value, self.fees.funding(), self.keep()).and_then(|(transaction, _)| {
             // Until the peer has signed only LDK has it, and after a start nobody would know which coins it spends.
             self.stage.push(put(FUNDINGS, &transaction.compute_txid().to_string(), serialize(&transaction)));
             let given = self.manager.funding_transaction_generated(channel, peer, transaction.clone());
@@ -243,7 +248,7 @@ impl Node {
         if self.wallet.owns(&script) {
             return Ok(OnchainQuote::OwnAddress);
         }
-        Ok(match self.wallet.quote(script, sat.to_bitcoin(), per_kw(rate)?, self.reserve()) {
+        Ok(match self.wallet.quote(script, sat.to_bitcoin(), self.rate_for_sends(rate)?, self.keep()) {
             Ok(fee) => OnchainQuote::Fee(fee),
             Err(reason) => OnchainQuote::Short { reason },
         })
@@ -255,7 +260,8 @@ impl Node {
             return Ok(Asked::Done(sent));
         }
         let (script, amount) = (order.to.script_pubkey(), order.amount.to_bitcoin());
-        let (transaction, fee) = match self.wallet.pay(script, amount, per_kw(order.fee_rate)?, self.reserve()) {
+        let rate = self.rate_for_sends(order.fee_rate)?;
+        let (transaction, fee) = match self.wallet.pay(script, amount, rate, self.keep()) {
             Ok(paid) => paid,
             Err(why) => return Ok(no(why)),
         };
@@ -270,6 +276,11 @@ impl Node {
         crash::point("node.send_held");
         self.committed().await?;
         Ok(Asked::Done(SentOnchain { txid, fee }))
+    }
+
+    /// What was asked for, and never what would wait for weeks: its change is of no use until it is in a block.
+    fn rate_for_sends(&self, asked: FeeRate) -> Result<u32, PortError> {
+        Ok(per_kw(asked)?.max(self.fees.least_for_sends()))
     }
 
     async fn sent_before(&self, id: RequestId) -> Result<Option<SentOnchain>, PortError> {

@@ -45,6 +45,23 @@ struct Inner {
     refused: HashSet<Txid>,
 }
 
+/// Coins for the reserve that one transaction makes at most: whoever pays for it pays for them, too.
+const MOST_SPLITS: usize = 2;
+
+/// What stays in the wallet whatever it pays: so many coins of at least so much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    pub each: Sat,
+    pub coins: usize,
+}
+
+impl Keep {
+    fn total(self) -> Sat {
+        let coins = u64::try_from(self.coins).unwrap_or(u64::MAX);
+        Sat::new(self.each.to_u64().saturating_mul(coins)).unwrap_or(Sat::MAX)
+    }
+}
+
 /// What the wallet has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coins {
@@ -199,10 +216,10 @@ impl NodeWallet {
         script: ScriptBuf,
         amount: bitcoin::Amount,
         sat_per_kw: u32,
-        reserve: Sat,
+        keep: Keep,
     ) -> Result<Sat, String> {
         self.change(|wallet| {
-            let (psbt, fee) = plan(wallet, script, amount, sat_per_kw, reserve)?;
+            let (psbt, fee) = plan(wallet, &Wanted { script, amount, sat_per_kw }, keep)?;
             for output in &psbt.unsigned_tx.output {
                 // The index of its change is free for the next one.
                 if let Some((keychain, index)) = wallet.derivation_of_spk(output.script_pubkey.clone()) {
@@ -222,10 +239,10 @@ impl NodeWallet {
         script: ScriptBuf,
         amount: bitcoin::Amount,
         sat_per_kw: u32,
-        reserve: Sat,
+        keep: Keep,
     ) -> Result<(Transaction, Sat), String> {
         self.change(|wallet| {
-            let (mut psbt, fee) = plan(wallet, script, amount, sat_per_kw, reserve)?;
+            let (mut psbt, fee) = plan(wallet, &Wanted { script, amount, sat_per_kw }, keep)?;
             let done = wallet.sign(&mut psbt, SignOptions::default()).map_err(|error| error.to_string())?;
             if !done {
                 return Err("the wallet could not sign all of it".to_owned());
@@ -340,25 +357,61 @@ fn begin(key: Xpriv, network: Network, tip: BlockId) -> Result<Wallet, LdkError>
     Ok(wallet)
 }
 
-/// A transaction that leaves the reserve, and what it costs.
-fn plan(
-    wallet: &mut Wallet,
+/// What a transaction of the wallet is to pay.
+struct Wanted {
     script: ScriptBuf,
     amount: bitcoin::Amount,
     sat_per_kw: u32,
-    reserve: Sat,
-) -> Result<(Psbt, Sat), String> {
-    let fee_rate = FeeRate::from_sat_per_kwu(u64::from(sat_per_kw));
-    let mut builder = wallet.build_tx();
-    builder.add_recipient(script, amount).fee_rate(fee_rate).exclude_unconfirmed();
-    let psbt = builder.finish().map_err(|error| error.to_string())?;
-    let left = remaining(wallet, &psbt);
-    if left < reserve.to_bitcoin() {
-        let short = reserve.to_bitcoin() - left;
+}
+
+/// A transaction that leaves the reserve, and what it costs. The reserve stays in confirmed coins, one for each channel: what bumps a closing
+/// spends a coin of its own, and change can't be spent before it is in a block. Where the coins are too few or too large for that, this
+/// transaction makes the coins that are missing from its change, and the rule holds from the next one on.
+fn plan(wallet: &mut Wallet, wanted: &Wanted, keep: Keep) -> Result<(Psbt, Sat), String> {
+    let kept = set_aside(wallet, keep);
+    if kept.len() >= keep.coins
+        && let Ok(psbt) = build(wallet, wanted, &kept, 0, keep.each)
+    {
+        return with_fee(psbt);
+    }
+    // Of those that there are, this one may spend the largest.
+    let missing = keep.coins.saturating_sub(kept.len()).clamp(1, MOST_SPLITS).min(keep.coins);
+    let psbt = match build(wallet, wanted, &[], missing, keep.each) {
+        Ok(psbt) => psbt,
+        Err(_too_little_to_split) => build(wallet, wanted, &[], 0, keep.each)?,
+    };
+    let (left, reserve) = (remaining(wallet, &psbt), keep.total().to_bitcoin());
+    if left < reserve {
+        let short = reserve - left;
         return Err(format!("the wallet is {short} short of that and of what closing the channels may cost"));
     }
+    with_fee(psbt)
+}
+
+fn with_fee(psbt: Psbt) -> Result<(Psbt, Sat), String> {
     let fee = psbt.fee().map_err(|error| error.to_string())?;
     Ok((psbt, sat(fee)))
+}
+
+fn build(wallet: &mut Wallet, wanted: &Wanted, kept: &[OutPoint], splits: usize, each: Sat) -> Result<Psbt, String> {
+    let own = wallet.next_unused_address(KeychainKind::Internal).script_pubkey();
+    let mut builder = wallet.build_tx();
+    builder.add_recipient(wanted.script.clone(), wanted.amount);
+    for _ in 0..splits {
+        builder.add_recipient(own.clone(), each.to_bitcoin());
+    }
+    let fee_rate = FeeRate::from_sat_per_kwu(u64::from(wanted.sat_per_kw));
+    builder.fee_rate(fee_rate).exclude_unconfirmed().unspendable(kept.to_vec());
+    builder.finish().map_err(|error| error.to_string())
+}
+
+/// The smallest coins that can each bump the closing of a channel, one for each.
+fn set_aside(wallet: &Wallet, keep: Keep) -> Vec<OutPoint> {
+    let is_free = |outpoint: OutPoint| !wallet.is_outpoint_locked(outpoint);
+    let coins = wallet.list_unspent().filter(|coin| coin.chain_position.is_confirmed() && is_free(coin.outpoint));
+    let mut enough: Vec<_> = coins.filter(|coin| coin.txout.value >= keep.each.to_bitcoin()).collect();
+    enough.sort_by_key(|coin| (coin.txout.value, coin.outpoint));
+    enough.into_iter().take(keep.coins).map(|coin| coin.outpoint).collect()
 }
 
 fn spends_of_others(wallet: &Wallet, transaction: &Transaction) -> bool {
