@@ -59,6 +59,7 @@ fn explain(error: LdkError) -> NodeFailure {
         | LdkError::File { .. }
         | LdkError::WrongSeed { .. }
         | LdkError::OldDatabase { .. }
+        | LdkError::Unproven { .. }
         | LdkError::Corrupt(_) => NodeFailure::Hopeless(format!("the Lightning node can't be started: {error}")),
         LdkError::Port(why) => NodeFailure::NotNow(why),
         LdkError::Blocks(_) | LdkError::Store(_) => {

@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod liquidity;
 mod migrate;
 pub mod node;
+pub mod node_commits;
 pub mod operator_calls;
 pub mod owners;
 pub mod payments;

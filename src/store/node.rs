@@ -14,7 +14,7 @@ use sqlx::any::AnyRow;
 
 use super::owners::{self, Ownership};
 use super::row::Columns;
-use super::{Conn, StoreError, Tx, Write};
+use super::{Conn, StoreError, Tx, Write, node_commits};
 use crate::clock::Timestamp;
 use crate::domain::lightning::{PaymentHash, PaymentId, Preimage};
 use crate::domain::movement::Movement;
@@ -24,6 +24,13 @@ use crate::money::{Amount, Sat};
 /// One step of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// The number of this commit, and of the one before it.
+    Counted {
+        from: i64,
+        to: i64,
+    },
+    /// So many commits are there.
+    Proven(i64),
     Put {
         space: &'static str,
         name: String,
@@ -151,6 +158,8 @@ impl Write for Commit {
 
 async fn run_step(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
     match step {
+        Step::Counted { from, to } => node_commits::count(tx, *from, *to).await,
+        Step::Proven(number) => node_commits::prove(tx, *number).await,
         Step::Put { space, name, value } => put(tx, space, name, &BASE64.encode(value)).await,
         Step::Remove { space, name } => {
             let sql = "DELETE FROM node_state WHERE space = $1 AND name = $2";

@@ -22,6 +22,13 @@ pub enum LdkError {
          there is none, start with an empty database and the same seed, and ask the peers to close the channels", path.display()
     )]
     OldDatabase { database: i64, file: i64, path: PathBuf },
+    #[error(
+        "another PostgreSQL server has taken the place of the one that the node ran on last, commits were answered before a standby had \
+         them, and this machine has not seen the last of them: nobody can tell whether some are lost. Running a Lightning node on old state \
+         loses the money in its channels. Start it on the machine where it ran last. If you know that nothing is lost, write {database} \
+         into {}", path.display()
+    )]
+    Unproven { database: i64, path: PathBuf },
     #[error("what is stored of the node can't be read: {0}")]
     Corrupt(String),
     #[error("bitcoind gave no blocks: {0}")]

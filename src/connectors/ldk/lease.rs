@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::counter::Counter;
 use super::types::lock;
 use crate::clock::Timestamp;
 use crate::store::node::{Commit, Step};
@@ -25,20 +26,24 @@ const REFUSALS: u32 = 300;
 pub struct Lease {
     store: Store,
     owner: Ownership,
+    /// Where the database is a server: it may be replaced by an older copy of itself.
+    counter: Option<Counter>,
     /// When the last write began that found us the owner, by a clock that never jumps and by the one others judge us by.
     proven: Mutex<(Instant, Timestamp)>,
 }
 
 impl Lease {
     #[must_use]
-    pub fn new(store: Store, owner: Ownership) -> Self {
+    pub fn new(store: Store, owner: Ownership, counter: Option<Counter>) -> Self {
         let proven = Mutex::new((Instant::now(), store.clock().now()));
-        Self { store, owner, proven }
+        Self { store, owner, counter, proven }
     }
 
     /// Makes these steps durable, however long the database is away: nothing that depends on them happens meanwhile. Ends
-    /// the process when somebody else runs the node by now, or the database can't hold it.
-    pub async fn commit(&self, steps: Vec<Step>) {
+    /// the process when somebody else runs the node by now, or the database can't hold it or has lost what it held.
+    pub async fn commit(&self, mut steps: Vec<Step>) {
+        let counter = self.counter.as_ref().filter(|_| !steps.is_empty());
+        steps.extend(self.counter.as_ref().map(|all| if counter.is_some() { all.step() } else { all.proof() }));
         let steps = Arc::new(steps);
         let mut refused: u32 = 0;
         while let Err(error) = self.write(Arc::clone(&steps)).await {
@@ -48,6 +53,9 @@ impl Lease {
             }
             tracing::warn!(%error, "the node's state could not be stored: it waits");
             tokio::time::sleep(AGAIN_AFTER).await;
+        }
+        if let Some(counter) = counter {
+            counter.counted().await;
         }
     }
 
@@ -61,6 +69,7 @@ impl Lease {
                 Ok(())
             }
             Err(StoreError::Fenced { .. }) => die("another process runs the node"),
+            Err(StoreError::Corrupt(why)) => die(&why),
             Err(error) => Err(error),
         }
     }
@@ -76,7 +85,7 @@ impl Lease {
         if self.age() < FRESH {
             return true;
         }
-        let proof = self.write(Arc::new(Vec::new()));
+        let proof = self.write(Arc::new(self.counter.iter().map(Counter::proof).collect()));
         matches!(tokio::time::timeout(PROVE_WITHIN, proof).await, Ok(Ok(())))
     }
 

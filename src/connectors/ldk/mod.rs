@@ -9,6 +9,7 @@ mod books;
 mod broadcast;
 mod channels;
 mod config;
+mod counter;
 mod error;
 mod events;
 mod fees;

@@ -59,6 +59,14 @@ impl Seed {
     }
 }
 
+/// A file of the node's, named as its seed.
+#[must_use]
+pub fn beside(config: &Config, extension: &str) -> PathBuf {
+    let folder = config.data_dir.clone().or_else(|| config.seed_file.parent().map(Path::to_path_buf));
+    let name = config.seed_file.file_stem().unwrap_or_else(|| "node".as_ref()).to_owned();
+    folder.unwrap_or_default().join(name).with_extension(extension)
+}
+
 /// The file with the generation.
 #[derive(Clone, Debug)]
 pub struct Generation {
@@ -68,9 +76,7 @@ pub struct Generation {
 impl Generation {
     #[must_use]
     pub fn beside(config: &Config) -> Self {
-        let folder = config.data_dir.clone().or_else(|| config.seed_file.parent().map(Path::to_path_buf));
-        let name = config.seed_file.file_stem().unwrap_or_else(|| "node".as_ref()).to_owned();
-        Self { path: folder.unwrap_or_default().join(name).with_extension("generation") }
+        Self { path: beside(config, "generation") }
     }
 
     /// Refuses a database that is older than this machine has seen.

@@ -28,6 +28,7 @@ use tokio::sync::{broadcast, watch};
 use super::books::Books;
 use super::broadcast::Broadcaster;
 use super::config::{Config, Rpc};
+use super::counter::Counter;
 use super::error::LdkError;
 use super::fees::Fees;
 use super::lease::Lease;
@@ -84,8 +85,9 @@ pub async fn start(parts: Parts) -> Result<Started, LdkError> {
     let seconds = u64::try_from(now.unix_seconds()).unwrap_or_default();
     let keys = Arc::new(KeysManager::new(&seed.0, seconds, rand::random_range(0..1_000_000_000), true));
     let id = keys.get_node_id(Recipient::Node).map_err(|()| LdkError::Corrupt("the seed has no key".to_owned()))?;
-    let lease = Lease::new(store.clone(), owner);
-    let generation = begin_generation(&config, &store, &lease, id).await?;
+    let (counter, server) = Counter::begin(&config, &store).await?.unzip();
+    let lease = Lease::new(store.clone(), owner, counter);
+    let generation = begin_generation(&config, &store, &lease, id, server).await?;
 
     let source = Arc::new(Source::new(rpc)?);
     let best = validate_best_block_header(&*source).await.map_err(blocks)?;
@@ -138,6 +140,7 @@ async fn begin_generation(
     store: &Store,
     lease: &Lease,
     id: PublicKey,
+    server: Option<Step>,
 ) -> Result<(Generation, Mutex<i64>), LdkError> {
     let mut conn = store.read().await?;
     let stored = node::value(&mut conn, META, NODE_ID).await?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -151,7 +154,9 @@ async fn begin_generation(
     let file = Generation::beside(config);
     file.check(number)?;
     let next = number.saturating_add(1);
-    lease.commit(vec![put(META, NODE_ID, ours.into_bytes()), generation_step(next)]).await;
+    let mut steps = vec![put(META, NODE_ID, ours.into_bytes()), generation_step(next)];
+    steps.extend(server);
+    lease.commit(steps).await;
     file.write(next)?;
     Ok((file, Mutex::new(next)))
 }

@@ -14,6 +14,7 @@ mod unsigned_begins;
 mod wallet_names;
 //! What somebody may try to take what is not theirs, or to stop the others: one story for each attempt.
 
+mod old_states;
 mod poison;
 mod second_payments;
 mod withdrawals;
