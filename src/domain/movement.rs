@@ -43,8 +43,9 @@ pub enum Owner {
     Capital,
     /// Nobody knows.
     Suspense,
-    /// A wallet: the entry of its own request meets this one on the account of what crosses.
-    Wallet,
+    /// A wallet: the entry of its own request meets this one on the account of what crosses. It has paid so much of the fee; what
+    /// hurrying it has cost beyond that is the operator's.
+    Wallet { fee: Sat },
 }
 
 impl Movement {
@@ -127,14 +128,24 @@ impl Movement {
         let other = match owner {
             Owner::Capital => Capital,
             Owner::Suspense => Suspense,
-            Owner::Wallet => Crossing,
+            Owner::Wallet { .. } => Crossing,
         };
         match self {
             Self::Arrived { amount, .. } => vec![leg("arrived", Onchain, other, msat(*amount))],
             Self::Sent { amount, fee, .. } => {
-                // The wallet that withdraws pays the fee, too.
-                let payer = if owner == Owner::Wallet { Crossing } else { OnchainFees };
-                vec![leg("sent", other, Onchain, msat(*amount)), leg("fee", payer, Onchain, msat(*fee))]
+                let sent = leg("sent", other, Onchain, msat(*amount));
+                match owner {
+                    // The wallet that withdraws pays the fee, too.
+                    Owner::Wallet { fee: paid } => {
+                        let (paid, rest) = ((*fee).min(paid), fee.checked_sub(paid).unwrap_or(Sat::ZERO));
+                        vec![
+                            sent,
+                            leg("fee", Crossing, Onchain, msat(paid)),
+                            leg("hurry", OnchainFees, Onchain, msat(rest)),
+                        ]
+                    }
+                    Owner::Capital | Owner::Suspense => vec![sent, leg("fee", OnchainFees, Onchain, msat(*fee))],
+                }
             }
             Self::Funded { amount, given, fee, .. } => vec![
                 leg("funded", Channels, Onchain, msat(*amount)),
@@ -270,7 +281,10 @@ mod tests {
             let postings = sent.postings(RequestId::of_movement("a"), owner).into_iter();
             postings.map(|one| (one.debit, one.money.amount.base_units())).collect::<Vec<_>>()
         };
-        assert_eq!(legs(Owner::Wallet), [(Account::Crossing, 5_000_000), (Account::Crossing, 200_000)]);
+        let fee = Sat::literal(200);
+        assert_eq!(legs(Owner::Wallet { fee }), [(Account::Crossing, 5_000_000), (Account::Crossing, 200_000)]);
+        let hurried = [(Account::Crossing, 5_000_000), (Account::Crossing, 150_000), (Account::OnchainFees, 50_000)];
+        assert_eq!(legs(Owner::Wallet { fee: Sat::literal(150) }), hurried);
         assert_eq!(legs(Owner::Suspense), [(Account::Suspense, 5_000_000), (Account::OnchainFees, 200_000)]);
     }
 }

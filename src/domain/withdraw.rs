@@ -100,6 +100,10 @@ pub enum Event {
         txid: Txid,
         fee: Sat,
     },
+    /// The node has sent another version of the same transaction, or an older version is in a block after all.
+    Replaced {
+        txid: Txid,
+    },
     /// The node says of this attempt that it can't now, and that nothing was sent.
     Short {
         attempt: u32,
@@ -148,6 +152,7 @@ impl Event {
             Self::Signed { .. } => "signed",
             Self::TimedOut => "timed_out",
             Self::Sent { .. } => "sent",
+            Self::Replaced { .. } => "replaced",
             Self::Short { .. } => "short",
             Self::Close { .. } => "close",
             Self::NotClosed { .. } => "not_closed",
@@ -202,6 +207,7 @@ impl Machine for Withdraw {
             Event::Signed { height } => self.signed(*height),
             Event::TimedOut => Ok(self.timed_out()),
             Event::Sent { txid, fee } => self.sent(*txid, *fee),
+            Event::Replaced { txid } => self.replaced(*txid),
             Event::Short { attempt, reason } => self.short(*attempt, reason),
             Event::Close { channel, funding } => self.close(channel, *funding),
             Event::NotClosed { reason } => self.not_closed(reason),
@@ -405,6 +411,24 @@ impl Withdraw {
             | State::Broadcast { .. }
             | State::Seen { .. }
             | State::Confirmed { .. } => None,
+        }
+    }
+
+    /// What another version costs beyond the first is the operator's, who wanted it: the wallet has paid what it agreed to.
+    fn replaced(&self, txid: Txid) -> Result<Transition<Self>, Illegal> {
+        match self.state {
+            State::Broadcast { txid: before, fee } if before != txid => Ok(self
+                .to(State::Broadcast { txid, fee })
+                .event("withdraw.replaced", json!({ "txid": txid, "replaces": before }))),
+            State::Broadcast { .. } | State::Seen { .. } | State::Confirmed { .. } => Ok(self.unchanged()),
+            State::AwaitingSignature
+            | State::Requested { .. }
+            | State::Queued { .. }
+            | State::ClosingChannels
+            | State::WaitingClose { .. }
+            | State::Sweeping { .. }
+            | State::Cancelled
+            | State::Expired => Err(self.illegal(&Event::Replaced { txid })),
         }
     }
 

@@ -9,12 +9,13 @@ use super::{Code, Error, Flows, Idempotency, withdraw};
 use crate::clock::Timestamp;
 use crate::domain::EventNote;
 use crate::domain::movement::{Movement, Owner, Subject};
+use crate::domain::withdraw::Withdraw;
 use crate::ids::{RequestId, WalletId};
 use crate::ledger::{Account, Kind, Posting, PostingId};
-use crate::money::{Amount, AssetId, Money};
+use crate::money::{Amount, AssetId, Money, Sat};
 use crate::ports::lightning::SentOnchain;
 use crate::store::books::{self, BookEntry, Line, Suspended};
-use crate::store::{StoreError, Tx, Write, apply, wallets};
+use crate::store::{StoreError, Tx, Write, apply, requests, wallets};
 
 /// Movements that one question to the node is about.
 const PAGE: u32 = 200;
@@ -75,12 +76,19 @@ impl Write for Enter {
 async fn owner_of(tx: &mut Tx<'_>, movement: &Movement) -> Result<Owner, StoreError> {
     let Some(subject) = movement.subject() else { return Ok(Owner::Suspense) };
     if books::is_of_a_wallet(tx.conn(), subject).await? {
-        return Ok(Owner::Wallet);
+        return Ok(Owner::Wallet { fee: fee_paid(tx, subject).await? });
     }
     match subject {
         Subject::Paid { script } if books::is_of_reserve(tx.conn(), script).await? => Ok(Owner::Capital),
         Subject::Paid { .. } | Subject::Ordered(_) => Ok(Owner::Suspense),
     }
+}
+
+/// What the wallet has paid of the fee. All of it, when it has not been told yet that it was sent: then this is the transaction it is told of.
+async fn fee_paid(tx: &mut Tx<'_>, subject: Subject<'_>) -> Result<Sat, StoreError> {
+    let Subject::Ordered(order) = subject else { return Ok(Sat::ZERO) };
+    let request = requests::load::<Withdraw>(tx.conn(), order).await?;
+    Ok(request.and_then(|request| request.machine.fee()).unwrap_or(Sat::MAX))
 }
 
 const fn event_of(movement: &Movement) -> &'static str {

@@ -195,7 +195,11 @@ impl Connect {
             return Ok(());
         }
         for transaction in &self.block.txdata {
-            if let Some(id) = waiting.get(&transaction.compute_txid()) {
+            let txid = transaction.compute_txid();
+            if let Some(id) = waiting.get(&txid) {
+                // Whichever version it is.
+                let moved = apply::advance::<Withdraw>(tx, *id, &withdraw::Event::Replaced { txid }).await?;
+                withdrawals::stand(tx, txid, *id, &moved.wallet).await?;
                 withdrawals::set_height(tx.conn(), *id, Some(self.to.height)).await?;
                 apply::advance::<Withdraw>(tx, *id, &withdraw::Event::Mined { height: self.to.height }).await?;
             }

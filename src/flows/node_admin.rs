@@ -1,17 +1,18 @@
 //! What an operator does with the node: peers, channels, and the coins that it keeps for closing them.
 
 use async_trait::async_trait;
-use bitcoin::Address;
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Address, Txid};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::operator_call::once;
-use super::{Code, Error, Flows, Idempotency};
+use super::{Code, Error, Flows, Idempotency, withdraw};
 use crate::domain::EventNote;
-use crate::money::Sat;
+use crate::ids::RequestId;
+use crate::money::{FeeRate, Sat};
 use crate::ports::lightning::{
-    Asked, Capabilities, Channel, CloseHow, ForwardingFees, NewChannel, NodeBalance, NodeInfo, Peer,
+    Asked, Capabilities, Channel, CloseHow, ForwardingFees, NewChannel, NodeBalance, NodeInfo, Peer, SentOnchain,
 };
 use crate::store::halts::{self, Halt};
 use crate::store::{StoreError, Tx, Write, operator_calls};
@@ -103,6 +104,30 @@ pub async fn set_fees(flows: &Flows, id: &str, fees: ForwardingFees) -> Result<(
         json!({ "channel": id, "base_msat": fees.base.base_units(), "parts_per_million": fees.parts_per_million });
     let note = |(): &()| noted("operator.channel_fees_set", data);
     once(flows, None, note, async { done(node.set_fees(id, fees).await.map_err(Error::Node)?) }).await
+}
+
+/// Another version of what the node has sent for a withdrawal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bumped {
+    pub txid: Txid,
+    pub fee: Sat,
+}
+
+/// Replaces what the node has sent for a withdrawal by a version that pays more. The operator pays what that costs beyond the first.
+///
+/// # Errors
+/// As `overview`, when no withdrawal of this id waits for a block, and when the node refuses.
+pub async fn bump(flows: &Flows, id: RequestId, fee_rate: FeeRate) -> Result<Bumped, Error> {
+    let data = json!({ "request": id.to_string(), "milli_sat_per_vb": fee_rate.milli_sat_per_vb() });
+    let note = |bumped: &Bumped| {
+        noted("operator.send_bumped", json!({ "asked": data, "txid": bumped.txid, "fee_sats": bumped.fee }))
+    };
+    let act = async {
+        flows.policy().fees.check_rate(fee_rate)?;
+        let asked = withdraw::bump(flows, id, fee_rate).await?;
+        done(asked).map(|SentOnchain { txid, fee }| Bumped { txid, fee })
+    };
+    once(flows, None, note, act).await
 }
 
 /// The node's own coins, and what of them must stay.

@@ -24,7 +24,7 @@ mod closing;
 mod sending;
 
 pub use closing::{CloseChannels, WithdrawPolicy};
-pub(super) use sending::{note_sent, push};
+pub(super) use sending::{bump, note_sent, push};
 
 /// The ceiling is so many times what it would cost at begin: by the time it is signed the node may need more coins for it.
 const CEILING: u64 = 2;

@@ -334,4 +334,8 @@ pub trait LightningNode: Send + Sync {
 
     /// Sends from the node's own wallet, once for an id, never touching the reserve. Asked again, it answers the same send.
     async fn onchain_send(&self, order: &OnchainOrder) -> Result<Asked<SentOnchain>, PortError>;
+
+    /// Replaces what was sent for an id, and is in no block, by a version that pays this rate. The recipient gets the same. Which version is
+    /// mined, nobody knows before; asked again for the send, it answers the last.
+    async fn onchain_bump(&self, id: RequestId, fee_rate: FeeRate) -> Result<Asked<SentOnchain>, PortError>;
 }

@@ -30,6 +30,7 @@ pub mod liquidity;
 mod migrate;
 pub mod node;
 pub mod node_commits;
+pub mod node_sends;
 pub mod operator_calls;
 pub mod owners;
 pub mod payments;

@@ -14,7 +14,7 @@ use sqlx::any::AnyRow;
 
 use super::owners::{self, Ownership};
 use super::row::Columns;
-use super::{Conn, StoreError, Tx, Write, node_commits};
+use super::{Conn, StoreError, Tx, Write, node_commits, node_sends};
 use crate::clock::Timestamp;
 use crate::domain::lightning::{PaymentHash, PaymentId, Preimage};
 use crate::domain::movement::Movement;
@@ -66,6 +66,13 @@ pub enum Step {
     },
     /// Coins that were sent for a request.
     Sent(NewSend),
+    /// They were sent by another version from now on.
+    Bumped {
+        id: RequestId,
+        replaces: Txid,
+        txid: Txid,
+        fee: Sat,
+    },
     Payment(NewPayment),
     PaymentQueued(PaymentId),
     PaymentPending(PaymentId),
@@ -181,7 +188,8 @@ async fn run_step(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
             run(tx, sqlx::query("DELETE FROM node_wallet WHERE number < $1").bind(*number)).await?;
             put_wallet(tx, *number, value).await
         }
-        Step::Sent(new) => insert_send(tx, new).await,
+        Step::Sent(new) => node_sends::insert(tx, new).await,
+        Step::Bumped { id, replaces, txid, fee } => node_sends::bumped(tx, *id, *replaces, *txid, *fee).await,
         Step::Payment(_)
         | Step::PaymentQueued(_)
         | Step::PaymentPending(_)
@@ -337,41 +345,6 @@ async fn insert_receipt(tx: &mut Tx<'_>, arrival: &Arrival) -> Result<(), StoreE
         .bind(arrival.preimage.map(|preimage| preimage.to_string()))
         .bind(arrival.offer.clone());
     run(tx, query.bind(now)).await
-}
-
-async fn insert_send(tx: &mut Tx<'_>, new: &NewSend) -> Result<(), StoreError> {
-    let now = tx.now().millis();
-    let sql = "INSERT INTO node_sends (id, txid, address, amount_sat, fee_sat, created_at) \
-               VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING";
-    let query = sqlx::query(sql)
-        .bind(new.id.to_string())
-        .bind(new.txid.to_string())
-        .bind(new.address.clone())
-        .bind(new.amount.as_bigint())
-        .bind(new.fee.as_bigint());
-    run(tx, query.bind(now)).await
-}
-
-/// The transaction that was sent for a request, and its fee.
-///
-/// # Errors
-/// When the database can't answer or the row is corrupt.
-pub async fn send(conn: &mut Conn, id: RequestId) -> Result<Option<(Txid, Sat)>, StoreError> {
-    let row = sqlx::query("SELECT txid, fee_sat FROM node_sends WHERE id = $1")
-        .bind(id.to_string())
-        .fetch_optional(conn)
-        .await?;
-    row.map(|row| Ok((row.parsed("txid")?, row.sat("fee_sat")?))).transpose()
-}
-
-/// By whose order a transaction was sent, if it was one.
-///
-/// # Errors
-/// When the database can't answer.
-pub async fn order_of(conn: &mut Conn, txid: Txid) -> Result<Option<RequestId>, StoreError> {
-    let row =
-        sqlx::query("SELECT id FROM node_sends WHERE txid = $1").bind(txid.to_string()).fetch_optional(conn).await?;
-    row.map(|row| row.parsed("id")).transpose()
 }
 
 /// A payment as it is stored.

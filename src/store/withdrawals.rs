@@ -1,4 +1,4 @@
-//! Which transaction stands for a withdrawal, and the block that it is in: what the follower looks for.
+//! Which transaction stands for a withdrawal, its other versions, and the block that it is in: what the follower looks for.
 
 use std::collections::HashMap;
 
@@ -8,26 +8,40 @@ use super::row::Columns;
 use super::{Conn, StoreError, Tx};
 use crate::ids::{RequestId, WalletId};
 
+/// This version stands for a withdrawal from now on. Those before it are still looked for.
+///
 /// # Errors
 /// When the database can't do it.
-pub async fn insert(tx: &mut Tx<'_>, txid: Txid, request: RequestId, wallet: &WalletId) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO withdrawals (txid, request_id, wallet_id) VALUES ($1, $2, $3) ON CONFLICT (txid) DO NOTHING",
-    )
-    .bind(txid.to_string())
-    .bind(request.to_string())
-    .bind(wallet.to_string())
-    .execute(tx.conn())
-    .await?;
+pub async fn stand(tx: &mut Tx<'_>, txid: Txid, request: RequestId, wallet: &WalletId) -> Result<(), StoreError> {
+    let sql = "SELECT txid FROM withdrawals WHERE request_id = $1";
+    let before = sqlx::query(sql).bind(request.to_string()).fetch_optional(tx.conn()).await?;
+    let Some(before) = before.map(|row| row.parsed::<Txid>("txid")).transpose()? else {
+        let sql = "INSERT INTO withdrawals (txid, request_id, wallet_id) VALUES ($1, $2, $3)";
+        let query = sqlx::query(sql).bind(txid.to_string()).bind(request.to_string()).bind(wallet.to_string());
+        query.execute(tx.conn()).await?;
+        return Ok(());
+    };
+    if before != txid {
+        let sql = "INSERT INTO withdrawal_versions (txid, request_id) VALUES ($1, $2) ON CONFLICT (txid) DO NOTHING";
+        for version in [before, txid] {
+            let query = sqlx::query(sql).bind(version.to_string()).bind(request.to_string());
+            query.execute(tx.conn()).await?;
+        }
+        let sql = "UPDATE withdrawals SET txid = $1 WHERE request_id = $2";
+        sqlx::query(sql).bind(txid.to_string()).bind(request.to_string()).execute(tx.conn()).await?;
+    }
     Ok(())
 }
 
-/// Those that are in no block.
+/// All versions of those that are in no block.
 ///
 /// # Errors
 /// When the database can't answer.
 pub async fn unmined(conn: &mut Conn) -> Result<HashMap<Txid, RequestId>, StoreError> {
-    let rows = sqlx::query("SELECT txid, request_id FROM withdrawals WHERE height IS NULL").fetch_all(conn).await?;
+    let sql = "SELECT txid, request_id FROM withdrawals WHERE height IS NULL \
+               UNION SELECT v.txid, v.request_id FROM withdrawal_versions v JOIN withdrawals w ON w.request_id = v.request_id \
+               WHERE w.height IS NULL";
+    let rows = sqlx::query(sql).fetch_all(conn).await?;
     rows.iter().map(|row| Ok((row.parsed("txid")?, row.parsed("request_id")?))).collect()
 }
 

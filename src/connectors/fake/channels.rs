@@ -5,6 +5,7 @@ use bitcoin::{Address, Network, ScriptBuf, WPubkeyHash};
 
 use super::state::{ChannelState, Flight, Place, Stage, State};
 use super::{FORCE_CLOSE_BLOCKS, amount};
+use crate::ids::RequestId;
 use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::lightning::{
     Asked, Channel, CloseHow, ForwardingFees, Movement, NewChannel, NodeBalance, NodeEvent, OnchainOrder, OnchainQuote,
@@ -171,6 +172,31 @@ impl State {
         wallet.confirmed = left;
         wallet.sent.insert(order.id, sent);
         wallet.leaving.push((txid, Movement::Sent { txid, order: Some(order.id), amount: order.amount, fee }));
+        Asked::Done(sent)
+    }
+
+    pub fn bump_coins(&mut self, node: usize, id: RequestId, rate: FeeRate) -> Asked<SentOnchain> {
+        let is_it = |movement: &Movement| matches!(movement, Movement::Sent { order, .. } if *order == Some(id));
+        let wallet = &self.nodes[node].wallet;
+        let Some(before) = wallet.sent.get(&id).copied() else { return refused("nothing was sent for it") };
+        let Some(amount) = wallet.leaving.iter().find_map(|(_, movement)| match movement {
+            Movement::Sent { amount, .. } if is_it(movement) => Some(*amount),
+            _ => None,
+        }) else {
+            return refused("it is in a block");
+        };
+        let Some(fee) = rate.fee(SEND_VBYTES).filter(|fee| *fee > before.fee) else {
+            return refused("that is not more than it pays now");
+        };
+        let more = fee.checked_sub(before.fee).unwrap_or(Sat::ZERO);
+        let Some(left) = self.spendable(node, more) else { return refused(SHORT) };
+        let replaces = self.nodes[node].wallet.replaces.clone();
+        let txid = replaces.map_or_else(|| self.fresh_txid(), |replace| replace(before.txid));
+        let sent = SentOnchain { txid, fee };
+        let wallet = &mut self.nodes[node].wallet;
+        wallet.confirmed = left;
+        wallet.sent.insert(id, sent);
+        wallet.leaving.push((txid, Movement::Sent { txid, order: Some(id), amount, fee }));
         Asked::Done(sent)
     }
 

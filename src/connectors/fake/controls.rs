@@ -183,6 +183,11 @@ impl FakeNode {
         self.lock().nodes[self.index].wallet.through = Some(Arc::new(pays));
     }
 
+    /// What it bumps is replaced by this from now on.
+    pub fn replace_through(&self, replaces: impl Fn(Txid) -> Txid + Send + Sync + 'static) {
+        self.lock().nodes[self.index].wallet.replaces = Some(Arc::new(replaces));
+    }
+
     /// Shows it a chain: its height, and every transaction in its blocks. Where nothing of the node's is, nothing happens.
     pub fn see_chain(&self, height: u32, confirmed: impl FnOnce() -> Vec<Transaction>) {
         let mut state = self.lock();

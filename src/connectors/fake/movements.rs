@@ -5,11 +5,30 @@ use std::collections::HashSet;
 use bitcoin::{OutPoint, Transaction, TxOut};
 
 use super::amount;
-use super::state::{Flight, Stage, State};
+use super::state::{Flight, Stage, State, Wallet};
 use crate::money::{Amount, Sat};
 use crate::ports::lightning::{Movement, NodeEvent};
 
 const MSAT: u64 = 1_000;
+
+impl Wallet {
+    fn is_last_version(&self, movement: &Movement) -> bool {
+        match movement {
+            Movement::Sent { txid, order: Some(order), .. } => {
+                self.sent.get(order).is_some_and(|sent| sent.txid == *txid)
+            }
+            _ => true,
+        }
+    }
+
+    /// One of them is in a block, and cost what it cost.
+    fn forget_other_versions(&mut self, movement: &Movement) {
+        let Movement::Sent { order: Some(id), fee, .. } = movement else { return };
+        self.leaving.retain(|(_, other)| !matches!(other, Movement::Sent { order: Some(order), .. } if order == id));
+        let back = self.sent.get(id).and_then(|last| last.fee.checked_sub(*fee)).unwrap_or(Sat::ZERO);
+        self.confirmed = self.confirmed.checked_add(back).unwrap_or(Sat::MAX);
+    }
+}
 
 impl State {
     pub fn moved(&mut self, node: usize, movement: Movement) {
@@ -51,7 +70,10 @@ impl State {
         for node in 0..self.nodes.len() {
             if self.nodes[node].wallet.through.is_none() {
                 for (_, movement) in std::mem::take(&mut self.nodes[node].wallet.leaving) {
-                    self.moved(node, movement);
+                    // Of several versions the last is mined.
+                    if self.nodes[node].wallet.is_last_version(&movement) {
+                        self.moved(node, movement);
+                    }
                 }
             }
         }
@@ -71,7 +93,10 @@ impl State {
             }
             let leaving = &mut self.nodes[node].wallet.leaving;
             let left: Vec<_> = leaving.extract_if(.., |(sent, _)| *sent == txid).collect();
-            left.into_iter().for_each(|(_, movement)| self.moved(node, movement));
+            for (_, movement) in left {
+                self.nodes[node].wallet.forget_other_versions(&movement);
+                self.moved(node, movement);
+            }
         }
         self.take_back(node, &there);
     }

@@ -7,6 +7,7 @@ use tokio::sync::broadcast;
 
 use super::state::{NodeState, Receive, State};
 use super::{FakeNode, Fault, misconfigured, texts, unreachable};
+use crate::ids::RequestId;
 use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::PortError;
 use crate::ports::lightning::{
@@ -250,5 +251,12 @@ impl LightningNode for FakeNode {
             drop(door.opened.await);
         }
         answer
+    }
+
+    async fn onchain_bump(&self, id: RequestId, fee_rate: FeeRate) -> Result<Asked<SentOnchain>, PortError> {
+        let mut state = self.reach().await?;
+        self.able(&state, |can| can.onchain)?;
+        let asked = state.bump_coins(self.index, id, fee_rate);
+        self.answer(&state, asked)
     }
 }

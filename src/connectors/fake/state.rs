@@ -26,6 +26,9 @@ const EVERYTHING: Capabilities = Capabilities { quotes: true, bolt12: true, chan
 /// Pays a script on some chain, and answers the transaction.
 pub(super) type Through = Arc<dyn Fn(&ScriptBuf, Sat) -> Txid + Send + Sync>;
 
+/// Replaces a transaction on some chain by one that pays more, and answers that.
+pub(super) type Replaces = Arc<dyn Fn(Txid) -> Txid + Send + Sync>;
+
 pub(super) struct State {
     pub clock: Clock,
     pub height: u32,
@@ -91,6 +94,8 @@ pub(super) struct Wallet {
     pub sent: HashMap<RequestId, SentOnchain>,
     /// Where what it sends is seen, for those who follow a chain.
     pub through: Option<Through>,
+    /// Puts another version in the place of what was sent there.
+    pub replaces: Option<Replaces>,
 }
 
 /// What a node knows of a hash that it made an invoice for.

@@ -28,6 +28,7 @@ use crate::domain::movement::Movement;
 use crate::money::Sat;
 use crate::ports::lightning::NodeEvent;
 use crate::store::node::{self, Step};
+use crate::store::node_sends;
 use crate::store::{Conn, StoreError};
 
 /// Notes about channels, and about outputs that are to be swept.
@@ -347,7 +348,7 @@ impl Node {
     async fn name_orders(&self, all: &mut [OwnTransaction]) -> Result<(), StoreError> {
         for own in all.iter_mut().filter(|own| !own.spent.is_empty()) {
             let mut conn = self.store.read().await?;
-            own.order = node::order_of(&mut conn, own.txid).await?;
+            own.order = node_sends::order_of(&mut conn, own.txid).await?;
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ use crate::ports::lightning::{
 };
 use crate::store::StoreError;
 use crate::store::node::{self, NewSend, Step};
+use crate::store::node_sends;
 
 /// The weight of a transaction with some inputs, two outputs, and a little to spare.
 const ROOMY_FUNDING_WEIGHT: u64 = 1_600;
@@ -278,6 +279,21 @@ impl Node {
         Ok(Asked::Done(SentOnchain { txid, fee }))
     }
 
+    /// Another version of what was sent: the same recipient gets the same.
+    pub async fn bump_onchain(&self, id: RequestId, rate: FeeRate) -> Result<Asked<SentOnchain>, PortError> {
+        let _one_at_a_time = self.sending.lock().await;
+        let Some(before) = self.sent_before(id).await? else { return Ok(no("nothing was sent for it")) };
+        let (transaction, fee) = match self.wallet.bump(before.txid, self.rate_for_sends(rate)?, self.keep()) {
+            Ok(bumped) => bumped,
+            Err(why) => return Ok(no(why)),
+        };
+        let txid = transaction.compute_txid();
+        let bumped = Step::Bumped { id, replaces: before.txid, txid, fee };
+        self.broadcaster.hold_for(vec![transaction], vec![bumped]);
+        self.committed().await?;
+        Ok(Asked::Done(SentOnchain { txid, fee }))
+    }
+
     /// What was asked for, and never what would wait for weeks: its change is of no use until it is in a block.
     fn rate_for_sends(&self, asked: FeeRate) -> Result<u32, PortError> {
         Ok(per_kw(asked)?.max(self.fees.least_for_sends()))
@@ -285,7 +301,7 @@ impl Node {
 
     async fn sent_before(&self, id: RequestId) -> Result<Option<SentOnchain>, PortError> {
         let mut conn = self.store.read().await?;
-        Ok(node::send(&mut conn, id).await?.map(|(txid, fee)| SentOnchain { txid, fee }))
+        Ok(node_sends::send(&mut conn, id).await?.map(|(txid, fee)| SentOnchain { txid, fee }))
     }
 }
 

@@ -46,6 +46,7 @@ use self::node::{Node, Phase, unreachable};
 use self::routes::Parsed;
 use self::types::lock;
 use crate::domain::lightning::{PaymentHash, PaymentId, Preimage};
+use crate::ids::RequestId;
 use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
@@ -258,5 +259,10 @@ impl LightningNode for LdkNode {
     async fn onchain_send(&self, order: &OnchainOrder) -> Result<Asked<SentOnchain>, PortError> {
         let (node, order) = (Arc::clone(&self.node), order.clone());
         self.finish(async move { node.send_onchain(&order).await }).await
+    }
+
+    async fn onchain_bump(&self, id: RequestId, fee_rate: FeeRate) -> Result<Asked<SentOnchain>, PortError> {
+        let node = Arc::clone(&self.node);
+        self.finish(async move { node.bump_onchain(id, fee_rate).await }).await
     }
 }

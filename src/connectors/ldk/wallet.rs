@@ -253,6 +253,30 @@ impl NodeWallet {
         })
     }
 
+    /// The same payment at a higher rate, in the place of a transaction of ours that is in no block, and what it costs.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn bump(&self, txid: Txid, sat_per_kw: u32, keep: Keep) -> Result<(Transaction, Sat), String> {
+        self.change(|wallet| {
+            let before = wallet.get_tx(txid).ok_or("its transaction is gone")?.tx_node.tx.clone();
+            let is_of_it = |coin: &OutPoint| before.input.iter().any(|input| input.previous_output == *coin);
+            let kept: Vec<OutPoint> = set_aside(wallet, keep).into_iter().filter(|coin| !is_of_it(coin)).collect();
+            // Its own coins are locked since it was sent.
+            before.input.iter().for_each(|input| wallet.unlock_outpoint(input.previous_output));
+            let built = rebuild(wallet, txid, sat_per_kw, kept);
+            before.input.iter().for_each(|input| wallet.lock_outpoint(input.previous_output));
+            let mut psbt = built?;
+            let fee = psbt.fee().map_err(|error| error.to_string())?;
+            if !wallet.sign(&mut psbt, SignOptions::default()).map_err(|error| error.to_string())? {
+                return Err("the wallet could not sign all of it".to_owned());
+            }
+            let transaction = psbt.extract_tx().map_err(|error| error.to_string())?;
+            transaction.input.iter().for_each(|input| wallet.lock_outpoint(input.previous_output));
+            Ok((transaction, sat(fee)))
+        })
+    }
+
     /// A transaction that is not sent after all: its coins are free again.
     pub fn let_go(&self, transaction: &Transaction) {
         self.change(|wallet| transaction.input.iter().for_each(|input| wallet.unlock_outpoint(input.previous_output)));
@@ -270,7 +294,10 @@ impl NodeWallet {
     pub fn sending(&self, transactions: &[Transaction], reason: Vec<Step>) {
         let now = u64::try_from(self.clock.now().unix_seconds()).unwrap_or_default();
         self.change_with(reason, |wallet| {
-            wallet.apply_unconfirmed_txs(transactions.iter().map(|tx| (tx.clone(), now)))
+            // Seen in the same second, neither of two versions would be the later one.
+            let replaced = rivals(wallet, transactions);
+            wallet.apply_evicted_txs(replaced.into_iter().map(|txid| (txid, now)));
+            wallet.apply_unconfirmed_txs(transactions.iter().map(|tx| (tx.clone(), now)));
         });
     }
 
@@ -412,6 +439,24 @@ fn set_aside(wallet: &Wallet, keep: Keep) -> Vec<OutPoint> {
     let mut enough: Vec<_> = coins.filter(|coin| coin.txout.value >= keep.each.to_bitcoin()).collect();
     enough.sort_by_key(|coin| (coin.txout.value, coin.outpoint));
     enough.into_iter().take(keep.coins).map(|coin| coin.outpoint).collect()
+}
+
+/// Those of the wallet that wait for a block and spend what these spend.
+fn rivals(wallet: &Wallet, transactions: &[Transaction]) -> Vec<Txid> {
+    let ids: HashSet<Txid> = transactions.iter().map(Transaction::compute_txid).collect();
+    let spent: HashSet<OutPoint> =
+        transactions.iter().flat_map(|tx| &tx.input).map(|input| input.previous_output).collect();
+    let waiting =
+        wallet.transactions().filter(|tx| tx.chain_position.is_unconfirmed() && !ids.contains(&tx.tx_node.txid));
+    let rivals = waiting.filter(|tx| tx.tx_node.tx.input.iter().any(|input| spent.contains(&input.previous_output)));
+    rivals.map(|tx| tx.tx_node.txid).collect()
+}
+
+fn rebuild(wallet: &mut Wallet, txid: Txid, sat_per_kw: u32, kept: Vec<OutPoint>) -> Result<Psbt, String> {
+    let mut builder = wallet.build_fee_bump(txid).map_err(|error| error.to_string())?;
+    let fee_rate = FeeRate::from_sat_per_kwu(u64::from(sat_per_kw));
+    builder.fee_rate(fee_rate).exclude_unconfirmed().unspendable(kept);
+    builder.finish().map_err(|error| error.to_string())
 }
 
 fn spends_of_others(wallet: &Wallet, transaction: &Transaction) -> bool {

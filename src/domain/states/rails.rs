@@ -94,8 +94,8 @@ pub fn withdraws() -> Vec<Withdraw> {
 
 pub fn withdraw_events() -> Vec<withdraw::Event> {
     use withdraw::Event::{
-        Cancelled, Close, CloseMined, Closed, Deep, Mined, NotClosed, Sent, Short, Signed, Swept, Taken, TimedOut,
-        Unmined,
+        Cancelled, Close, CloseMined, Closed, Deep, Mined, NotClosed, Replaced, Sent, Short, Signed, Swept, Taken,
+        TimedOut, Unmined,
     };
     let (txid, height) = (ours(), HEIGHT);
     let sent = |fee| Sent { txid, fee };
@@ -106,6 +106,7 @@ pub fn withdraw_events() -> Vec<withdraw::Event> {
         TimedOut,
         sent(FEE),
         sent(Sat::literal(201)),
+        Replaced { txid: stranger() },
         short(0),
         short(7),
         Close { channel: "c1".to_owned(), funding: OutPoint::null() },
@@ -129,6 +130,7 @@ pub fn withdraw_event(event: &withdraw::Event) -> &'static str {
         E::TimedOut => "the time for the consent is over",
         E::Sent { fee, .. } if *fee == FEE => "the node has sent it",
         E::Sent { .. } => "the node has sent it at a higher fee than it was allowed",
+        E::Replaced { .. } => "the node has sent another version of it",
         E::Short { attempt: 0, .. } => "the node's coins do not reach",
         E::Short { .. } => "the node's coins did not reach in another attempt",
         E::Close { .. } => "a channel is to be closed for it",

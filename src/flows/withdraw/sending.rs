@@ -4,12 +4,13 @@ use async_trait::async_trait;
 use bitcoin::Txid;
 
 use super::super::node::Hand;
-use super::super::{Error, Flows, send};
+use super::super::{Code, Error, Flows, send};
 use super::{closing, height, load};
 use crate::crash;
 use crate::domain::withdraw::{Event, State, Withdraw};
-use crate::domain::{Effect, Request};
-use crate::ids::RequestId;
+use crate::domain::{Effect, Machine, Request};
+use crate::ids::{RequestId, WalletId};
+use crate::money::FeeRate;
 use crate::ports::chain::BlockRef;
 use crate::ports::lightning::{Asked, OnchainOrder, SentOnchain};
 use crate::store::{Retryable, StoreError, Tx, Write, apply, chain, effects, halts, requests, withdrawals};
@@ -144,7 +145,11 @@ pub async fn note_sent(flows: &Flows, hand: &Hand, id: RequestId, sent: SentOnch
     let tip = chain::cursor(&mut conn).await?.map_or(0, |tip| tip.height);
     drop(conn);
     match request.machine.state {
-        State::AwaitingSignature | State::Cancelled | State::Expired => {}
+        State::AwaitingSignature | State::Cancelled | State::Expired => {
+            tracing::error!(%id, txid = %sent.txid, "the node has sent coins for a withdrawal that nobody expects any more");
+        }
+        // Another version is in a block, of which a process that died had told nobody.
+        State::Broadcast { txid, .. } if txid != sent.txid => {}
         // Who drives it asks the node, and is told.
         State::Requested { .. }
         | State::Queued { .. }
@@ -157,8 +162,46 @@ pub async fn note_sent(flows: &Flows, hand: &Hand, id: RequestId, sent: SentOnch
     }
     let lock = flows.driving(&Effect::Withdraw(id));
     let _one_hand_at_a_time = lock.lock().await;
-    tracing::error!(%id, txid = %sent.txid, "the node has sent coins for a withdrawal that nobody expects any more");
     conclude(flows, hand, id, tip.saturating_sub(LOOK_BACK), sent).await
+}
+
+/// Has the node replace what it has sent. Both versions are looked for in blocks.
+pub async fn bump(flows: &Flows, id: RequestId, fee_rate: FeeRate) -> Result<Asked<SentOnchain>, Error> {
+    let lock = flows.driving(&Effect::Withdraw(id));
+    let _one_hand_at_a_time = lock.lock().await;
+    let hand = flows.node().ready_hand()?;
+    let mut conn = flows.store().read().await?;
+    let found = requests::load::<Withdraw>(&mut conn, id).await?;
+    drop(conn);
+    let request =
+        found.ok_or_else(|| Error::refused(Code::NotFound, "no withdrawal of off-chain money has this id"))?;
+    if !matches!(request.machine.state, State::Broadcast { .. }) {
+        let detail = format!("it is {}: only what waits for a block can be replaced", request.machine.state());
+        return Err(Error::refused(Code::NotBumpable, detail));
+    }
+    let asked = hand.node.onchain_bump(id, fee_rate).await.map_err(Error::Node)?;
+    if let Asked::Done(sent) = asked {
+        flows.store().write(hand.fenced(Replace { id, sent, wallet: request.wallet })).await?;
+    }
+    Ok(asked)
+}
+
+struct Replace {
+    id: RequestId,
+    sent: SentOnchain,
+    wallet: WalletId,
+}
+
+#[async_trait]
+impl Write for Replace {
+    type Output = ();
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let txid = self.sent.txid;
+        withdrawals::stand(tx, txid, self.id, &self.wallet).await?;
+        apply::advance::<Withdraw>(tx, self.id, &Event::Replaced { txid }).await.map(drop)
+    }
 }
 
 async fn block_with(flows: &Flows, txid: Txid, since: u32, until: u32) -> Result<Option<u32>, Error> {
@@ -215,14 +258,15 @@ impl Write for Conclude {
             None => {}
         }
         let before = load(tx, self.id).await?;
-        let was_sent = before.machine.txid().is_some();
+        let is_known = before.machine.txid() == Some(self.sent.txid);
         let SentOnchain { txid, fee } = self.sent;
         if let Some(broken) = before.machine.broken_promise(fee) {
             halts::raise(tx, halts::NODE_OVERSPENT, &format!("request {}: {broken}", self.id)).await?;
         }
         apply::advance::<Withdraw>(tx, self.id, &Event::Sent { txid, fee }).await?;
-        if !was_sent {
-            withdrawals::insert(tx, txid, self.id, &before.wallet).await?;
+        if !is_known {
+            withdrawals::stand(tx, txid, self.id, &before.wallet).await?;
+            apply::advance::<Withdraw>(tx, self.id, &Event::Replaced { txid }).await?;
             if let Some(height) = self.mined {
                 withdrawals::set_height(tx.conn(), self.id, Some(height)).await?;
                 apply::advance::<Withdraw>(tx, self.id, &Event::Mined { height }).await?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use sluice::domain::withdraw::{State, Withdraw};
 use sluice::flows::send::{Begun, Source};
-use sluice::flows::{Code, Error, Flows, NodeSlot, withdraw};
+use sluice::flows::{Code, Error, Flows, NodeSlot, node_admin, withdraw};
 use sluice::ids::RequestId;
-use sluice::money::Sat;
+use sluice::money::{FeeRate, Sat};
 use sluice::store::halts;
 use sluice::store::owners::{Acquire, Ownership, Resign, Role};
 use tokio::task::JoinHandle;
@@ -161,6 +161,35 @@ on_both!(a_short_of_an_earlier_attempt_does_not_make_a_later_one_cancellable, as
     let ended = late.await.expect("no panic").expect("it ends");
     assert!(ended.txid().is_some(), "{ended:?}");
     rig.mine(1).await;
+    rig.mine(1).await;
+    rig.audit_exactly().await;
+});
+
+on_both!(a_withdrawal_that_nobody_mines_is_hurried_at_the_cost_of_the_operator, async |rig: Rig| {
+    let client = start(&rig, 500_000).await;
+    let chain = Arc::clone(&rig.chain);
+    rig.lightning.node.replace_through(move |txid| {
+        chain.replace(txid, &[(stranger().script_pubkey(), Sat::literal(50_000))]).expect("the fake replaces")
+    });
+    for _round in 0..2 {
+        let begun = begin(&rig, &client).await;
+        let sent = end(&rig.flows, &client, &begun).await.expect("no panic").expect("it ends");
+        let (first, paid) = (sent.txid().expect("it is out"), sent.fee().expect("it is out"));
+        let before = rig.available(&client).await;
+        let bumped =
+            node_admin::bump(&rig.flows, begun.request, FeeRate::from_sat_per_vb(20)).await.expect("it is bumped");
+        assert!(bumped.txid != first && bumped.fee > paid, "{bumped:?}");
+        let lower = node_admin::bump(&rig.flows, begun.request, FeeRate::from_sat_per_vb(3)).await;
+        assert_eq!(lower.expect_err("it pays more already").code(), Code::NodeRefused);
+        assert_eq!(look(&rig, &client, begun.request).await.txid(), Some(bumped.txid));
+        rig.mine(1).await;
+        let confirmed = look(&rig, &client, begun.request).await;
+        assert!(matches!(confirmed.state, State::Confirmed { .. }), "{confirmed:?}");
+        assert_eq!(confirmed.fee(), Some(paid), "the wallet has paid what it agreed to");
+        assert_eq!(rig.available(&client).await, before);
+        let late = node_admin::bump(&rig.flows, begun.request, FeeRate::from_sat_per_vb(50)).await;
+        assert_eq!(late.expect_err("it is in a block").code(), Code::NotBumpable);
+    }
     rig.mine(1).await;
     rig.audit_exactly().await;
 });

@@ -270,6 +270,7 @@ macro_rules! suite {
                 a_channel_is_closed_by_force,
                 what_can_not_be_opened_is_refused,
                 coins_are_sent_and_the_reserve_is_kept,
+                what_waits_for_a_block_is_replaced_and_sent_once,
                 what_it_tells_adds_up_to_what_it_has,
             ],
         }

@@ -5,6 +5,7 @@ pub mod channels;
 pub mod events;
 pub mod liquidity;
 pub mod node;
+pub mod sends;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,6 +21,7 @@ pub fn add_to(router: OpenApiRouter<HttpState>) -> OpenApiRouter<HttpState> {
     router
         .routes(routes!(node::get))
         .routes(routes!(node::reserve, node::new_reserve_address))
+        .routes(routes!(sends::bump))
         .routes(routes!(channels::peers, channels::connect))
         .routes(routes!(channels::list, channels::open))
         .routes(routes!(channels::close))

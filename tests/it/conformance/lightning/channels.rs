@@ -211,6 +211,40 @@ pub async fn coins_are_sent_and_the_reserve_is_kept(w: &World) {
     .await;
 }
 
+pub async fn what_waits_for_a_block_is_replaced_and_sent_once(w: &World) {
+    let node = w.node();
+    w.rig.fund(Sat::literal(500_000)).await;
+    let script = ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(rand::random()));
+    let to = Address::from_script(&script, Network::Regtest).unwrap();
+    let rate = FeeRate::from_sat_per_vb;
+    let amount = Sat::literal(100_000);
+    let order = OnchainOrder { id: RequestId::fresh(), to, amount, fee_rate: rate(2), max_fee: Sat::literal(10_000) };
+    let unknown = node.onchain_bump(order.id, rate(20)).await.unwrap();
+    assert!(matches!(unknown, Asked::Refused { .. }), "nothing was sent: {unknown:?}");
+    let before = onchain(w).await;
+    let Asked::Done(first) = node.onchain_send(&order).await.unwrap() else { panic!("there is enough for that") };
+    let Asked::Done(second) = node.onchain_bump(order.id, rate(20)).await.unwrap() else { panic!("it waits") };
+    assert!(second.txid != first.txid && second.fee > first.fee, "{first:?} {second:?}");
+    let lower = node.onchain_bump(order.id, rate(3)).await.unwrap();
+    assert!(matches!(lower, Asked::Refused { .. }), "it pays more already: {lower:?}");
+    assert_eq!(node.onchain_send(&order).await.unwrap(), Asked::Done(second), "it is the same send");
+    w.rig.restart().await;
+    assert_eq!(w.node().onchain_send(&order).await.unwrap(), Asked::Done(second));
+    w.rig.something_waits().await;
+    w.rig.mine(1).await;
+    let left = before.checked_sub(amount).and_then(|left| left.checked_sub(second.fee)).unwrap();
+    eventually("the coins are gone", async || (onchain(w).await == left).then_some(())).await;
+    eventually("it is told", async || {
+        let is_it = |movement: &Movement| {
+            matches!(movement, Movement::Sent { txid, order: by, .. } if *txid == second.txid && *by == Some(order.id))
+        };
+        told(w).await.iter().any(is_it).then_some(())
+    })
+    .await;
+    let late = w.node().onchain_bump(order.id, rate(50)).await.unwrap();
+    assert!(matches!(late, Asked::Refused { .. }), "it is in a block: {late:?}");
+}
+
 /// Everything that it has ever told.
 async fn told(w: &World) -> Vec<Movement> {
     let told = w.node().movements(0, 1_000).await.unwrap();
