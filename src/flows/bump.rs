@@ -41,7 +41,7 @@ pub async fn begin(
 ) -> Result<Begun, Error> {
     flows.policy().fees.check_rate(FeeRate::from_sat_per_vb(wanted.fee_rate))?;
     flows.policy().signature.choose(wanted.expires_in_seconds)?;
-    send::refuse_while_halted(flows).await?;
+    send::refuse_while_halted(flows, &keys.id()).await?;
     for _ in 0..ATTEMPTS {
         if let Some(begun) = send::answered_before(flows, &keys.id(), idempotency.as_ref()).await? {
             return Ok(begun);

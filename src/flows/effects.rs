@@ -16,7 +16,7 @@ use crate::ids::RequestId;
 use crate::ports::PortError;
 use crate::ports::chain::BroadcastOutcome;
 use crate::store::effects::{self, Able, Due};
-use crate::store::{StoreError, Tx, Write, apply, issued, requests};
+use crate::store::{StoreError, Tx, Write, apply, halts, issued, requests};
 
 /// Effects that one call takes on.
 const BATCH: u32 = 20;
@@ -137,7 +137,10 @@ async fn still_wanted(flows: &Flows, request: RequestId, txid: Txid) -> Result<O
 /// # Errors
 /// When the store can't be used. The effect's row stays due then.
 pub(super) async fn offer(flows: &Flows, request: RequestId, transaction: &Transaction) -> Result<(), Error> {
-    let said = flows.chain().broadcast(transaction).await;
+    let said = match why_it_waits(flows, request).await? {
+        Some(reason) => Ok(BroadcastOutcome::Refused { reason }),
+        None => flows.chain().broadcast(transaction).await,
+    };
     crash::point("end.broadcast");
     let offered = Offered { flows: flows.clone(), request, transaction: transaction.clone(), said };
     if flows.store().write(offered).await? == Watched::More {
@@ -145,6 +148,14 @@ pub(super) async fn offer(flows: &Flows, request: RequestId, transaction: &Trans
     }
     crash::point("effects.offered");
     Ok(())
+}
+
+/// A halt that was raised since the client signed holds back what is in no mempool.
+async fn why_it_waits(flows: &Flows, request: RequestId) -> Result<Option<String>, Error> {
+    let mut conn = flows.store().read().await?;
+    let Some(request) = requests::load::<OnchainSend>(&mut conn, request).await? else { return Ok(None) };
+    let halt = halts::stopping(&mut conn, &request.wallet).await?;
+    Ok(halt.map(|halt| format!("payouts are stopped: {}", halt.reason)))
 }
 
 struct Offered {

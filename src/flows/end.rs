@@ -27,7 +27,7 @@ pub(super) async fn version(
     let transaction = psbt::finish(&issued.parse_psbt()?, &signed)?;
     if issued.signed_tx.is_none() {
         // What was signed before is only answered: no halt makes it unsaid.
-        send::refuse_while_halted(flows).await?;
+        send::refuse_while_halted(flows, wallet).await?;
     }
     let committed = match issued.role {
         Role::Original => "end.committed",

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 
-use super::{Code, Error, Flows};
+use super::{Code, Error, Flows, send};
 use crate::crash;
 use crate::domain::lightning::{PaymentHash, PaymentId};
 use crate::domain::pay::{self, Pay};
@@ -309,7 +309,19 @@ pub(super) async fn pay(flows: &Flows, request: RequestId) -> Result<(), Error> 
     let is_wanted = |request: &Request<Pay>| request.machine.state == pay::State::Paying;
     let Some(paying) = paying(flows, request).await?.filter(is_wanted) else { return Ok(()) };
     let node = flows.node().node()?;
+    let is_halted = send::refuse_while_halted(flows, &paying.wallet).await;
     let terms = paying.machine.terms;
+    if let Err(halted) = is_halted {
+        let id = PaymentId::of_request(request);
+        // What the node has been given is followed to its end; what it has not been given waits.
+        return match node.outgoing(id, terms.hash).await.map_err(Error::Node)? {
+            Outgoing::Known(outcome) => conclude(flows, request, outcome).await,
+            Outgoing::Nothing => {
+                tracing::info!(%request, %halted, "a payment that has not gone out waits");
+                Ok(())
+            }
+        };
+    }
     let payment = Payment {
         id: PaymentId::of_request(request),
         hash: terms.hash,

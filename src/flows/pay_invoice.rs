@@ -52,7 +52,7 @@ pub async fn begin(
     if let Some(begun) = answered_before(flows, &keys.id(), idempotency.as_ref()).await? {
         return Ok(begun);
     }
-    send::refuse_while_halted(flows).await?;
+    send::refuse_while_halted(flows, &keys.id()).await?;
     let time = flows.policy().signature.choose(wanted.expires_in_seconds)?;
     let payee = payee(flows, &wanted).await?;
     if !flows.node().is_configured() {
@@ -395,7 +395,7 @@ pub async fn end(flows: &Flows, keys: &WalletKeys, door: Door, signed_psbt: &str
     let proof = authorization::verify(keys, &asked.message, &signed)?;
     if asked.signed_tx.is_none() {
         // What was consented to before is only answered: no halt makes it unsaid.
-        send::refuse_while_halted(flows).await?;
+        send::refuse_while_halted(flows, &wallet).await?;
     }
     let ended = flows.store().write(End { flows: flows.clone(), asked, proof }).await?;
     crash::point("pay_end.committed");

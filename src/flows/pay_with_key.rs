@@ -45,7 +45,7 @@ pub async fn pay(
     if let Some(known) = answered_before(flows, &id, idempotency.as_ref()).await? {
         return Ok(known);
     }
-    send::refuse_while_halted(flows).await?;
+    send::refuse_while_halted(flows, &id).await?;
     let terms = match decide(flows, &id, key, &wanted, &allowance).await {
         Ok(terms) => terms,
         // What is in the way may be the very payment that this idempotency key stands for, made a moment ago by the same caller.

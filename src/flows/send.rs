@@ -21,6 +21,7 @@ use crate::ids::{RequestId, WalletId};
 use crate::money::{FeeRate, Sat};
 use crate::ports::chain::BlockRef;
 use crate::store::chain::{self, Coin};
+use crate::store::halts::Scope;
 use crate::store::idempotency::{self, Remembered};
 use crate::store::issued::{self, IssuedTx};
 use crate::store::requests;
@@ -105,7 +106,7 @@ pub async fn begin(
     let to = destination(flows, &wanted)?;
     let pays = vec![TxOut { value: wanted.amount.to_bitcoin(), script_pubkey: to.clone() }];
     check_terms(flows, &wanted)?;
-    refuse_while_halted(flows).await?;
+    refuse_while_halted(flows, &keys.id()).await?;
     let lock = flows.queue_up(&keys.id())?;
     let _one_at_a_time = lock.lock().await;
     address::skip_if_unissued(flows, keys, &to).await?;
@@ -213,13 +214,15 @@ pub(super) fn check_wishes(
     Ok(())
 }
 
-/// No money goes out while an alarm is in force.
-pub(super) async fn refuse_while_halted(flows: &Flows) -> Result<(), Error> {
+/// No money of a wallet goes out while a halt of everybody or of this wallet is in force.
+pub(super) async fn refuse_while_halted(flows: &Flows, wallet: &WalletId) -> Result<(), Error> {
     let mut conn = flows.store().read().await?;
-    match halts::in_force(&mut conn).await?.first() {
-        None => Ok(()),
-        Some(halt) => Err(Error::refused(Code::PayoutsHalted, format!("payouts are stopped: {}", halt.reason))),
-    }
+    let Some(halt) = halts::stopping(&mut conn, wallet).await? else { return Ok(()) };
+    let whose = match halt.scope {
+        Scope::Wallet(_) => "payouts of this wallet are stopped",
+        Scope::Everybody => "payouts are stopped",
+    };
+    Err(Error::refused(Code::PayoutsHalted, format!("{whose}: {}", halt.reason)))
 }
 
 /// Everything decided before the transaction that writes it.

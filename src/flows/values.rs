@@ -25,7 +25,7 @@ pub use crate::store::chain::{Coin, WalletTx};
 pub use crate::store::consignments::{Acknowledged, Consignment, Label, Posted, Standing};
 pub use crate::store::events::Event;
 pub use crate::store::grants::GrantRow;
-pub use crate::store::halts::Halt;
+pub use crate::store::halts::{Halt, Scope as HaltScope};
 pub use crate::store::issued::IssuedTx;
 pub use crate::store::liquidity::{Opening as LiquidityOpening, Word};
 pub use crate::store::payments::{Listed, PaymentFilter};

@@ -79,7 +79,7 @@ pub async fn begin(
         return Ok(begun);
     }
     send::check_terms(flows, &wanted)?;
-    send::refuse_while_halted(flows).await?;
+    send::refuse_while_halted(flows, &keys.id()).await?;
     let time = flows.policy().signature.choose(wanted.expires_in_seconds)?;
     let terms = terms(flows, &wanted).await?;
     let expires_at = flows.now().after(time);
@@ -298,7 +298,7 @@ pub async fn end(flows: &Flows, keys: &WalletKeys, signed_psbt: &str) -> Result<
     let proof = authorization::verify(keys, &asked.message, &signed)?;
     if asked.signed_tx.is_none() {
         // What was consented to before is only answered: no halt makes it unsaid.
-        send::refuse_while_halted(flows).await?;
+        send::refuse_while_halted(flows, &wallet).await?;
     }
     let request = asked.request;
     flows.store().write(End { flows: flows.clone(), asked, proof }).await?;

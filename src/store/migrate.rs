@@ -46,6 +46,7 @@ const MIGRATIONS: &[Migration] = &[
     shared("0024_door", include_str!("../../migrations/0024_door.sql")),
     shared("0021_payments", include_str!("../../migrations/0021_payments.sql")),
     shared("0022_node_commits", include_str!("../../migrations/0022_node_commits.sql")),
+    shared("0023_halts_and_hours", include_str!("../../migrations/0023_halts_and_hours.sql")),
 ];
 
 /// Any number will do, as long as every gateway on one PostgreSQL uses the same.

@@ -43,7 +43,7 @@ pub async fn begin(
     if let Some(begun) = send::answered_before(flows, &keys.id(), idempotency.as_ref()).await? {
         return Ok(begun);
     }
-    send::refuse_while_halted(flows).await?;
+    send::refuse_while_halted(flows, &keys.id()).await?;
     let number = missing(flows, keys, &wanted).await?;
     let lock = flows.queue_up(&keys.id())?;
     let _one_at_a_time = lock.lock().await;

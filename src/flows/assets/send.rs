@@ -87,7 +87,7 @@ pub async fn begin(
         return Err(Error::field(wanted.fields.amount, "at least 1"));
     }
     side(flows)?;
-    refuse_while_halted(flows).await?;
+    refuse_while_halted(flows, &keys.id()).await?;
     let payees = read_payees(flows, keys, &wanted).await?;
     let (flows, keys) = (flows.clone(), keys.clone());
     turn::to_the_end(async move { begin_to_the_end(&flows, &keys, wanted, payees, idempotency).await }).await

@@ -26,7 +26,12 @@ pub async fn push(flows: &Flows, id: RequestId) -> Result<(), Error> {
         let _theirs = lock.lock().await;
         return Ok(());
     };
-    send::refuse_while_halted(flows).await?;
+    let mut conn = flows.store().read().await?;
+    let asked = requests::load::<Withdraw>(&mut conn, id).await?;
+    drop(conn);
+    if let Some(asked) = asked {
+        send::refuse_while_halted(flows, &asked.wallet).await?;
+    }
     let hand = flows.node().ready_hand()?;
     while let Some(request) = flows.store().write(hand.fenced(Take(id))).await? {
         let next = match request.machine.state {

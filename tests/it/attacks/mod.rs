@@ -18,3 +18,7 @@ mod old_states;
 mod poison;
 mod second_payments;
 mod withdrawals;
+//! One story for each thing that somebody attempts and that must not work.
+
+mod differences;
+mod halts;

@@ -126,7 +126,7 @@ pub struct HaltView {
 
 impl From<Halt> for HaltView {
     fn from(halt: Halt) -> Self {
-        let Halt { reason, detail, created_at } = halt;
+        let Halt { scope: _, reason, detail, created_at } = halt;
         Self { reason, detail, since: created_at.rfc3339() }
     }
 }
