@@ -428,6 +428,8 @@ async fn unmine(tx: &mut Tx<'_>, row: &TxRow) -> Result<(), StoreError> {
 /// The block that had brought a credit is gone: the wallet gives back what it has, and owes the rest.
 async fn take_back(tx: &mut Tx<'_>, id: RequestId, is_coinbase: bool) -> Result<(), StoreError> {
     let Some(request) = requests::load::<Credit>(tx.conn(), id).await? else { return Ok(()) };
+    // Nobody gives the wallet anything between this look and what follows from it.
+    ledger::lock_wallet(tx, &request.wallet).await?;
     let available = ledger::available(tx.conn(), &request.wallet).await?;
     apply::advance::<Credit>(tx, id, &credit::Event::Unmined { available }).await?;
     if is_coinbase {

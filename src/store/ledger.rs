@@ -51,6 +51,28 @@ async fn lock_in_one_order(tx: &mut Tx<'_>, postings: &[Posting]) -> Result<(), 
     Ok(())
 }
 
+/// Keeps the balance of a wallet, and what it owes, as they are until this transaction is over. On SQLite there is one writer.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn lock_wallet(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<(), StoreError> {
+    if tx.engine == Engine::Sqlite {
+        return Ok(());
+    }
+    for account in [Account::Wallet(wallet.clone()), Account::Debt(wallet.clone())] {
+        sqlx::query(
+            "INSERT INTO balances (account, asset, guarded, total, held) VALUES ($1, $2, CAST($3 AS BIGINT), 0, 0) \
+             ON CONFLICT (account, asset) DO UPDATE SET held = balances.held",
+        )
+        .bind(account.to_string())
+        .bind(AssetId::Btc.to_string())
+        .bind(i64::from(account.is_guarded()))
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(())
+}
+
 /// The accounts whose balance a posting changes.
 fn shifted_accounts(posting: &Posting) -> impl Iterator<Item = &Account> {
     let credit = match posting.kind {

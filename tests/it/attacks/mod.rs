@@ -22,3 +22,4 @@ mod withdrawals;
 
 mod differences;
 mod halts;
+mod reversals;
