@@ -57,6 +57,8 @@ pub enum Event {
         by: Txid,
     },
     Evicted,
+    /// The client offers its transaction again: what had taken its place is gone.
+    Revived,
 }
 
 impl Machine for Credit {
@@ -84,6 +86,12 @@ impl Machine for Credit {
     fn apply(&self, event: &Event, _now: Timestamp) -> Result<Transition<Self>, Illegal> {
         Ok(match event {
             Event::InMempool => self.in_mempool(),
+            Event::Revived => match self.state {
+                State::Replaced { .. } => self.moved_to(State::Seen),
+                State::Seen | State::Mined { .. } | State::Credited { .. } | State::Evicted | State::Reorged => {
+                    self.unchanged()
+                }
+            },
             Event::Mined { height } => self.mined(*height),
             Event::Deep => self.deep()?,
             Event::Unmined { available } => self.unmined(*available),

@@ -29,6 +29,8 @@ pub enum State {
     Evicted,
     /// Its block is no longer part of the chain.
     Reorged,
+    /// Its transaction spends a coin of the same wallet, as was found out later: it is no money from outside, whatever becomes of it.
+    Own,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +57,10 @@ pub enum Event {
         by: Txid,
     },
     Evicted,
+    /// The client offers its transaction again: what had taken its place is gone.
+    Revived,
+    /// A coin that its transaction spends is found to be the same wallet's.
+    FromItself,
 }
 
 impl Machine for Deposit {
@@ -69,22 +75,56 @@ impl Machine for Deposit {
             State::Replaced { .. } => "replaced",
             State::Evicted => "evicted",
             State::Reorged => "reorged",
+            State::Own => "own",
         }
     }
 
     fn is_open(&self) -> bool {
         match self.state {
             State::Seen | State::Mined { .. } | State::Reorged => true,
-            State::Confirmed { .. } | State::Replaced { .. } | State::Evicted => false,
+            State::Confirmed { .. } | State::Replaced { .. } | State::Evicted | State::Own => false,
         }
     }
 
     fn apply(&self, event: &Event, _now: Timestamp) -> Result<Transition<Self>, Illegal> {
-        let next = match (event, &self.state) {
-            (Event::InMempool, State::Evicted | State::Replaced { .. }) => State::Seen,
-            (Event::InMempool, State::Seen | State::Mined { .. } | State::Confirmed { .. } | State::Reorged) => {
-                self.state.clone()
+        let next = self.next(event)?;
+        if next == self.state {
+            return Ok(Transition::to(self.clone()));
+        }
+        Ok(self.moved_to(next))
+    }
+}
+
+impl Deposit {
+    fn next(&self, event: &Event) -> Result<State, Illegal> {
+        Ok(match (event, &self.state) {
+            (
+                Event::FromItself,
+                State::Seen
+                | State::Mined { .. }
+                | State::Confirmed { .. }
+                | State::Replaced { .. }
+                | State::Evicted
+                | State::Reorged
+                | State::Own,
+            ) => State::Own,
+            (
+                Event::InMempool
+                | Event::Mined { .. }
+                | Event::Unmined
+                | Event::Replaced { .. }
+                | Event::Evicted
+                | Event::Revived,
+                State::Own,
+            ) => State::Own,
+            (Event::InMempool, State::Evicted | State::Replaced { .. }) | (Event::Revived, State::Replaced { .. }) => {
+                State::Seen
             }
+            (
+                Event::InMempool | Event::Revived,
+                State::Seen | State::Mined { .. } | State::Confirmed { .. } | State::Reorged,
+            )
+            | (Event::Revived, State::Evicted) => self.state.clone(),
             (Event::Mined { height }, State::Mined { height: h } | State::Confirmed { height: h }) if h == height => {
                 self.state.clone()
             }
@@ -100,7 +140,7 @@ impl Machine for Deposit {
             (Event::Deep, State::Mined { height } | State::Confirmed { height }) => {
                 State::Confirmed { height: *height }
             }
-            (Event::Deep, State::Seen | State::Replaced { .. } | State::Evicted | State::Reorged) => {
+            (Event::Deep, State::Seen | State::Replaced { .. } | State::Evicted | State::Reorged | State::Own) => {
                 return Err(Illegal { state: self.state(), event: "deep" });
             }
             (Event::Unmined, State::Mined { .. } | State::Confirmed { .. }) => State::Reorged,
@@ -114,15 +154,9 @@ impl Machine for Deposit {
                 Event::Evicted,
                 State::Mined { .. } | State::Confirmed { .. } | State::Evicted | State::Replaced { .. },
             ) => self.state.clone(),
-        };
-        if next == self.state {
-            return Ok(Transition::to(self.clone()));
-        }
-        Ok(self.moved_to(next))
+        })
     }
-}
 
-impl Deposit {
     /// The deposit as it is first written, with the event that announces it.
     pub fn announce(&self) -> Transition<Self> {
         let (kind, data) = (self.event_kind(), self.event_data());
@@ -143,17 +177,23 @@ impl Deposit {
             State::Replaced { .. } => "deposit.replaced",
             State::Evicted => "deposit.evicted",
             State::Reorged => "deposit.reorged",
+            State::Own => "deposit.own",
         }
     }
 
     fn event_data(&self) -> serde_json::Value {
         let height = match self.state {
             State::Mined { height } | State::Confirmed { height } => Some(height),
-            State::Seen | State::Replaced { .. } | State::Evicted | State::Reorged => None,
+            State::Seen | State::Replaced { .. } | State::Evicted | State::Reorged | State::Own => None,
         };
         let by = match self.state {
             State::Replaced { by } => Some(by),
-            State::Seen | State::Mined { .. } | State::Confirmed { .. } | State::Evicted | State::Reorged => None,
+            State::Seen
+            | State::Mined { .. }
+            | State::Confirmed { .. }
+            | State::Evicted
+            | State::Reorged
+            | State::Own => None,
         };
         json!({
             "txid": self.outpoint.txid,

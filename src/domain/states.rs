@@ -75,7 +75,7 @@ fn address_event(event: &address::Event) -> &'static str {
 }
 
 fn deposits() -> Vec<Deposit> {
-    use deposit::State::{Confirmed, Evicted, Mined, Reorged, Replaced, Seen};
+    use deposit::State::{Confirmed, Evicted, Mined, Own, Reorged, Replaced, Seen};
     let of = |state| Deposit {
         outpoint: OutPoint::null(),
         address: "bcrt1".to_owned(),
@@ -84,13 +84,23 @@ fn deposits() -> Vec<Deposit> {
         state,
     };
     let (mined, confirmed) = (Mined { height: HEIGHT }, Confirmed { height: HEIGHT });
-    [Seen, mined, confirmed, Replaced { by: stranger() }, Evicted, Reorged].map(of).into()
+    [Seen, mined, confirmed, Replaced { by: stranger() }, Evicted, Reorged, Own].map(of).into()
 }
 
 fn deposit_events() -> Vec<deposit::Event> {
-    use deposit::Event::{Deep, Evicted, InMempool, Mined, Replaced, Unmined};
+    use deposit::Event::{Deep, Evicted, FromItself, InMempool, Mined, Replaced, Revived, Unmined};
     let mined = |height| Mined { height };
-    vec![InMempool, mined(HEIGHT), mined(HEIGHT + 1), Deep, Unmined, Replaced { by: stranger() }, Evicted]
+    vec![
+        InMempool,
+        mined(HEIGHT),
+        mined(HEIGHT + 1),
+        Deep,
+        Unmined,
+        Replaced { by: stranger() },
+        Evicted,
+        Revived,
+        FromItself,
+    ]
 }
 
 fn deposit_event(event: &deposit::Event) -> &'static str {
@@ -102,6 +112,8 @@ fn deposit_event(event: &deposit::Event) -> &'static str {
         deposit::Event::Unmined => "the block is disconnected",
         deposit::Event::Replaced { .. } => "another transaction spent its inputs",
         deposit::Event::Evicted => "it left the mempool",
+        deposit::Event::Revived => "it is offered again",
+        deposit::Event::FromItself => "it spends a coin of the wallet",
     }
 }
 

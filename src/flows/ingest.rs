@@ -93,6 +93,7 @@ pub(super) async fn record(
         chain::insert_spend(tx, &coin.outpoint, txid).await?;
         concerned.insert(coin.wallet.clone());
     }
+    void_own_deposits(tx, txid, &touched.inputs).await?;
     for (outpoint, amount, script) in &touched.outputs {
         let own = touched.issued.as_ref().is_some_and(|issued| issued.wallet == script.wallet);
         chain::insert_coin(tx, &coin_of(*outpoint, *amount, script, own, sighting.coinbase), sighting.status).await?;
@@ -103,6 +104,20 @@ pub(super) async fn record(
     }
     chain::set_status(tx, txid, sighting.status, sighting.mined_at).await?;
     Ok(Some(touched))
+}
+
+/// A coin may be found after the transaction that spends it: what that one pays to the same wallet was taken for money from outside.
+async fn void_own_deposits(tx: &mut Tx<'_>, txid: Txid, inputs: &[Coin]) -> Result<(), StoreError> {
+    if inputs.is_empty() {
+        return Ok(());
+    }
+    for id in chain::deposits_of(tx.conn(), txid).await? {
+        let deposit = requests::load::<Deposit>(tx.conn(), id).await?;
+        if deposit.is_some_and(|deposit| inputs.iter().any(|coin| coin.wallet == deposit.wallet)) {
+            apply::advance::<Deposit>(tx, id, &deposit::Event::FromItself).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A weaker sighting does not take back a stronger one: offering again what is in a block moves nothing.

@@ -212,6 +212,12 @@ async fn revive_rivals(tx: &mut Tx<'_>, gone: Txid) -> Result<(), StoreError> {
         let signed = issued::by_txid(tx.conn(), rival.txid).await?.is_some_and(|version| version.signed_tx.is_some());
         if displaced && signed {
             chain::set_status(tx, rival.txid, Status::Offered, None).await?;
+            for id in chain::deposits_of(tx.conn(), rival.txid).await? {
+                apply::advance::<Deposit>(tx, id, &deposit::Event::Revived).await?;
+            }
+            for id in credits::of_transaction(tx.conn(), rival.txid).await? {
+                apply::advance::<Credit>(tx, id, &credit::Event::Revived).await?;
+            }
             effects::undo(tx, &Effect::Broadcast(rival.txid)).await?;
         }
     }

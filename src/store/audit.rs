@@ -251,7 +251,7 @@ pub const RULES: &[Rule] = &[
         broken: "SELECT d.outpoint AS what FROM deposits d JOIN wallets w ON w.id = d.wallet_id AND w.released_at IS NULL \
                  JOIN requests r ON r.id = d.request_id AND r.created_at >= w.created_at LEFT JOIN coins c ON c.outpoint = d.outpoint LEFT JOIN scripts s ON s.script = c.script \
                  WHERE c.outpoint IS NULL OR c.amount_sat <> d.amount_sat OR c.wallet_id <> d.wallet_id OR s.purpose IS NULL OR s.purpose <> 'receive' \
-                 OR EXISTS (SELECT 1 FROM spends x JOIN coins o ON o.outpoint = x.outpoint WHERE x.txid = d.txid AND o.wallet_id = d.wallet_id)",
+                 OR (r.state <> 'own') = EXISTS (SELECT 1 FROM spends x JOIN coins o ON o.outpoint = x.outpoint WHERE x.txid = d.txid AND o.wallet_id = d.wallet_id)",
     },
     Rule {
         name: "every_payment_to_a_receive_script_is_a_deposit",
@@ -266,8 +266,8 @@ pub const RULES: &[Rule] = &[
         count: "SELECT COUNT(*) AS n FROM deposits",
         broken: "SELECT d.outpoint AS what FROM deposits d JOIN wallets w ON w.id = d.wallet_id AND w.released_at IS NULL \
                  JOIN requests r ON r.id = d.request_id AND r.created_at >= w.created_at JOIN txs t ON t.txid = d.txid \
-                 WHERE (t.status = 'mined') <> (r.state IN ('mined', 'confirmed')) OR (t.status = 'evicted') <> (r.state = 'evicted') \
-                 OR (t.status = 'replaced') <> (r.state = 'replaced')",
+                 WHERE r.state <> 'own' AND ((t.status = 'mined') <> (r.state IN ('mined', 'confirmed')) OR (t.status = 'evicted') <> (r.state = 'evicted') \
+                 OR (t.status = 'replaced') <> (r.state = 'replaced'))",
     },
     Rule {
         name: "coins_copy_their_transactions",

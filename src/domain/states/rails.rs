@@ -23,10 +23,10 @@ pub fn credits() -> Vec<Credit> {
 }
 
 pub fn credit_events() -> Vec<credit::Event> {
-    use credit::Event::{Deep, Evicted, InMempool, Mined, Replaced, Unmined};
+    use credit::Event::{Deep, Evicted, InMempool, Mined, Replaced, Revived, Unmined};
     let (rich, poor) = (Unmined { available: msat(1_000) }, Unmined { available: msat(400) });
     let mined = |height| Mined { height };
-    vec![InMempool, mined(HEIGHT), mined(HEIGHT + 1), Deep, rich, poor, Replaced { by: stranger() }, Evicted]
+    vec![InMempool, mined(HEIGHT), mined(HEIGHT + 1), Deep, rich, poor, Replaced { by: stranger() }, Evicted, Revived]
 }
 
 pub fn credit_event(event: &credit::Event) -> &'static str {
@@ -39,6 +39,7 @@ pub fn credit_event(event: &credit::Event) -> &'static str {
         credit::Event::Unmined { .. } => "is disconnected, and some of it is spent",
         credit::Event::Replaced { .. } => "another transaction spent its inputs",
         credit::Event::Evicted => "it left the mempool",
+        credit::Event::Revived => "it is offered again",
     }
 }
 

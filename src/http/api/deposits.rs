@@ -17,7 +17,7 @@ use crate::http::problem::Problem;
 use crate::money::Sat;
 
 /// The states that the list can be narrowed to.
-pub const STATES: [&str; 6] = ["seen", "mined", "confirmed", "replaced", "evicted", "reorged"];
+pub const STATES: [&str; 7] = ["seen", "mined", "confirmed", "replaced", "evicted", "reorged", "own"];
 
 /// An output that pays an address which was handed out for receiving.
 #[derive(Debug, Serialize, ToSchema)]
@@ -35,7 +35,8 @@ pub struct DepositView {
     #[schema(value_type = u64)]
     pub amount_sats: Sat,
     pub amount_msat: u64,
-    /// seen, mined, confirmed, replaced, evicted or reorged. Only a confirmed one counts.
+    /// seen, mined, confirmed, replaced, evicted, reorged or own. Only a confirmed one counts; an `own` one turned out to be paid with
+    /// coins of this wallet.
     pub state: &'static str,
     /// Blocks on top of and with its own; 0 while it is in none.
     pub confirmations: u32,
@@ -59,7 +60,7 @@ impl DepositView {
         let (height, replaced_by) = match &deposit.state {
             DepositState::Mined { height } | DepositState::Confirmed { height } => (Some(*height), None),
             DepositState::Replaced { by } => (None, Some(by.to_string())),
-            DepositState::Seen | DepositState::Evicted | DepositState::Reorged => (None, None),
+            DepositState::Seen | DepositState::Evicted | DepositState::Reorged | DepositState::Own => (None, None),
         };
         Self {
             id: request.id.to_string(),
@@ -94,7 +95,7 @@ pub struct DepositsResponse {
 /// The deposits
 ///
 /// Money that arrived on addresses of this wallet, newest first. `state` is one of seen, mined, confirmed, replaced, evicted,
-/// reorged. `reference` is the one that the address was made with.
+/// reorged, own. `reference` is the one that the address was made with.
 #[utoipa::path(get, path = "/deposits", operation_id = "deposits", tag = "receive",
     params(ListParams),
     responses((status = 200, description = "The deposits", body = DepositsResponse)))]
@@ -127,6 +128,7 @@ mod tests {
             (DepositState::Replaced { by }, 0, true),
             (DepositState::Evicted, 0, false),
             (DepositState::Reorged, 0, false),
+            (DepositState::Own, 0, false),
         ];
         for ((state, confirmations, replaced), name) in all.into_iter().zip(STATES) {
             let machine = Deposit {

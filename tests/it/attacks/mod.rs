@@ -22,4 +22,6 @@ mod withdrawals;
 
 mod differences;
 mod halts;
+mod own_deposits;
 mod reversals;
+mod revived;
