@@ -27,7 +27,16 @@ pub enum Movement {
     /// What came out of closed channels is among the node's own coins.
     Swept { txid: Txid, back: Sat, fee: Sat },
     /// Nothing more comes out of a closed channel. What is missing was paid out of it, or was lost to fees and rounding.
-    Resolved { channel: String, paid: Amount, claimed: Amount, fee: Sat, fraction: Amount },
+    /// What came out beyond what should have has no owner: a penalty, or a payment that was paid and came back all the same.
+    Resolved {
+        channel: String,
+        paid: Amount,
+        claimed: Amount,
+        fee: Sat,
+        fraction: Amount,
+        #[serde(default)]
+        excess: Amount,
+    },
     /// The node has earned something by forwarding.
     Forwarded { name: String, fee: Amount },
     /// A transaction that was told is not in the chain any more, and another one is in its place, or none.
@@ -165,11 +174,12 @@ impl Movement {
             Self::Swept { back, fee, .. } => {
                 vec![leg("swept", Onchain, Closing, msat(*back)), leg("fee", ClosingFees, Closing, msat(*fee))]
             }
-            Self::Resolved { paid, claimed, fee, fraction, .. } => vec![
+            Self::Resolved { paid, claimed, fee, fraction, excess, .. } => vec![
                 leg("paid", Channels, Closing, paid.base_units()),
                 leg("claimed", Closing, Channels, claimed.base_units()),
                 leg("fee", ClosingFees, Closing, msat(*fee)),
                 leg("rounding", Rounding, Closing, fraction.base_units()),
+                leg("excess", Closing, Suspense, excess.base_units()),
             ],
             Self::Forwarded { fee, .. } => vec![leg("fee", Channels, RoutingFees, fee.base_units())],
             Self::Undone { what, .. } => {
@@ -248,6 +258,7 @@ mod tests {
                 claimed: Amount::ZERO,
                 fee: sat(500),
                 fraction: Amount::from_msat(600).unwrap(),
+                excess: Amount::ZERO,
             },
             Movement::Swept { txid: txid(3), back: sat(699_300), fee: sat(199) },
         ]

@@ -166,6 +166,21 @@ pub struct NodeBalance {
     pub is_moving: bool,
 }
 
+/// What a node's movements add up to, as its own state says it now: once all of them are entered, the books say the same. What has not
+/// been told is in none of it. In millisatoshi.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// In open channels, payments that have left and not arrived included.
+    pub channels: i64,
+    /// Told to be in channels that are closed, and not come out: what becomes of it is not known.
+    pub unresolved: i64,
+    /// Come out of closed channels, and not among the node's coins.
+    pub closing: i64,
+    pub onchain: i64,
+    /// Something has just happened that is still to be told.
+    pub is_behind: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Channel {
     /// The node's own name for it, as hex.
@@ -308,6 +323,8 @@ pub trait LightningNode: Send + Sync {
     ) -> Result<Fetched, PortError>;
 
     async fn balance(&self) -> Result<NodeBalance, PortError>;
+
+    async fn told(&self) -> Result<Told, PortError>;
 
     /// What happened to the node's own money beside payments, after a number, in order. What was told once never changes.
     async fn movements(&self, after: i64, most: u32) -> Result<Vec<(i64, Movement)>, PortError>;

@@ -4,6 +4,8 @@
 //!
 //! What a value means is the node's business; here it is text and bytes.
 
+mod upkeep;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,6 +22,8 @@ use crate::domain::lightning::{PaymentHash, PaymentId, Preimage};
 use crate::domain::movement::Movement;
 use crate::ids::RequestId;
 use crate::money::{Amount, Sat};
+
+pub use upkeep::{Hour, untold_hours};
 
 /// One step of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +113,10 @@ pub enum Step {
     },
     /// Something that happened to the node's own money. Told again it changes nothing.
     Movement(Movement),
+    /// What was earned by forwarding within an hour since 1970, all together, and how much of that is told. In millisatoshi.
+    Earned(Hour),
+    /// What came to nothing before this, and belongs to no invoice, is forgotten.
+    ForgetReceipts(Timestamp),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,6 +211,8 @@ async fn run_step(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
         | Step::Gone(_)
         | Step::Cancelled(_) => run_receipt(tx, step).await,
         Step::Movement(movement) => tell(tx, movement).await,
+        Step::Earned(hour) => upkeep::put_hour(tx, *hour).await,
+        Step::ForgetReceipts(before) => upkeep::forget_receipts(tx, *before).await,
         Step::Peer { id, address } => {
             let sql = "INSERT INTO node_peers (id, address, updated_at) VALUES ($1, $2, $3) \
                        ON CONFLICT (id) DO UPDATE SET address = excluded.address, updated_at = excluded.updated_at";

@@ -104,7 +104,10 @@ impl State {
         let (mut channels, mut in_flight, mut can_send, mut can_receive) = (0, 0, 0, 0);
         for channel in self.channels.iter().filter(|channel| channel.stage != Stage::Closed) {
             let Some(side) = channel.side_of(node) else { continue };
-            channels += channel.balances[side];
+            // What its opener announces is nothing before a block has it.
+            if side == 0 || channel.stage != Stage::Unconfirmed {
+                channels += channel.balances[side];
+            }
             if self.is_usable(channel) {
                 can_send += channel.balances[side];
                 can_receive += channel.balances[1 - side];

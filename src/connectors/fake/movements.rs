@@ -7,7 +7,7 @@ use bitcoin::{OutPoint, Transaction, TxOut};
 use super::amount;
 use super::state::{Flight, Stage, State, Wallet};
 use crate::money::{Amount, Sat};
-use crate::ports::lightning::{Movement, NodeEvent};
+use crate::ports::lightning::{Movement, NodeEvent, Told};
 
 const MSAT: u64 = 1_000;
 
@@ -40,8 +40,36 @@ impl State {
     pub fn is_moving(&self, node: usize) -> bool {
         let wallet = &self.nodes[node].wallet;
         let opening =
-            self.channels.iter().any(|channel| channel.ends.contains(&node) && channel.stage == Stage::Unconfirmed);
+            self.channels.iter().any(|channel| channel.ends[0] == node && channel.stage == Stage::Unconfirmed);
         opening || !wallet.closing.is_empty() || !wallet.leaving.is_empty() || wallet.unconfirmed != Sat::ZERO
+    }
+
+    /// What was told of this node's money, as it stands now.
+    pub fn told_of(&self, node: usize) -> Told {
+        let balance = self.balance_of(node);
+        // What is in no block is in no channel, and still among the opener's coins.
+        let opening = self.channels.iter().filter(|channel| channel.stage == Stage::Unconfirmed);
+        let (mut untold, mut set_aside) = (0, 0);
+        for channel in opening {
+            untold += if channel.side_of(node) == Some(0) { channel.balances[0] } else { 0 };
+            set_aside += if channel.side_of(node) == Some(0) { channel.capacity } else { 0 };
+        }
+        let wallet = &self.nodes[node].wallet;
+        let leaving = wallet.leaving.iter().map(|(_, movement)| match movement {
+            Movement::Sent { amount, fee, .. } => {
+                Amount::from_sat(*amount).as_bigint() + Amount::from_sat(*fee).as_bigint()
+            }
+            _ => 0,
+        });
+        Told {
+            channels: balance.channels.as_bigint() + balance.in_flight.as_bigint() - amount(untold).as_bigint(),
+            unresolved: 0,
+            closing: Amount::from_sat(balance.closing).as_bigint(),
+            onchain: Amount::from_sat(balance.onchain_confirmed).as_bigint()
+                + amount(set_aside).as_bigint()
+                + leaving.sum::<i64>(),
+            is_behind: false,
+        }
     }
 
     /// A channel is in a block: its opener has put something into it, and the other end has perhaps been given something.
@@ -156,6 +184,7 @@ impl State {
             claimed: Amount::ZERO,
             fee: Sat::ZERO,
             fraction: amount(msat % MSAT),
+            excess: Amount::ZERO,
         };
         self.moved(node, resolved);
     }

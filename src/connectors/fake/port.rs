@@ -13,7 +13,7 @@ use crate::ports::PortError;
 use crate::ports::lightning::{
     Asked, Capabilities, Channel, ClaimOutcome, CloseHow, Destination, Fetched, ForwardingFees, Incoming,
     LightningNode, Movement, NewChannel, NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder,
-    OnchainQuote, Outgoing, PayOutcome, Payment, PaymentHash, PaymentId, Peer, Preimage, Quote, SentOnchain,
+    OnchainQuote, Outgoing, PayOutcome, Payment, PaymentHash, PaymentId, Peer, Preimage, Quote, SentOnchain, Told,
 };
 
 impl FakeNode {
@@ -156,6 +156,10 @@ impl LightningNode for FakeNode {
 
     async fn balance(&self) -> Result<NodeBalance, PortError> {
         Ok(self.reach().await?.balance_of(self.index))
+    }
+
+    async fn told(&self) -> Result<Told, PortError> {
+        Ok(self.reach().await?.told_of(self.index))
     }
 
     async fn movements(&self, after: i64, most: u32) -> Result<Vec<(i64, Movement)>, PortError> {

@@ -9,18 +9,20 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitcoin::{OutPoint, Txid};
-use lightning::chain::channelmonitor::Balance;
-use lightning::ln::channel_state::ChannelShutdownState;
+use lightning::ln::channel_state::{ChannelDetails, ChannelShutdownState};
 use lightning::ln::types::ChannelId;
 use lightning::sign::SpendableOutputDescriptor;
 use lightning::util::sweep::OutputSpendStatus;
 use serde::{Deserialize, Serialize};
 
+use super::closes::{Forward, UnderWay};
+use super::earned::Earned;
 use super::error::LdkError;
 use super::events::amount;
 use super::map;
 use super::node::Node;
 use super::start::put;
+use super::told::opening;
 use super::types::lock;
 use super::wallet::OwnTransaction;
 use crate::domain::lightning::PaymentHash;
@@ -32,11 +34,10 @@ use crate::store::node_sends;
 use crate::store::{Conn, StoreError};
 
 /// Notes about channels, and about outputs that are to be swept.
-const CHANNELS: &str = "book_channel";
+pub(super) const CHANNELS: &str = "book_channel";
 const OUTPUTS: &str = "book_output";
 /// The upper half of the number that LDK keeps with each channel for us; the lower half is what was given at its opening.
 const TAG: u128 = 0x736c_7569_6365_0001;
-const MSAT: u64 = 1_000;
 /// Movements are read in pages at a start.
 const PAGE: u32 = 1_000;
 
@@ -46,49 +47,63 @@ pub fn user_id(given_msat: u64) -> u128 {
     TAG << 64 | u128::from(given_msat)
 }
 
-fn given(user_id: u128) -> u64 {
+pub(super) fn given(user_id: u128) -> u64 {
     if user_id >> 64 == TAG { u64::try_from(user_id & u128::from(u64::MAX)).unwrap_or(0) } else { 0 }
 }
 
-/// Payments by their hashes, and how many millisatoshis of each.
-type UnderWay = Vec<(PaymentHash, u64)>;
-
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct ChannelNote {
-    funding: Option<OutPoint>,
-    is_outbound: bool,
-    given_msat: u64,
+pub(super) struct ChannelNote {
+    pub funding: Option<OutPoint>,
+    pub is_outbound: bool,
+    pub given_msat: u64,
+    /// What was ours in it when it began.
+    #[serde(default)]
+    pub opening_msat: u64,
     /// What the peer gave is told.
-    is_given: bool,
-    closed_msat: Option<u64>,
-    is_resolved: bool,
-    /// Payments that were under way through it when it closed: hash, and how much.
-    leaving: UnderWay,
-    coming: UnderWay,
+    pub is_given: bool,
+    pub closed_msat: Option<u64>,
+    pub is_resolved: bool,
+    /// Payments that were under way through it when it closed and had not ended: hash, and how much.
+    pub leaving: Vec<(PaymentHash, u64)>,
+    pub coming: Vec<(PaymentHash, u64)>,
+    /// What of that is certain to have gone to the peer, and to have come from it.
+    #[serde(default)]
+    pub went_msat: u64,
+    #[serde(default)]
+    pub came_msat: u64,
+    /// The names of others' payments that are in these two, so that none is in them twice.
+    #[serde(default)]
+    pub forwards: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct OutputNote {
-    channel: String,
-    sat: u64,
+pub(super) struct OutputNote {
+    pub channel: String,
+    pub sat: u64,
 }
 
 #[derive(Default)]
-struct Inner {
-    channels: HashMap<String, ChannelNote>,
-    outputs: HashMap<OutPoint, OutputNote>,
+pub(super) struct Inner {
+    pub channels: HashMap<String, ChannelNote>,
+    pub outputs: HashMap<OutPoint, OutputNote>,
     /// What was told of each transaction, and how often that was undone and told again: an odd number says that it stands.
     told: HashMap<Txid, (Vec<Movement>, u32)>,
     /// Channels that are closed, and of which something may still come.
-    unresolved: HashSet<String>,
+    pub unresolved: HashSet<String>,
+    /// Of those, which seemed to be over in the last round.
+    pub were_quiet: HashSet<String>,
+    /// What is under way in open channels, and others' payments that went through since that was looked at.
+    pub pending: UnderWay,
+    pub forwards: Vec<Forward>,
+    pub earned: Earned,
 }
 
 /// What was told, and what is needed to tell more.
 #[derive(Default)]
 pub struct Books {
-    inner: Mutex<Inner>,
+    pub(super) inner: Mutex<Inner>,
     /// A block has come since the wallet's transactions were looked at.
-    is_stale: AtomicBool,
+    pub(super) is_stale: AtomicBool,
 }
 
 impl Books {
@@ -114,6 +129,7 @@ impl Books {
             after = *last;
             page.into_iter().for_each(|(_, movement)| inner.remember(movement));
         }
+        inner.earned = Earned::of(node::untold_hours(conn).await?);
         Ok(Self { inner: Mutex::new(inner), is_stale: AtomicBool::new(true) })
     }
 
@@ -126,7 +142,7 @@ fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(bytes).map_err(|error| StoreError::Corrupt(format!("a note of the node: {error}")))
 }
 
-fn note(space: &'static str, name: &str, value: &impl Serialize) -> Step {
+pub(super) fn note(space: &'static str, name: &str, value: &impl Serialize) -> Step {
     put(space, name, serde_json::to_vec(value).unwrap_or_default())
 }
 
@@ -146,7 +162,7 @@ impl Inner {
         }
     }
 
-    fn stands(&self, txid: Txid) -> bool {
+    pub fn stands(&self, txid: Txid) -> bool {
         self.told.get(&txid).is_some_and(|(_, count)| !count.is_multiple_of(2))
     }
 
@@ -208,7 +224,7 @@ impl Inner {
     }
 }
 
-fn sats(sat: u64) -> Sat {
+pub(super) fn sats(sat: u64) -> Sat {
     Sat::new(sat).unwrap_or(Sat::MAX)
 }
 
@@ -233,9 +249,14 @@ impl Node {
     /// A channel has a funding from now on.
     pub fn note_channel(&self, channel: ChannelId, funding: OutPoint, user_id: u128) {
         let name = map::channel_text(channel);
-        let is_outbound = self.manager.list_channels().iter().any(|one| one.channel_id == channel && one.is_outbound);
-        let fresh =
-            ChannelNote { funding: Some(funding), is_outbound, given_msat: given(user_id), ..ChannelNote::default() };
+        let found = self.manager.list_channels().into_iter().find(|one| one.channel_id == channel);
+        let fresh = ChannelNote {
+            funding: Some(funding),
+            is_outbound: found.as_ref().is_some_and(|one| one.is_outbound),
+            given_msat: given(user_id),
+            opening_msat: found.as_ref().map_or(0, opening),
+            ..ChannelNote::default()
+        };
         let mut inner = lock(&self.books.inner);
         let noted = inner.channels.entry(name.clone()).or_insert(fresh);
         self.stage.push(note(CHANNELS, &name, noted));
@@ -256,43 +277,6 @@ impl Node {
         }
     }
 
-    /// A channel is closed. What was given with one that never came into use was never ours.
-    pub fn note_closed(&self, channel: ChannelId, local_msat: u64) {
-        let name = map::channel_text(channel);
-        let (leaving, coming) = self.under_way(channel);
-        let mut inner = lock(&self.books.inner);
-        let Some(noted) = inner.channels.get_mut(&name) else { return };
-        if noted.closed_msat.is_some() || !(noted.is_outbound || noted.is_given) {
-            return;
-        }
-        noted.closed_msat = Some(local_msat);
-        noted.leaving = leaving;
-        noted.coming = coming;
-        self.stage.push(note(CHANNELS, &name, noted));
-        self.tell(Movement::Closed { channel: name.clone(), amount: amount(local_msat) });
-        inner.unresolved.insert(name);
-    }
-
-    /// Payments that are still under way through a channel that closes, by what its monitor can get back.
-    fn under_way(&self, channel: ChannelId) -> (UnderWay, UnderWay) {
-        let (mut leaving, mut coming) = (Vec::new(), Vec::new());
-        let balances = self.monitors.get_monitor(channel).map(|monitor| monitor.get_claimable_balances());
-        for balance in balances.unwrap_or_default() {
-            match balance {
-                Balance::MaybeTimeoutClaimableHTLC {
-                    amount_satoshis, payment_hash, outbound_payment: true, ..
-                } => {
-                    leaving.push((PaymentHash(payment_hash.0), amount_satoshis.saturating_mul(MSAT)));
-                }
-                Balance::MaybePreimageClaimableHTLC { amount_satoshis, payment_hash, .. } => {
-                    coming.push((PaymentHash(payment_hash.0), amount_satoshis.saturating_mul(MSAT)));
-                }
-                _ => {}
-            }
-        }
-        (leaving, coming)
-    }
-
     /// These came out of a channel, and are to be swept.
     pub fn note_outputs(&self, outputs: &[SpendableOutputDescriptor], channel: Option<ChannelId>) {
         let channel = channel.map(map::channel_text).unwrap_or_default();
@@ -310,23 +294,9 @@ impl Node {
         self.stage.hint(NodeEvent::Channels);
     }
 
-    /// Closed channels of which nothing more is to come, as far as their monitors know. Asked before their last events are handled.
-    pub fn quiet_channels(&self) -> Vec<String> {
-        let inner = lock(&self.books.inner);
-        let is_quiet = |name: &&String| {
-            let monitor = map::read_channel(name).map(|id| self.monitors.get_monitor(id));
-            !matches!(monitor, Some(Ok(monitor)) if !monitor.get_claimable_balances().is_empty())
-        };
-        inner.unresolved.iter().filter(is_quiet).cloned().collect()
-    }
-
     /// Tells what has happened to the node's own money since the last round.
     pub async fn tell_own_money(&self, quiet: Vec<String>) {
-        for name in quiet {
-            if let Err(error) = self.resolve(&name).await {
-                tracing::warn!(%error, channel = name, "what was lost in closing a channel can't be told yet");
-            }
-        }
+        self.resolve_quiet(quiet).await;
         if !self.books.is_stale.swap(false, Ordering::SeqCst) {
             return;
         }
@@ -353,62 +323,29 @@ impl Node {
         Ok(())
     }
 
-    async fn resolve(&self, name: &str) -> Result<(), StoreError> {
-        let Some(noted) = lock(&self.books.inner).channels.get(name).cloned() else { return Ok(()) };
-        let (mut paid, mut claimed) = (0_u64, 0_u64);
-        if !(noted.leaving.is_empty() && noted.coming.is_empty()) {
-            let mut conn = self.store.read().await?;
-            for (hash, msat) in &noted.leaving {
-                paid = paid.saturating_add(if node::was_sent(&mut conn, *hash).await? { *msat } else { 0 });
-            }
-            for (hash, msat) in &noted.coming {
-                let is_ours = node::receipts(&mut conn, *hash).await?.iter().any(|receipt| receipt.state == "claimed");
-                claimed = claimed.saturating_add(if is_ours { *msat } else { 0 });
-            }
-        }
-        let mut inner = lock(&self.books.inner);
-        let came = inner.outputs.values().filter(|output| output.channel == name).map(|output| output.sat);
-        let came = came.fold(0_u64, u64::saturating_add).saturating_mul(MSAT).saturating_add(paid);
-        let should = noted.closed_msat.unwrap_or(0).saturating_add(claimed);
-        // More than there was: a payment whose preimage was known before the channel closed was claimed out of it.
-        claimed = claimed.saturating_add(came.saturating_sub(should));
-        let lost = should.saturating_sub(came);
-        if let Some(noted) = inner.channels.get_mut(name) {
-            noted.is_resolved = true;
-            self.stage.push(note(CHANNELS, name, noted));
-        }
-        inner.unresolved.remove(name);
-        drop(inner);
-        self.tell(Movement::Resolved {
-            channel: name.to_owned(),
-            paid: amount(paid),
-            claimed: amount(claimed),
-            fee: sats(lost / MSAT),
-            fraction: amount(lost % MSAT),
-        });
-        Ok(())
-    }
-
     /// Something of the node's own money is on its way from one place to another, or was not told yet.
     pub fn is_money_moving(&self) -> bool {
         let channels = self.manager.list_channels();
         let is_settled = |shutdown: Option<ChannelShutdownState>| {
             shutdown.is_none_or(|state| state == ChannelShutdownState::NotShuttingDown)
         };
-        if channels.iter().any(|one| !one.is_channel_ready || !is_settled(one.channel_shutdown_state)) {
-            return true;
-        }
         let swept = self.sweeper.tracked_spendable_outputs();
         if swept.iter().any(|one| !matches!(one.status, OutputSpendStatus::PendingThresholdConfirmations { .. })) {
             return true;
         }
         let inner = lock(&self.books.inner);
-        let untold = |one: &lightning::ln::channel_state::ChannelDetails| {
+        let is_moving = |one: &ChannelDetails| {
             let noted = inner.channels.get(&map::channel_text(one.channel_id));
-            !noted.is_some_and(|noted| noted.is_outbound || noted.is_given)
+            let has_ours = one.is_outbound || noted.is_some_and(|noted| noted.is_given);
+            // What a peer announces moves nothing of ours.
+            if has_ours {
+                !one.is_channel_ready || !is_settled(one.channel_shutdown_state)
+            } else {
+                one.is_channel_ready
+            }
         };
         !inner.unresolved.is_empty()
-            || channels.iter().any(untold)
+            || channels.iter().any(is_moving)
             || self.wallet.coins().unconfirmed != Sat::ZERO
             || !self.wallet.unconfirmed().is_empty()
             || self.books.is_stale.load(Ordering::SeqCst)

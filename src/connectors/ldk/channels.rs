@@ -11,11 +11,11 @@ use lightning::ln::types::ChannelId;
 use lightning::types::features::ChannelTypeFeatures;
 use lightning::util::anchor_channel_reserves::{AnchorChannelReserveContext, get_reserve_per_channel};
 use lightning::util::config::ChannelConfigUpdate;
-use lightning::util::sweep::OutputSpendStatus;
 use tokio::time::Instant;
 
-use super::books::{user_id, value};
+use super::books::user_id;
 use super::events::amount;
+use super::inbound::is_announced_only;
 use super::map;
 use super::node::{Node, refused};
 use super::policy;
@@ -54,10 +54,12 @@ impl Node {
         Sat::new(each.to_sat().saturating_mul(count)).unwrap_or(Sat::MAX)
     }
 
-    /// Those whose closing we may have to bump, whoever closes.
+    /// Those whose closing we may have to bump, whoever closes. What a peer has only announced is none of them: there is nothing to
+    /// bump before a block has its funding.
     fn anchored(&self) -> usize {
         let anchored = |channel: &ChannelDetails| {
-            channel.channel_type.as_ref().is_none_or(|kind| kind.supports_anchors_zero_fee_htlc_tx())
+            let kind = channel.channel_type.as_ref();
+            !is_announced_only(channel) && kind.is_none_or(|kind| kind.supports_anchors_zero_fee_htlc_tx())
         };
         self.manager.list_channels().iter().filter(|channel| anchored(channel)).count()
     }
@@ -71,12 +73,17 @@ impl Node {
         Keep { each: self.reserve_for(1), coins: self.anchored() }
     }
 
+    /// The same with some channels more.
+    pub fn reserve_with(&self, more: usize) -> Sat {
+        self.reserve_for(self.anchored().saturating_add(more))
+    }
+
     pub async fn open(&self, new: &NewChannel) -> Result<Asked<String>, PortError> {
         if self.peers.peer_by_node_id(&new.peer).is_none() {
             return Ok(no("the peer is not connected"));
         }
         let fee = u64::from(self.fees.funding()).saturating_mul(ROOMY_FUNDING_WEIGHT).div_ceil(1_000);
-        let reserve = self.reserve_for(self.anchored().saturating_add(1));
+        let reserve = self.reserve_with(1);
         let needed = new.amount.to_u64().saturating_add(reserve.to_u64()).saturating_add(fee);
         let has = self.wallet.coins().confirmed.to_u64();
         if has < needed {
@@ -211,7 +218,7 @@ impl Node {
                 .iter()
                 .flat_map(|channel| &channel.pending_outbound_htlcs)
                 .map(|htlc| htlc.amount_msat)),
-            closing: self.closing(&channels),
+            closing: self.closing(),
             onchain_confirmed: coins.confirmed,
             onchain_unconfirmed: coins.unconfirmed,
             reserve: self.reserve(),
@@ -223,25 +230,6 @@ impl Node {
                 .map(|htlc| htlc.amount_msat)),
             is_moving: self.is_money_moving(),
         }
-    }
-
-    /// Until our coins are on their way into it, they are still beside it.
-    fn is_funded(&self, channel: &ChannelDetails) -> bool {
-        !channel.is_outbound || channel.funding_txo.is_some_and(|funding| self.wallet.knows(funding.txid))
-    }
-
-    /// What monitors of closed channels still have to claim, and what was claimed and is not yet swept.
-    fn closing(&self, channels: &[ChannelDetails]) -> Sat {
-        let open: Vec<&ChannelDetails> = channels.iter().collect();
-        let claimable = self.monitors.get_claimable_balances(&open);
-        let claimable = claimable.iter().map(|balance| balance.claimable_amount_satoshis());
-        let outputs = self.sweeper.tracked_spendable_outputs();
-        let unswept = outputs
-            .iter()
-            .filter(|output| !matches!(output.status, OutputSpendStatus::PendingThresholdConfirmations { .. }));
-        let unswept = unswept.map(|output| value(&output.descriptor));
-        let total = claimable.chain(unswept).fold(0_u64, u64::saturating_add);
-        Sat::new(total).unwrap_or(Sat::MAX)
     }
 
     pub fn quote_onchain(&self, to: &Address, sat: Sat, rate: FeeRate) -> Result<OnchainQuote, PortError> {
@@ -320,7 +308,7 @@ fn anchors(channel: &ChannelDetails) -> u64 {
 
 /// What is ours in a channel, to the millisatoshi. LDK says what we can send above our reserve, and what the peer can above
 /// its own: one of the two is above zero, and tells. Both leave out the anchors of who has opened it.
-fn ours(channel: &ChannelDetails) -> u64 {
+pub(super) fn ours(channel: &ChannelDetails) -> u64 {
     let total = channel.channel_value_satoshis.saturating_mul(MSAT_PER_SAT);
     let reserve = channel.unspendable_punishment_reserve.unwrap_or(0).saturating_mul(MSAT_PER_SAT);
     let in_flight = channel.pending_outbound_htlcs.iter().map(|htlc| htlc.amount_msat);

@@ -55,12 +55,20 @@ pub struct ChannelConfig {
     /// What is set aside on-chain for each channel, so that its closing can be bumped: for this fee rate and so many payments.
     pub reserve_fee_rate: u32,
     pub reserve_payments: u16,
+    /// Channels that others have begun and that are in no block: how many at the same time, of one peer and of all. Those of trusted
+    /// peers are not counted.
+    pub max_unfunded_per_peer: u16,
+    pub max_unfunded: u16,
+    /// Whether channels of others are taken while the node's coins do not reach for bumping them. Empty: on regtest only.
+    pub accept_without_reserve: Option<bool>,
 }
 
 /// What we ask for when others' payments pass through us.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RoutingConfig {
+    /// Whether payments of others pass through this node at all.
+    pub forward: bool,
     pub base_msat: u32,
     pub proportional_millionths: u32,
     pub cltv_delta: u16,
@@ -100,13 +108,22 @@ impl Default for ChannelConfig {
             max_dust_msat: 50_000_000,
             reserve_fee_rate: 25,
             reserve_payments: 2,
+            max_unfunded_per_peer: 2,
+            max_unfunded: 20,
+            accept_without_reserve: None,
         }
     }
 }
 
 impl Default for RoutingConfig {
     fn default() -> Self {
-        Self { base_msat: 1_000, proportional_millionths: 100, cltv_delta: 72, to_private_channels: true }
+        Self {
+            forward: false,
+            base_msat: 1_000,
+            proportional_millionths: 100,
+            cltv_delta: 72,
+            to_private_channels: true,
+        }
     }
 }
 

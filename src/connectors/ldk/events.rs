@@ -3,21 +3,17 @@
 
 use std::sync::Arc;
 
-use bitcoin::secp256k1::PublicKey;
 use lightning::events::{
-    Event, FundingInfo, HTLCHandlingFailureType, InboundChannelFunds, InboundHTLCLocator, PathFailure, PaymentPurpose,
-    ReplayEvent,
+    Event, FundingInfo, HTLCHandlingFailureType, InboundChannelFunds, PathFailure, PaymentPurpose, ReplayEvent,
 };
-use lightning::ln::channelmanager::{PaymentId as LdkPaymentId, TrustedChannelFeatures};
-use lightning::ln::types::ChannelId;
+use lightning::ln::channelmanager::PaymentId as LdkPaymentId;
 use lightning::routing::scoring::{LockableScore as _, ScoreUpdate as _};
 
-use super::books::user_id;
+use super::closes::Forward;
 use super::node::Node;
 use super::peers;
 use super::types::lock;
 use crate::domain::lightning::{PaymentHash, PaymentId, Preimage};
-use crate::domain::movement::Movement;
 use crate::money::Amount;
 use crate::ports::lightning::NodeEvent;
 use crate::store::node::{Arrival, Step};
@@ -39,8 +35,21 @@ impl Node {
                 }
                 lock(&self.paying).room = true;
             }
-            Event::PaymentForwarded { prev_htlcs, total_fee_earned_msat, .. } => {
-                self.note_forwarded(&prev_htlcs, total_fee_earned_msat);
+            Event::PaymentForwarded {
+                prev_htlcs,
+                next_htlcs,
+                total_fee_earned_msat,
+                outbound_amount_forwarded_msat,
+                ..
+            } => {
+                let forward = Forward::of(&prev_htlcs, &next_htlcs, outbound_amount_forwarded_msat);
+                self.note_forwarded(forward, total_fee_earned_msat);
+            }
+            // Nothing is forwarded unless the operator wants it: all that would be comes here and goes back.
+            Event::HTLCIntercepted { intercept_id, .. } => {
+                if let Err(error) = self.manager.fail_intercepted_htlc(intercept_id) {
+                    tracing::debug!(?error, "a payment of others is gone already");
+                }
             }
             Event::PaymentPathSuccessful { .. } => lock(&self.paying).room = true,
             Event::InvoiceReceived { payment_id, invoice, .. } => {
@@ -147,14 +156,6 @@ impl Node {
         }
     }
 
-    /// A payment of others went through: the name is that of its way in, which is there once.
-    fn note_forwarded(&self, ways_in: &[InboundHTLCLocator], earned: Option<u64>) {
-        let (Some(way), Some(earned)) = (ways_in.first(), earned.filter(|msat| *msat > 0)) else { return };
-        let number = way.htlc_id.map_or_else(|| format!("{:016x}", rand::random::<u64>()), |id| id.to_string());
-        let name = format!("{}:{number}", super::map::channel_text(way.channel_id));
-        self.tell(Movement::Forwarded { name, fee: amount(earned) });
-    }
-
     fn handle_channel(&self, event: Event) {
         match event {
             Event::FundingGenerationReady {
@@ -200,23 +201,6 @@ impl Node {
                 self.stage.hint(NodeEvent::Channels);
             }
             _ => {}
-        }
-    }
-
-    /// Somebody wants to open a channel with us.
-    fn consider(&self, channel: ChannelId, peer: PublicKey, sat: u64, given: u64) {
-        let config = &self.config.channels;
-        let answer = if !self.is_running() || !config.accept || sat < config.accept_min_sat {
-            let why = "this node takes no such channel".to_owned();
-            self.manager.force_close_broadcasting_latest_txn(&channel, &peer, why)
-        } else if config.trusted_peers.contains(&peer.to_string()) {
-            let trust = TrustedChannelFeatures::ZeroConf;
-            self.manager.accept_inbound_channel_from_trusted_peer(&channel, &peer, user_id(given), trust, None)
-        } else {
-            self.manager.accept_inbound_channel(&channel, &peer, user_id(given), None)
-        };
-        if let Err(error) = answer {
-            tracing::warn!(?error, %peer, "an offered channel could not be answered");
         }
     }
 }

@@ -8,11 +8,14 @@
 mod books;
 mod broadcast;
 mod channels;
+mod closes;
 mod config;
 mod counter;
+mod earned;
 mod error;
 mod events;
 mod fees;
+mod inbound;
 mod incoming;
 mod lease;
 mod logger;
@@ -28,6 +31,7 @@ mod seed;
 mod source;
 mod stage;
 mod start;
+mod told;
 mod types;
 mod wallet;
 
@@ -53,7 +57,7 @@ use crate::ports::chain::ChainBackend;
 use crate::ports::lightning::{
     Asked, Capabilities, Channel, ClaimOutcome, CloseHow, Destination, Fetched, ForwardingFees, Incoming,
     LightningNode, Movement, NewChannel, NewInvoice, NewOffer, NodeBalance, NodeEvent, NodeInfo, OnchainOrder,
-    OnchainQuote, Outgoing, PayOutcome, Payment, Peer, Quote, SentOnchain,
+    OnchainQuote, Outgoing, PayOutcome, Payment, Peer, Quote, SentOnchain, Told,
 };
 use crate::store::Store;
 use crate::store::owners::Ownership;
@@ -212,6 +216,12 @@ impl LightningNode for LdkNode {
 
     async fn balance(&self) -> Result<NodeBalance, PortError> {
         Ok(self.node.money())
+    }
+
+    async fn told(&self) -> Result<Told, PortError> {
+        // What is told by now is there to be read.
+        self.node.committed().await?;
+        Ok(self.node.told())
     }
 
     async fn movements(&self, after: i64, most: u32) -> Result<Vec<(i64, Movement)>, PortError> {

@@ -1,7 +1,7 @@
 //! LDK's own configuration, made from ours.
 
 use bitcoin::Network;
-use lightning::util::config::{MaxDustHTLCExposure, UserConfig};
+use lightning::util::config::{HTLCInterceptionFlags, MaxDustHTLCExposure, UserConfig};
 
 use super::config::Config;
 
@@ -25,7 +25,11 @@ pub fn user_config(config: &Config, network: Network) -> UserConfig {
     user.channel_config.cltv_expiry_delta = config.routing.cltv_delta;
     user.channel_config.max_dust_htlc_exposure = MaxDustHTLCExposure::FixedLimitMsat(config.channels.max_dust_msat);
     user.accept_inbound_channels = config.channels.accept;
-    user.accept_forwards_to_priv_channels = config.routing.to_private_channels;
+    user.accept_forwards_to_priv_channels = config.routing.forward && config.routing.to_private_channels;
+    if !config.routing.forward {
+        // LDK asks us for each of them, and is told no.
+        user.htlc_interception_flags = HTLCInterceptionFlags::AllValidHTLCs.into();
+    }
     // An offer's invoice is first shown to the caller, who says what it may cost.
     user.manually_handle_bolt12_invoices = true;
     user

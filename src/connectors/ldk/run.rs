@@ -21,7 +21,9 @@ use super::stage::{Batch, encoded};
 use super::start::{GRAPH, MANAGER, SCORER, Started, generation_step, put};
 use super::types::lock;
 use super::{fees, peers};
+use crate::clock::Timestamp;
 use crate::crash;
+use crate::store::node::Step;
 
 /// What is done again and again, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,9 @@ const CHORES: [(Chore, Duration, Duration); 11] = [
     (Chore::Announce, Duration::from_secs(60), Duration::from_secs(3_600)),
     (Chore::Queue, Duration::from_secs(1), Duration::from_secs(1)),
 ];
+
+/// How long it is known what arrived for no invoice, and went back.
+const RECEIPTS_KEPT_MILLIS: i64 = 24 * 60 * 60 * 1_000;
 
 /// How long the loop sleeps at most.
 const IDLE: Duration = Duration::from_millis(500);
@@ -197,6 +202,7 @@ impl Node {
             return;
         }
         self.commit(batch).await;
+        self.books.note_pending(&self.manager.list_channels());
         if !packages.is_empty() {
             drop(tokio::spawn(broadcast::send(Arc::clone(&self.chain), packages)));
         }
@@ -256,12 +262,16 @@ impl Node {
             Chore::Prune => {
                 self.graph.remove_stale_channels_and_tracking_with_time(self.since_epoch().as_secs());
                 self.stage.push(put(GRAPH, "", self.graph.encode()));
+                let now = self.store.clock().now().millis();
+                let before = Timestamp::from_millis(now.saturating_sub(RECEIPTS_KEPT_MILLIS));
+                self.stage.push(Step::ForgetReceipts(before));
             }
             Chore::Score => self.stage_scores(),
             Chore::Generation => self.raise_generation(),
             Chore::Announce => self.announce(),
             Chore::Queue => {
                 self.give_up_waiting();
+                self.tell_earned();
                 self.look_at_suspects();
                 lock(&self.paying).room = true;
             }

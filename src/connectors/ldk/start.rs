@@ -115,6 +115,8 @@ pub async fn start(parts: Parts) -> Result<Started, LdkError> {
     let sweeper = base.sweeper(&mut conn, best.to_block_locator()).await?;
     let manager = base.manager(&mut conn, &stored, &monitors, &router, &graph, &best).await?;
     drop(conn);
+    // Blocks may close channels, which can't be asked any more then.
+    base.books.note_pending(&manager.0.list_channels());
     let synchronised = base.synchronise(&source, &manager, stored, &sweeper).await?;
     for monitor in synchronised.monitors {
         let channel = monitor.channel_id();

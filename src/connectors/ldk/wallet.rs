@@ -349,6 +349,18 @@ impl NodeWallet {
         (all, known)
     }
 
+    /// What these transactions of ours add up to: what they brought, less what they took. In satoshis.
+    pub fn worth(&self, is_one: impl Fn(Txid) -> bool) -> i64 {
+        let inner = lock(&self.inner);
+        let mut worth = 0_i64;
+        for tx in inner.wallet.transactions().filter(|tx| is_one(tx.tx_node.txid)) {
+            let (sent, received) = inner.wallet.sent_and_received(&tx.tx_node.tx);
+            let signed = |amount: bitcoin::Amount| i64::try_from(amount.to_sat()).unwrap_or(i64::MAX);
+            worth = worth.saturating_add(signed(received)).saturating_sub(signed(sent));
+        }
+        worth
+    }
+
     pub fn knows(&self, txid: Txid) -> bool {
         lock(&self.inner).wallet.get_tx(txid).is_some()
     }

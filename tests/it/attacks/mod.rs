@@ -25,3 +25,4 @@ mod halts;
 mod own_deposits;
 mod reversals;
 mod revived;
+mod strangers_rows;

@@ -3,6 +3,7 @@
 //!
 //! Amounts are looked at as they change, so that the functions may run one after the other in the same world.
 
+mod books;
 mod channels;
 mod fake;
 mod ldk;
@@ -80,6 +81,11 @@ trait Counterpart: Send + Sync {
     async fn offer(&self, amount: Option<Amount>) -> String;
     async fn pay_offer(&self, offer: &str, amount: Option<Amount>) -> String;
     async fn sent(&self, name: &str) -> Sent;
+    /// Begins a channel, of which no block has the funding when this returns.
+    async fn begin_channel(&self, to: PublicKey, address: &str, amount: Sat, push: Amount);
+    /// From now on it says nothing, and hears nothing, until it goes on.
+    fn freeze(&self);
+    fn go_on(&self);
 }
 
 struct World {
@@ -272,6 +278,11 @@ macro_rules! suite {
                 coins_are_sent_and_the_reserve_is_kept,
                 what_waits_for_a_block_is_replaced_and_sent_once,
                 what_it_tells_adds_up_to_what_it_has,
+            ],
+            books: [
+                what_a_peer_only_begins_is_nothing,
+                what_was_told_is_known_at_every_step,
+                a_payment_that_is_claimed_in_a_channel_that_is_closed_by_force,
             ],
         }
     };

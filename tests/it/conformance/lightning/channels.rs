@@ -14,17 +14,17 @@ use sluice::ports::lightning::{
 use super::{AMOUNT, World, minus, payment, plus};
 use crate::harness::peer::{eventually, eventually_shown};
 
-const CAPACITY: Sat = Sat::literal(400_000);
-const PUSHED: Amount = Amount::from_sat(Sat::literal(100_000));
+pub(super) const CAPACITY: Sat = Sat::literal(400_000);
+pub(super) const PUSHED: Amount = Amount::from_sat(Sat::literal(100_000));
 const KEPT: Amount = Amount::from_sat(Sat::literal(300_000));
 /// What opening and closing may cost on a regtest, all together.
 const ONCHAIN_FEES: Sat = Sat::literal(30_000);
 /// What the opener puts into the two outputs by which a closing is bumped: some count it as theirs, others do not.
 const ANCHORS: Amount = Amount::from_sat(Sat::literal(660));
 /// Enough for a channel to be in use.
-const BURIED: u32 = 6;
+pub(super) const BURIED: u32 = 6;
 /// A force close locks the coins for less.
-const LOCK: u32 = 150;
+pub(super) const LOCK: u32 = 150;
 
 async fn onchain(w: &World) -> Sat {
     let balance = w.node().balance().await.unwrap();
@@ -54,7 +54,7 @@ async fn coins_come_back(w: &World, expected: Sat) {
 }
 
 /// Opens one to the far node, which is connected first, and waits until it is in use. Answers its id.
-async fn open(w: &World) -> String {
+pub(super) async fn open(w: &World) -> String {
     let far = w.far().id();
     assert_eq!(w.node().connect(far, &w.far().address()).await, Ok(Asked::Done(())));
     let new = NewChannel { peer: far, amount: CAPACITY, push: PUSHED, announced: false };
@@ -246,14 +246,14 @@ pub async fn what_waits_for_a_block_is_replaced_and_sent_once(w: &World) {
 }
 
 /// Everything that it has ever told.
-async fn told(w: &World) -> Vec<Movement> {
+pub(super) async fn told(w: &World) -> Vec<Movement> {
     let told = w.node().movements(0, 1_000).await.unwrap();
     assert!(told.is_sorted_by_key(|(number, _)| *number));
     told.into_iter().map(|(_, movement)| movement).collect()
 }
 
 /// What these entries put into an account of the node, in millisatoshi.
-fn fold(told: &[Movement], account: &Account) -> i64 {
+pub(super) fn fold(told: &[Movement], account: &Account) -> i64 {
     let postings = told.iter().flat_map(|one| one.postings(RequestId::of_movement(&one.key()), Owner::Capital));
     let signed = postings.map(|posting| {
         let amount = posting.money.amount.as_bigint();

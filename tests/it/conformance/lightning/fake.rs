@@ -9,7 +9,8 @@ use sluice::clock::Clock;
 use sluice::connectors::fake::{FakeNetwork, FakeNode};
 use sluice::money::{Amount, Sat};
 use sluice::ports::lightning::{
-    Destination, Fetched, LightningNode, NewOffer, Outgoing, PayOutcome, Payment, PaymentHash, PaymentId, Preimage,
+    Asked, Destination, Fetched, LightningNode, NewChannel, NewOffer, Outgoing, PayOutcome, Payment, PaymentHash,
+    PaymentId, Preimage,
 };
 
 use super::{ANY_FEE, Counterpart, EXPIRES_IN, Rig, Sent, World, fresh_id, hash_of, msat, new_invoice, suite};
@@ -24,6 +25,7 @@ struct FakeRig {
 }
 
 struct FakeCounterpart {
+    network: Arc<FakeNetwork>,
     node: Arc<FakeNode>,
     sent: Mutex<HashMap<String, (PaymentId, PaymentHash)>>,
 }
@@ -75,7 +77,7 @@ impl FakeCounterpart {
     fn new(network: &Arc<FakeNetwork>) -> Self {
         let node = network.add_node();
         node.claim_by_itself(true);
-        Self { node, sent: Mutex::new(HashMap::new()) }
+        Self { network: Arc::clone(network), node, sent: Mutex::new(HashMap::new()) }
     }
 
     async fn send(&self, hash: PaymentHash, destination: Destination, amount: Amount) -> String {
@@ -127,6 +129,16 @@ impl Counterpart for FakeCounterpart {
         let Fetched::Invoice { invoice, hash, amount, .. } = fetched else { panic!("{fetched:?}") };
         self.send(hash, Destination::Bolt12(invoice), amount).await
     }
+    async fn begin_channel(&self, to: PublicKey, address: &str, amount: Sat, push: Amount) {
+        self.node.fund(amount);
+        self.network.mine(1);
+        self.node.connect(to, address).await.unwrap();
+        let new = NewChannel { peer: to, amount, push, announced: false };
+        assert!(matches!(self.node.open_channel(&new).await, Ok(Asked::Done(_))));
+    }
+    // Nothing is said between two calls in this network.
+    fn freeze(&self) {}
+    fn go_on(&self) {}
     async fn sent(&self, name: &str) -> Sent {
         let (id, hash) = self.sent.lock().unwrap_or_else(PoisonError::into_inner)[name];
         match self.node.outgoing(id, hash).await.unwrap() {

@@ -185,6 +185,18 @@ impl Counterpart for Peer {
     async fn pay_offer(&self, offer: &str, amount: Option<Amount>) -> String {
         self.0.pay_offer(offer, amount).await.expect("it is sent")
     }
+    async fn begin_channel(&self, to: PublicKey, address: &str, amount: Sat, push: Amount) {
+        let asked = serde_json::json!({
+            "node": to.to_string(), "address": address, "sat": amount.to_u64(), "push_msat": push.base_units(), "announced": false,
+        });
+        self.0.call("open_channel", asked).await;
+    }
+    fn freeze(&self) {
+        self.0.freeze();
+    }
+    fn go_on(&self) {
+        self.0.thaw();
+    }
     async fn sent(&self, name: &str) -> Sent {
         match self.0.payment(name).await {
             Some(PeerPayment::Succeeded { preimage, .. }) => Sent::Arrived { preimage },
