@@ -39,6 +39,9 @@ impl Audit {
 fn in_words(report: &Report) -> String {
     let mut lines: Vec<String> = report.checked.iter().map(|(rule, rows)| format!("{rule}: {rows} checked")).collect();
     lines.extend(report.drifts.iter().map(|drift| format!("DRIFT {}: {}", drift.rule, drift.detail)));
+    lines.extend(report.surplus.iter().map(|more| {
+        format!("SURPLUS {}: the node has {} msat more than {} in the books", more.rule, more.more_msat, more.account)
+    }));
     lines.extend(report.skipped.iter().map(|skipped| format!("SKIPPED {}: {}", skipped.rule, skipped.detail)));
     lines.extend(report.pending.iter().map(|pending| format!("PENDING {}: {}", pending.rule, pending.detail)));
     lines.push(match (report.drifts.len(), report.skipped.len()) {
@@ -56,10 +59,10 @@ mod tests {
 
     #[test]
     fn a_drift_can_be_grepped_for() {
-        let drift = Drift { rule: "leases", detail: "one too many".to_owned() };
+        let drift = Drift::new("leases", "one too many".to_owned());
         let mut report = Report { checked: vec![("leases", 3)], ..Report::default() };
         assert_eq!(in_words(&report), "leases: 3 checked\nNo drift.");
-        report.skipped.push(Drift { rule: "coins", detail: "the node is down".to_owned() });
+        report.skipped.push(Drift::new("coins", "the node is down".to_owned()));
         assert!(
             in_words(&report)
                 .ends_with("SKIPPED coins: the node is down\nNo drift in what could be checked; 1 could not.")

@@ -2,19 +2,16 @@
 
 use std::collections::HashSet;
 
-use async_trait::async_trait;
 use bitcoin::OutPoint;
 
-use super::audit_node::{self, audit_node};
+use super::audit_node::audit_node;
 use super::{Error, Flows};
-use crate::domain::EventNote;
-use crate::store::audit::{self, RULES};
-use crate::store::{Conn, StoreError, Tx, Write, chain, events, halts, issued, leases};
+use crate::ids::WalletId;
+use crate::store::audit::{self, Broken, RULES};
+use crate::store::{Conn, StoreError, chain, issued, leases};
 
 /// Coins that one question to the node is about.
 const CHUNK: u32 = 500;
-/// Drifts that are spelt out in the halt; all of them are in the log.
-const SPELT_OUT: usize = 5;
 
 /// A difference that should not be. None of them is harmless.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -22,6 +19,26 @@ pub struct Drift {
     /// The rule that is broken.
     pub rule: &'static str,
     pub detail: String,
+    /// Whom alone it concerns; empty where it may concern anybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wallet: Option<WalletId>,
+}
+
+impl Drift {
+    #[must_use]
+    pub const fn new(rule: &'static str, detail: String) -> Self {
+        Self { rule, detail, wallet: None }
+    }
+}
+
+/// What the node has more than the books say. Nobody is harmed, so nobody is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Surplus {
+    /// The rule that would be broken if it were less.
+    pub rule: &'static str,
+    pub account: &'static str,
+    pub books_msat: i64,
+    pub more_msat: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -29,6 +46,7 @@ pub struct Report {
     /// How many rows each rule was checked on.
     pub checked: Vec<(&'static str, u64)>,
     pub drifts: Vec<Drift>,
+    pub surplus: Vec<Surplus>,
     /// What could not be checked now, and why. Not a drift, and not a clean bill either.
     pub skipped: Vec<Drift>,
     /// What of the node's money is under way, so that it is compared later, or within bounds.
@@ -48,7 +66,7 @@ pub struct Solvency {
 impl Report {
     pub(super) fn note(&mut self, rule: &'static str, count: u64, broken: Vec<String>) {
         self.checked.push((rule, count));
-        self.drifts.extend(broken.into_iter().map(|detail| Drift { rule, detail }));
+        self.drifts.extend(broken.into_iter().map(|detail| Drift::new(rule, detail)));
     }
 }
 
@@ -76,57 +94,12 @@ pub async fn audit_node_alone(flows: &Flows) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Stops payouts for what a report found, and notes it. What was raised before stays as it is.
-///
-/// # Errors
-/// When the store can't be used.
-pub async fn raise_alarms(flows: &Flows, report: &Report) -> Result<(), Error> {
-    let (uncovered, drifts): (Vec<&Drift>, Vec<&Drift>) =
-        report.drifts.iter().partition(|drift| drift.rule == audit_node::SOLVENT);
-    for (reason, event, drifts) in
-        [(halts::INSOLVENT, "operator.insolvent", uncovered), (halts::AUDIT_DRIFT, "operator.audit_drift", drifts)]
-    {
-        if !drifts.is_empty() {
-            flows.store().write(RaiseAlarm { reason, event, detail: spell_out(&drifts) }).await?;
-        }
-    }
-    Ok(())
-}
-
-fn spell_out(drifts: &[&Drift]) -> String {
-    let mut lines: Vec<String> =
-        drifts.iter().take(SPELT_OUT).map(|drift| format!("{}: {}", drift.rule, drift.detail)).collect();
-    if drifts.len() > SPELT_OUT {
-        lines.push(format!("and {} more", drifts.len() - SPELT_OUT));
-    }
-    lines.join("; ")
-}
-
-struct RaiseAlarm {
-    reason: &'static str,
-    event: &'static str,
-    detail: String,
-}
-
-#[async_trait]
-impl Write for RaiseAlarm {
-    type Output = ();
-    type Error = StoreError;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        if halts::in_force(tx.conn()).await?.iter().any(|halt| halt.reason == self.reason) {
-            return Ok(());
-        }
-        halts::raise(tx, self.reason, &self.detail).await?;
-        let note = EventNote { kind: self.event, data: serde_json::json!({ "detail": self.detail }) };
-        events::append(tx, None, None, &note).await
-    }
-}
-
 async fn audit_books(conn: &mut Conn, report: &mut Report) -> Result<(), StoreError> {
     for rule in RULES {
         let (count, broken) = audit::check(conn, rule).await?;
-        report.note(rule.name, count, broken);
+        report.checked.push((rule.name, count));
+        let drift = |Broken { what, wallet }| Drift { rule: rule.name, detail: what, wallet };
+        report.drifts.extend(broken.into_iter().map(drift));
     }
     let waiting = audit::waiting_sends(conn).await?;
     let mut broken = Vec::new();
@@ -164,15 +137,12 @@ async fn audit_chain(flows: &Flows, report: &mut Report) -> Result<(), Error> {
         let (at, unspent): (_, HashSet<OutPoint>) = match flows.chain().still_unspent(&ours).await {
             Ok(answer) => answer,
             Err(error) => {
-                report.skipped.push(Drift { rule: RULE, detail: error.to_string() });
+                report.skipped.push(Drift::new(RULE, error.to_string()));
                 return Ok(());
             }
         };
         if Some(at) != cursor || !still_there {
-            report.skipped.push(Drift {
-                rule: RULE,
-                detail: "the chain moved while it was asked; run the audit again".to_owned(),
-            });
+            report.skipped.push(Drift::new(RULE, "the chain moved while it was asked; run the audit again".to_owned()));
             return Ok(());
         }
         count += ours.len() as u64;
@@ -182,18 +152,4 @@ async fn audit_chain(flows: &Flows, report: &mut Report) -> Result<(), Error> {
     }
     report.note(RULE, count, broken);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_halt_says_what_is_wrong_and_stays_short() {
-        let drift = |n: usize| Drift { rule: "leases", detail: n.to_string() };
-        let many: Vec<Drift> = (0..7).map(drift).collect();
-        let many: Vec<&Drift> = many.iter().collect();
-        assert_eq!(spell_out(&many[1..2]), "leases: 1");
-        assert!(spell_out(&many).ends_with("leases: 4; and 2 more"), "{}", spell_out(&many));
-    }
 }

@@ -1,6 +1,7 @@
 //! What the gateway does, one file per verb. Flows decide and write; they never name an adapter and never see HTTP.
 
 pub mod address;
+pub mod alarms;
 pub mod assets;
 pub mod audit;
 mod audit_node;

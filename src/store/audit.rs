@@ -1,12 +1,14 @@
 //! The audit's questions to the database. Each finds rows that break a rule, and counts what it looked at. It writes nothing.
 
 use bitcoin::OutPoint;
+use sqlx::any::AnyRow;
 
 use super::row::Columns;
 use super::{Conn, StoreError};
-use crate::ids::RequestId;
+use crate::ids::{RequestId, WalletId};
 
-/// A rule as two queries: how many rows it is about, and which of them break it (a text each).
+/// A rule as two queries: how many rows it is about, and which of them break it (a text each). What breaks a rule about the chain, or about
+/// one wallet's own requests, names the wallet beside it: that is what a wallet may bring about, and it concerns nobody else.
 pub struct Rule {
     pub name: &'static str,
     pub count: &'static str,
@@ -70,13 +72,13 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "leases_belong_to_open_sends",
         count: "SELECT COUNT(*) AS n FROM leases",
-        broken: "SELECT l.outpoint AS what FROM leases l LEFT JOIN requests r ON r.id = l.request_id AND r.wallet_id = l.wallet_id \
+        broken: "SELECT l.outpoint AS what, l.wallet_id AS wallet FROM leases l LEFT JOIN requests r ON r.id = l.request_id AND r.wallet_id = l.wallet_id \
                  WHERE r.id IS NULL OR r.kind <> 'onchain_send' OR r.is_open = 0",
     },
     Rule {
         name: "sends_have_an_original_transaction",
         count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'onchain_send'",
-        broken: "SELECT r.id AS what FROM requests r WHERE r.kind = 'onchain_send' AND \
+        broken: "SELECT r.id AS what, r.wallet_id AS wallet FROM requests r WHERE r.kind = 'onchain_send' AND \
                  (SELECT COUNT(*) FROM request_txs t WHERE t.request_id = r.id AND t.role = 'original' AND t.wallet_id = r.wallet_id) <> 1",
     },
     Rule {
@@ -187,7 +189,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "credits_stand_as_their_transactions_do",
         count: "SELECT COUNT(*) AS n FROM credits",
-        broken: "SELECT c.outpoint AS what FROM credits c JOIN requests r ON r.id = c.request_id LEFT JOIN txs t ON t.txid = c.txid \
+        broken: "SELECT c.outpoint AS what, c.wallet_id AS wallet FROM credits c JOIN requests r ON r.id = c.request_id LEFT JOIN txs t ON t.txid = c.txid \
                  WHERE t.txid IS NULL OR (t.status = 'mined') <> (r.state IN ('mined', 'credited')) OR (t.status = 'evicted') <> (r.state = 'evicted') \
                  OR (t.status = 'replaced') <> (r.state = 'replaced')",
     },
@@ -195,7 +197,7 @@ pub const RULES: &[Rule] = &[
         name: "only_who_has_nothing_left_is_in_debt",
         count: "SELECT COUNT(*) AS n FROM balances WHERE account LIKE 'debt:%'",
         // Nothing but bitcoin is ever owed.
-        broken: "SELECT d.account AS what FROM balances d JOIN balances w ON w.account = 'wallet:' || SUBSTR(d.account, 6) AND w.asset = d.asset \
+        broken: "SELECT d.account AS what, SUBSTR(d.account, 6) AS wallet FROM balances d JOIN balances w ON w.account = 'wallet:' || SUBSTR(d.account, 6) AND w.asset = d.asset \
                  WHERE d.account LIKE 'debt:%' AND d.asset = 'btc' AND d.total < 0 AND w.total > w.held",
     },
     Rule {
@@ -213,27 +215,27 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "withdrawals_stand_as_their_blocks_do",
         count: "SELECT COUNT(*) AS n FROM withdrawals",
-        broken: "SELECT w.txid AS what FROM withdrawals w LEFT JOIN requests r ON r.id = w.request_id AND r.wallet_id = w.wallet_id AND r.kind = 'withdraw' \
+        broken: "SELECT w.txid AS what, w.wallet_id AS wallet FROM withdrawals w LEFT JOIN requests r ON r.id = w.request_id AND r.wallet_id = w.wallet_id AND r.kind = 'withdraw' \
                  WHERE r.id IS NULL OR (w.height IS NOT NULL) <> (r.state IN ('seen', 'confirmed')) \
-                 UNION ALL SELECT r.id FROM requests r WHERE r.kind = 'withdraw' AND r.state IN ('broadcast', 'seen', 'confirmed') \
+                 UNION ALL SELECT r.id, r.wallet_id FROM requests r WHERE r.kind = 'withdraw' AND r.state IN ('broadcast', 'seen', 'confirmed') \
                  AND NOT EXISTS (SELECT 1 FROM withdrawals w WHERE w.request_id = r.id)",
     },
     Rule {
         name: "what_waits_for_the_node_has_an_effect",
         count: "SELECT COUNT(*) AS n FROM requests WHERE state IN ('paying', 'claiming', 'requested', 'queued', 'closing_channels', 'waiting_close', 'sweeping')",
-        broken: "SELECT r.id AS what FROM requests r WHERE r.state IN ('paying', 'claiming', 'requested', 'queued', 'closing_channels', 'waiting_close', 'sweeping') AND NOT EXISTS \
+        broken: "SELECT r.id AS what, r.wallet_id AS wallet FROM requests r WHERE r.state IN ('paying', 'claiming', 'requested', 'queued', 'closing_channels', 'waiting_close', 'sweeping') AND NOT EXISTS \
                  (SELECT 1 FROM effects e WHERE e.request_id = r.id AND e.done_at IS NULL)",
     },
     Rule {
         name: "every_index_up_to_the_last_derived_has_a_script",
         count: "SELECT COUNT(*) AS n FROM keychains WHERE released_at IS NULL",
-        broken: "SELECT k.wallet_id || ' ' || k.account AS what FROM keychains k WHERE k.released_at IS NULL AND (k.next_index > k.derived_to \
+        broken: "SELECT k.wallet_id || ' ' || k.account AS what, k.wallet_id AS wallet FROM keychains k WHERE k.released_at IS NULL AND (k.next_index > k.derived_to \
                  OR k.derived_to <> (SELECT COUNT(*) FROM scripts s WHERE s.wallet_id = k.wallet_id AND s.account = k.account))",
     },
     Rule {
         name: "issued_scripts_belong_to_requests",
         count: "SELECT COUNT(*) AS n FROM scripts WHERE purpose IS NOT NULL",
-        broken: "SELECT s.script AS what FROM scripts s JOIN keychains k ON k.wallet_id = s.wallet_id AND k.account = s.account \
+        broken: "SELECT s.script AS what, s.wallet_id AS wallet FROM scripts s JOIN keychains k ON k.wallet_id = s.wallet_id AND k.account = s.account \
                  LEFT JOIN requests r ON r.id = s.request_id WHERE s.purpose IS NOT NULL AND (s.idx >= k.next_index OR r.id IS NULL \
                  OR r.wallet_id <> s.wallet_id OR r.kind NOT IN ('onchain_receive', 'onchain_send', 'asset_receive') \
                  OR (s.purpose = 'receive') <> (r.kind = 'onchain_receive'))",
@@ -241,14 +243,14 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "an_address_is_handed_out_once",
         count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'onchain_receive'",
-        broken: "SELECT r.id AS what FROM requests r JOIN wallets w ON w.id = r.wallet_id AND w.released_at IS NULL \
+        broken: "SELECT r.id AS what, r.wallet_id AS wallet FROM requests r JOIN wallets w ON w.id = r.wallet_id AND w.released_at IS NULL \
                  WHERE r.kind = 'onchain_receive' AND r.created_at >= w.created_at AND \
                  (SELECT COUNT(*) FROM scripts s WHERE s.request_id = r.id AND s.purpose = 'receive') > 1",
     },
     Rule {
         name: "deposits_are_coins_on_receive_scripts",
         count: "SELECT COUNT(*) AS n FROM deposits",
-        broken: "SELECT d.outpoint AS what FROM deposits d JOIN wallets w ON w.id = d.wallet_id AND w.released_at IS NULL \
+        broken: "SELECT d.outpoint AS what, d.wallet_id AS wallet FROM deposits d JOIN wallets w ON w.id = d.wallet_id AND w.released_at IS NULL \
                  JOIN requests r ON r.id = d.request_id AND r.created_at >= w.created_at LEFT JOIN coins c ON c.outpoint = d.outpoint LEFT JOIN scripts s ON s.script = c.script \
                  WHERE c.outpoint IS NULL OR c.amount_sat <> d.amount_sat OR c.wallet_id <> d.wallet_id OR s.purpose IS NULL OR s.purpose <> 'receive' \
                  OR (r.state <> 'own') = EXISTS (SELECT 1 FROM spends x JOIN coins o ON o.outpoint = x.outpoint WHERE x.txid = d.txid AND o.wallet_id = d.wallet_id)",
@@ -256,7 +258,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "every_payment_to_a_receive_script_is_a_deposit",
         count: "SELECT COUNT(*) AS n FROM coins c JOIN scripts s ON s.script = c.script WHERE s.purpose = 'receive'",
-        broken: "SELECT c.outpoint AS what FROM coins c JOIN scripts s ON s.script = c.script JOIN txs t ON t.txid = c.txid \
+        broken: "SELECT c.outpoint AS what, c.wallet_id AS wallet FROM coins c JOIN scripts s ON s.script = c.script JOIN txs t ON t.txid = c.txid \
                  JOIN requests r ON r.id = s.request_id AND r.state <> 'used_before' \
                  WHERE s.purpose = 'receive' AND t.status IN ('mempool', 'mined') AND NOT EXISTS (SELECT 1 FROM deposits d WHERE d.outpoint = c.outpoint) \
                  AND NOT EXISTS (SELECT 1 FROM spends x JOIN coins o ON o.outpoint = x.outpoint WHERE x.txid = c.txid AND o.wallet_id = c.wallet_id)",
@@ -264,7 +266,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "deposits_stand_as_their_transactions_do",
         count: "SELECT COUNT(*) AS n FROM deposits",
-        broken: "SELECT d.outpoint AS what FROM deposits d JOIN wallets w ON w.id = d.wallet_id AND w.released_at IS NULL \
+        broken: "SELECT d.outpoint AS what, d.wallet_id AS wallet FROM deposits d JOIN wallets w ON w.id = d.wallet_id AND w.released_at IS NULL \
                  JOIN requests r ON r.id = d.request_id AND r.created_at >= w.created_at JOIN txs t ON t.txid = d.txid \
                  WHERE r.state <> 'own' AND ((t.status = 'mined') <> (r.state IN ('mined', 'confirmed')) OR (t.status = 'evicted') <> (r.state = 'evicted') \
                  OR (t.status = 'replaced') <> (r.state = 'replaced'))",
@@ -272,19 +274,19 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "coins_copy_their_transactions",
         count: "SELECT COUNT(*) AS n FROM coins",
-        broken: "SELECT c.outpoint AS what FROM coins c LEFT JOIN txs t ON t.txid = c.txid WHERE t.txid IS NULL OR t.status <> c.status \
+        broken: "SELECT c.outpoint AS what, c.wallet_id AS wallet FROM coins c LEFT JOIN txs t ON t.txid = c.txid WHERE t.txid IS NULL OR t.status <> c.status \
                  OR COALESCE(t.height, -1) <> COALESCE(c.height, -1)",
     },
     Rule {
         name: "spent_coins_name_a_live_spender",
         count: "SELECT COUNT(*) AS n FROM coins WHERE spent_by IS NOT NULL",
-        broken: "SELECT c.outpoint AS what FROM coins c LEFT JOIN txs t ON t.txid = c.spent_by WHERE c.spent_by IS NOT NULL AND \
+        broken: "SELECT c.outpoint AS what, c.wallet_id AS wallet FROM coins c LEFT JOIN txs t ON t.txid = c.spent_by WHERE c.spent_by IS NOT NULL AND \
                  (t.txid IS NULL OR t.status NOT IN ('offered', 'mempool', 'mined') OR COALESCE(t.height, -1) <> COALESCE(c.spent_height, -1))",
     },
     Rule {
         name: "no_live_spender_is_forgotten",
         count: "SELECT COUNT(*) AS n FROM spends",
-        broken: "SELECT s.outpoint AS what FROM spends s JOIN txs t ON t.txid = s.txid JOIN coins c ON c.outpoint = s.outpoint \
+        broken: "SELECT s.outpoint AS what, c.wallet_id AS wallet FROM spends s JOIN txs t ON t.txid = s.txid JOIN coins c ON c.outpoint = s.outpoint \
                  WHERE t.status IN ('offered', 'mempool', 'mined') AND c.spent_by IS NULL",
     },
     Rule {
@@ -316,21 +318,21 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "transfers_of_assets_belong_to_their_requests",
         count: "SELECT COUNT(*) AS n FROM asset_transfers WHERE request_id IS NOT NULL",
-        broken: "SELECT t.wallet_id || ' ' || t.idx AS what FROM asset_transfers t LEFT JOIN requests r ON r.id = t.request_id AND r.wallet_id = t.wallet_id \
+        broken: "SELECT t.wallet_id || ' ' || t.idx AS what, t.wallet_id AS wallet FROM asset_transfers t LEFT JOIN requests r ON r.id = t.request_id AND r.wallet_id = t.wallet_id \
                  WHERE t.request_id IS NOT NULL AND (r.id IS NULL \
                  OR r.kind <> CASE t.kind WHEN 'send' THEN 'onchain_send' WHEN 'receive_blind' THEN 'asset_receive' WHEN 'receive_witness' THEN 'asset_receive' ELSE '' END)",
     },
     Rule {
         name: "requests_for_assets_have_their_transfers",
         count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'asset_receive' OR state = 'waiting_ack'",
-        broken: "SELECT r.id AS what FROM requests r WHERE (r.kind = 'asset_receive' AND (SELECT COUNT(*) FROM asset_transfers t WHERE t.request_id = r.id) <> 1) \
+        broken: "SELECT r.id AS what, r.wallet_id AS wallet FROM requests r WHERE (r.kind = 'asset_receive' AND (SELECT COUNT(*) FROM asset_transfers t WHERE t.request_id = r.id) <> 1) \
                  OR (r.state = 'waiting_ack' AND NOT EXISTS (SELECT 1 FROM asset_transfers t WHERE t.request_id = r.id))",
     },
     Rule {
         name: "what_is_over_sets_no_asset_aside",
         count: "SELECT COUNT(*) AS n FROM asset_transfers WHERE status IN ('initiated', 'waiting_counterparty')",
         // Until it is freed, an effect or an intent says that it will be.
-        broken: "SELECT t.wallet_id || ' ' || t.idx AS what FROM asset_transfers t LEFT JOIN requests r ON r.id = t.request_id \
+        broken: "SELECT t.wallet_id || ' ' || t.idx AS what, t.wallet_id AS wallet FROM asset_transfers t LEFT JOIN requests r ON r.id = t.request_id \
                  WHERE t.status IN ('initiated', 'waiting_counterparty') AND t.kind IN ('send', 'receive_blind', 'receive_witness') \
                  AND (r.id IS NULL OR r.state IN ('expired', 'failed', 'cancelled', 'conflicted')) \
                  AND NOT EXISTS (SELECT 1 FROM effects e WHERE e.key = 'give_up:' || r.id AND e.done_at IS NULL) \
@@ -339,7 +341,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "receipts_of_assets_stand_as_their_transfers_do",
         count: "SELECT COUNT(*) AS n FROM requests WHERE kind = 'asset_receive'",
-        broken: "SELECT r.id AS what FROM requests r JOIN asset_transfers t ON t.request_id = r.id WHERE r.kind = 'asset_receive' AND ( \
+        broken: "SELECT r.id AS what, r.wallet_id AS wallet FROM requests r JOIN asset_transfers t ON t.request_id = r.id WHERE r.kind = 'asset_receive' AND ( \
                  (r.state IN ('arriving', 'seen', 'reorged') AND t.status NOT IN ('waiting_confirmations', 'settled')) \
                  OR (r.state = 'settled' AND t.status <> 'settled') \
                  OR (r.state = 'seen' AND t.height IS NULL) OR (r.state = 'reorged' AND t.height IS NOT NULL))",
@@ -358,7 +360,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "exports_were_signed_in_time",
         count: "SELECT COUNT(*) AS n FROM asset_exports WHERE signed_at IS NOT NULL",
-        broken: "SELECT id AS what FROM asset_exports WHERE signed_at >= expires_at OR signed_at < created_at",
+        broken: "SELECT id AS what, wallet_id AS wallet FROM asset_exports WHERE signed_at >= expires_at OR signed_at < created_at",
     },
 ];
 
@@ -369,11 +371,25 @@ const NAMED: usize = 20;
 ///
 /// # Errors
 /// When the database can't answer.
-pub async fn check(conn: &mut Conn, rule: &Rule) -> Result<(u64, Vec<String>), StoreError> {
+pub async fn check(conn: &mut Conn, rule: &Rule) -> Result<(u64, Vec<Broken>), StoreError> {
     let count = sqlx::query(rule.count).fetch_one(&mut *conn).await?.number("n")?;
     let rows = sqlx::query(rule.broken).fetch_all(conn).await?;
-    let broken = rows.iter().take(NAMED).map(|row| row.take("what")).collect::<Result<_, _>>()?;
+    // A rule that more wallets break than are named is no matter of a wallet.
+    let is_of_wallets = rows.len() <= NAMED && rule.broken.contains(" AS wallet ");
+    let read = |row: &AnyRow| {
+        let wallet = if is_of_wallets { Some(row.parsed("wallet")?) } else { None };
+        Ok(Broken { what: row.take("what")?, wallet })
+    };
+    let broken = rows.iter().take(NAMED).map(read).collect::<Result<_, StoreError>>()?;
     Ok((count, broken))
+}
+
+/// Something that breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    pub what: String,
+    /// Whom alone it concerns; empty where it may concern anybody.
+    pub wallet: Option<WalletId>,
 }
 
 /// Sends that wait for a signature, for a look into their PSBTs.

@@ -210,9 +210,10 @@ pub struct Position {
     pub channels: i64,
     pub closing: i64,
     pub onchain: i64,
-    /// On the way between the node's coins and wallets.
+    /// On the way between the node's coins and wallets, without what belongs to credits that are in a block and not deep enough, and to
+    /// withdrawals that are out and in no block.
     pub crossing: i64,
-    /// Credits that are in a block and not deep enough, and withdrawals that may have left and are in none.
+    /// Withdrawals that nobody knows of whether they are out.
     pub crossings: u64,
     /// The block that the follower has read.
     pub height: Option<u32>,
@@ -245,12 +246,10 @@ pub async fn position(conn: &mut Conn) -> Result<Position, StoreError> {
     let waiting = sqlx::query("SELECT COUNT(*) AS n FROM requests WHERE state IN ('claiming', 'paying')")
         .fetch_one(&mut *conn)
         .await?;
-    let crossings = sqlx::query(
-        "SELECT COUNT(*) AS n FROM requests WHERE (kind = 'settle_credit' AND state IN ('mined', 'reorged')) \
-         OR (kind = 'withdraw' AND state IN ('requested', 'broadcast'))",
-    )
-    .fetch_one(&mut *conn)
-    .await?;
+    let crossings = sqlx::query("SELECT COUNT(*) AS n FROM requests WHERE kind = 'withdraw' AND state = 'requested'")
+        .fetch_one(&mut *conn)
+        .await?;
+    let under_way = crossing_under_way(conn).await?;
     let paying = sqlx::query(
         "SELECT CAST(COALESCE(SUM(h.amount), 0) AS BIGINT) AS n FROM holds h JOIN requests r ON r.id = h.request_id \
          WHERE r.state = 'paying' AND r.kind = 'lightning_pay'",
@@ -267,7 +266,7 @@ pub async fn position(conn: &mut Conn) -> Result<Position, StoreError> {
         channels: row.take("channels")?,
         closing: row.take("closing")?,
         onchain: row.take("onchain")?,
-        crossing: row.take("crossing")?,
+        crossing: row.take::<i64>("crossing")?.saturating_sub(under_way),
         crossings: crossings.number("n")?,
         height: chain::cursor(conn).await?.map(|block| block.height),
         claims: row.take("claims")?,
@@ -276,4 +275,41 @@ pub async fn position(conn: &mut Conn) -> Result<Position, StoreError> {
         waiting: waiting.number("n")?,
         cursor: cursor(conn).await?,
     })
+}
+
+/// How often a transaction may have been undone and told again for its entries to be found.
+const AGAIN: u32 = 8;
+
+/// What of the account of what crosses belongs to credits and withdrawals that are under way: the postings of each, and those of what the
+/// node has told of its transaction.
+async fn crossing_under_way(conn: &mut Conn) -> Result<i64, StoreError> {
+    let rows = sqlx::query(
+        "SELECT c.request_id AS id, 'arrived:' || c.outpoint AS key FROM credits c JOIN requests r ON r.id = c.request_id \
+         WHERE r.state IN ('mined', 'reorged') UNION ALL \
+         SELECT w.request_id, 'sent:' || w.txid FROM withdrawals w JOIN requests r ON r.id = w.request_id WHERE r.state = 'broadcast'",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut total = 0_i64;
+    for row in &rows {
+        let (id, key): (String, String) = (row.take("id")?, row.take("key")?);
+        let told = (1..=AGAIN).flat_map(|times| [format!("undone:{times}:{key}"), format!("again:{times}:{key}")]);
+        let told = told.chain([key.clone()]).map(|key| RequestId::of_movement(&key).to_string());
+        total = total.saturating_add(crossing_of(conn, told.chain([id]).collect()).await?);
+    }
+    Ok(total)
+}
+
+async fn crossing_of(conn: &mut Conn, requests: Vec<String>) -> Result<i64, StoreError> {
+    let places: Vec<String> = (1..=requests.len()).map(|n| format!("${n}")).collect();
+    let sql = format!(
+        "SELECT CAST(COALESCE(SUM(CASE WHEN credit = 'node:crossing' THEN amount ELSE -amount END), 0) AS BIGINT) AS n FROM postings \
+         WHERE request_id IN ({}) AND kind IN ('post', 'post_hold') AND (credit = 'node:crossing' OR debit = 'node:crossing')",
+        places.join(", ")
+    );
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    for request in requests {
+        query = query.bind(request);
+    }
+    query.fetch_one(conn).await?.take("n")
 }

@@ -1,11 +1,12 @@
-//! Recomputes the books beside the gateway's work, and asks the Lightning node in between whether it still has what is owed. A difference
-//! stops payouts: nobody knows whose money it would be.
+//! Recomputes the books beside the gateway's work, and asks the Lightning node in between whether it still has what is owed. What follows
+//! from a difference is the business of `flows/alarms.rs`.
 
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
 use super::supervise::{Next, Worker};
+use crate::flows::alarms::Watch;
 use crate::flows::audit;
 use crate::flows::{Error, Flows};
 
@@ -20,11 +21,12 @@ pub(super) struct Audit {
     has_waited: bool,
     /// When all books were recomputed.
     whole: Option<Instant>,
+    watch: Watch,
 }
 
 impl Audit {
     pub(super) fn new(flows: &Flows, every: Duration) -> Self {
-        Self { flows: flows.clone(), every, has_waited: false, whole: None }
+        Self { flows: flows.clone(), every, has_waited: false, whole: None, watch: Watch::default() }
     }
 }
 
@@ -52,20 +54,13 @@ impl Worker for Audit {
             metrics::gauge!("sluice_solvency_backing_msat").set(lossy(solvency.backing_msat));
         }
         let next = Next::After(self.every.min(NODE_EVERY));
-        if report.drifts.is_empty() {
-            if is_due {
-                tracing::info!(
-                    skipped = report.skipped.len(),
-                    pending = report.pending.len(),
-                    "the audit found no drift"
-                );
-            }
-            return Ok(next);
+        if report.drifts.is_empty() && is_due {
+            tracing::info!(skipped = report.skipped.len(), pending = report.pending.len(), "the audit found no drift");
         }
         for drift in &report.drifts {
-            tracing::error!(rule = drift.rule, detail = %drift.detail, "the audit found a drift; payouts stop");
+            tracing::error!(rule = drift.rule, detail = %drift.detail, "the audit found a drift");
         }
-        audit::raise_alarms(&self.flows, &report).await?;
+        self.watch.react(&self.flows, &report).await?;
         Ok(next)
     }
 }

@@ -22,6 +22,7 @@ mod withdrawals;
 
 mod differences;
 mod halts;
+mod node_audit;
 mod own_deposits;
 mod reversals;
 mod revived;

@@ -406,6 +406,7 @@ impl Rig {
         self.settle().await;
         let report = audit::audit(&self.flows).await.expect("the audit runs");
         assert_eq!(report.drifts, [], "the audit found drift");
+        assert_eq!(report.surplus, [], "the node has more than the books");
         assert_eq!(report.skipped, [], "the audit could not check everything");
         report
     }

@@ -127,7 +127,7 @@ impl Db {
         let mut conn = self.store.read().await.expect("a connection");
         for rule in RULES {
             let (_, broken) = audit::check(&mut conn, rule).await.expect("a rule can be checked");
-            assert_eq!(broken, [] as [String; 0], "{} is broken", rule.name);
+            assert_eq!(broken, [], "{} is broken", rule.name);
         }
     }
 }
