@@ -84,7 +84,7 @@ advisories: rust ## Ask the RustSec database about known vulnerabilities (needs 
 .PHONY: soak
 soak: rust ## Run every soak test, each for SLUICE_SOAK_SECONDS (default 600)
 	export SLUICE_SOAK_SECONDS=$${SLUICE_SOAK_SECONDS:-600}; \
-	exec scripts/with-tools bitcoind,ldk-peer,postgres cargo test --locked --test it -- soak --nocapture
+	exec scripts/with-tools bitcoind,ldk-peer,postgres,rgb-wallet cargo test --locked --test it -- soak --nocapture
 
 .PHONY: bench
 bench: rust ## Measure throughput and latency, optimised build; writes docs/BENCHMARKS.md

@@ -182,6 +182,26 @@ async fn flows_on(store: Store, config: &Config) -> Result<Flows, StartError> {
     Ok(Flows::new(store, Arc::new(chain), config.chain.network, config.policy.clone()))
 }
 
+/// The same with the engine for assets, where there is one and no other process has it; says why it is not there.
+///
+/// # Errors
+/// As for [`open_existing`].
+pub async fn open_with_assets(config: &Config) -> Result<(Flows, Option<String>), StartError> {
+    let flows = open_existing(config).await?;
+    // A folder that is not there is made by the gateway, not by whoever looks.
+    if config.assets.indexer.is_none() || !config.assets.data_dir.exists() {
+        return Ok((flows, None));
+    }
+    match RgbEngine::open(&config.assets, config.chain.network) {
+        Ok(engine) => {
+            let courier = HttpCourier::new(&config.assets.courier).map_err(StartError::Assets)?;
+            flows.use_assets(AssetSide::new(Arc::new(engine), Arc::new(courier), config.assets.endpoints.clone()));
+            Ok((flows, None))
+        }
+        Err(error) => Ok((flows, Some(error.to_string()))),
+    }
+}
+
 /// For commands that don't call the node, and must not ask for its password. One that does is told that the file is not there.
 fn without_login(config: &Config) -> crate::chain::bitcoind::Config {
     crate::chain::bitcoind::Config {

@@ -6,7 +6,8 @@ use super::block_on;
 use super::failure::{Failure, print, print_json};
 use crate::app;
 use crate::config::Config;
-use crate::flows::audit::{self, Report};
+use crate::flows::audit::{self, Drift, Report};
+use crate::flows::audit_assets;
 
 /// Recompute the books and say where they differ from what is stored
 ///
@@ -23,15 +24,17 @@ pub(super) struct Audit {
 impl Audit {
     pub(super) fn run(self, config: &Config) -> Result<ExitCode, Failure> {
         block_on(async {
-            let flows = app::open_existing(config).await?;
-            let report = audit::audit(&flows).await?;
+            let (flows, without_assets) = app::open_with_assets(config).await?;
+            let mut report = audit::audit(&flows).await?;
+            report.pending.extend(without_assets.map(|detail| Drift { rule: audit_assets::RULE, detail }));
             flows.store().close().await;
             if self.json {
                 print_json(&report)?
             } else {
                 print(&in_words(&report))?
             }
-            Ok(if report.drifts.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            let is_well = report.drifts.is_empty() && report.unopened.is_empty();
+            Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         })
     }
 }
@@ -42,6 +45,7 @@ fn in_words(report: &Report) -> String {
     lines.extend(report.surplus.iter().map(|more| {
         format!("SURPLUS {}: the node has {} msat more than {} in the books", more.rule, more.more_msat, more.account)
     }));
+    lines.extend(report.unopened.iter().map(|unopened| format!("UNOPENED {}: {}", unopened.rule, unopened.detail)));
     lines.extend(report.skipped.iter().map(|skipped| format!("SKIPPED {}: {}", skipped.rule, skipped.detail)));
     lines.extend(report.pending.iter().map(|pending| format!("PENDING {}: {}", pending.rule, pending.detail)));
     lines.push(match (report.drifts.len(), report.skipped.len()) {
@@ -55,7 +59,6 @@ fn in_words(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flows::audit::Drift;
 
     #[test]
     fn a_drift_can_be_grepped_for() {

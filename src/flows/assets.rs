@@ -27,6 +27,8 @@ use crate::store::{chain, wallets};
 /// Longer is no invoice that anybody writes.
 const INVOICE_MAX: usize = 4_096;
 
+pub(super) use give_up::keys;
+
 /// What there is for assets, where there are any.
 fn side(flows: &Flows) -> Result<&AssetSide, Error> {
     let none = || Error::refused(Code::AssetsUnavailable, "this gateway has no RGB engine");

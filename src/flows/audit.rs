@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use bitcoin::OutPoint;
 
+use super::audit_assets::audit_assets;
 use super::audit_node::audit_node;
 use super::{Error, Flows};
 use crate::ids::WalletId;
@@ -51,6 +52,8 @@ pub struct Report {
     pub skipped: Vec<Drift>,
     /// What of the node's money is under way, so that it is compared later, or within bounds.
     pub pending: Vec<Drift>,
+    /// Wallets whose assets' state can't be opened. Theirs alone is the harm: nobody else's payouts stop.
+    pub unopened: Vec<Drift>,
     /// Empty where the node could not be asked.
     pub solvency: Option<Solvency>,
 }
@@ -81,6 +84,7 @@ pub async fn audit(flows: &Flows) -> Result<Report, Error> {
     drop(snapshot);
     audit_chain(flows, &mut report).await?;
     audit_node(flows, &mut report).await?;
+    audit_assets(flows, &mut report).await?;
     Ok(report)
 }
 

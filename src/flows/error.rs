@@ -195,6 +195,7 @@ impl From<Refusal> for Error {
             Refusal::Invalid { what, reason } => Self::field(what, reason),
             Refusal::NoSuchTransfer => Self::refused(Code::NotFound, detail),
             Refusal::TooLate => Self::refused(Code::NotCancellable, detail),
+            Refusal::Broken => Self::refused(Code::AssetsNotReady, detail),
         }
     }
 }

@@ -19,6 +19,20 @@ pub struct Rails {
     pub chain: ChainRail,
     pub payouts: PayoutsRail,
     pub lightning: LightningRail,
+    pub assets: AssetsRail,
+}
+
+/// The engine for assets. A gateway without one is as ready as any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AssetsRail {
+    /// There is an engine.
+    pub configured: bool,
+    /// Its indexer has answered last, and every state that the audit has looked at can be opened.
+    pub ready: bool,
+    /// Wallets whose state can't be opened, as the audit has found.
+    pub unopened: usize,
+    /// Why a configured one is not ready.
+    pub reason: Option<String>,
 }
 
 /// The Lightning node. A gateway without one, or whose node is another process's, is as ready as any.
@@ -130,7 +144,7 @@ mod tests {
         let halted = PayoutsRail { halted: vec!["deep_reorg".to_owned()] };
         let chain = ChainRail { connected: true, synced: true, ..ChainRail::default() };
         let store = StoreRail { ok: true, reason: None };
-        let rails = Rails { store, chain, payouts: halted, lightning: LightningRail::default() };
+        let rails = Rails { store, chain, payouts: halted, ..Rails::default() };
         assert!(rails.are_ready(), "nor does a node that is not here");
     }
 

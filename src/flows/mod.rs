@@ -4,6 +4,7 @@ pub mod address;
 pub mod alarms;
 pub mod assets;
 pub mod audit;
+pub mod audit_assets;
 mod audit_node;
 pub mod balance;
 pub mod books;
@@ -175,12 +176,16 @@ pub struct AssetSide {
     pub endpoints: Vec<String>,
     /// How far the deliveries of this process are.
     deliveries: assets::deliver::Deliveries,
+    /// What the audit has found in the engine's folders.
+    pub looked: audit_assets::Looked,
 }
 
 impl AssetSide {
     #[must_use]
     pub fn new(engine: Arc<dyn AssetEngine>, courier: Arc<dyn Courier>, endpoints: Vec<String>) -> Self {
-        Self { engine, courier, endpoints, deliveries: assets::deliver::Deliveries::default() }
+        let deliveries = assets::deliver::Deliveries::default();
+        let looked = audit_assets::Looked::default();
+        Self { engine, courier, endpoints, deliveries, looked }
     }
 }
 

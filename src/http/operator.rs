@@ -104,6 +104,8 @@ mod tests {
         let lightning = serde_json::json!({ "configured": false, "ready": false, "reason": null });
         assert_eq!(body["rails"]["lightning"], lightning);
         assert_eq!(body["auth_mode"], "wallet");
+        let assets = serde_json::json!({ "configured": false, "ready": false, "unopened": 0, "reason": null });
+        assert_eq!(body["rails"]["assets"], assets);
         health.update(|rails| {
             rails.store.ok = true;
             rails.chain.connected = true;

@@ -41,6 +41,9 @@ pub enum Refusal {
     NoSuchTransfer,
     #[error("the transfer has gone too far to be given up")]
     TooLate,
+    /// The engine has stumbled over this very order, and is as it was before.
+    #[error("the RGB engine can't do this; nothing has changed")]
+    Broken,
 }
 
 /// An asset of a fixed supply, as its issuer describes it.
@@ -134,6 +137,8 @@ pub struct Receive {
     /// The name under which consignment and acknowledgement are exchanged.
     pub recipient: String,
     pub batch: i32,
+    /// As the list of transfers tells it, but for the coin that a blinded invoice names.
+    pub transfer: Transfer,
 }
 
 /// What an RGB invoice says.
@@ -291,4 +296,7 @@ pub trait AssetEngine: Send + Sync {
 
     /// All that the engine knows of the wallet at this moment, sealed with a password, in a form of the engine's own.
     async fn export(&self, wallet: &WalletKeys, password: &Secret) -> Result<Vec<u8>, AssetError>;
+
+    /// Whether the wallet's state can be opened. Changes nothing, and needs no network.
+    async fn try_out(&self, wallet: &WalletKeys) -> Result<(), AssetError>;
 }

@@ -175,6 +175,22 @@ pub async fn user_of_key(conn: &mut Conn, key_material: &str) -> Result<Option<W
     row.map(|row| row.parsed("wallet_id")).transpose()
 }
 
+/// Wallets that a colored script was given away for, after this one in the order of their names.
+///
+/// # Errors
+/// When the database can't answer or a row is corrupt.
+pub async fn with_colored_scripts(conn: &mut Conn, after: &str, limit: u32) -> Result<Vec<WalletId>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT wallet_id FROM keychains WHERE account = 'colored' AND next_index > 0 AND released_at IS NULL AND wallet_id > $1 \
+         ORDER BY wallet_id LIMIT $2",
+    )
+    .bind(after.to_owned())
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(|row| row.parsed("wallet_id")).collect()
+}
+
 /// # Errors
 /// When the database can't answer or there is no such keychain.
 pub async fn keychain(conn: &mut Conn, wallet: &WalletId, account: Account) -> Result<Keychain, StoreError> {

@@ -53,6 +53,9 @@ impl Worker for Audit {
             metrics::gauge!("sluice_solvency_claims_msat").set(lossy(solvency.claims_msat));
             metrics::gauge!("sluice_solvency_backing_msat").set(lossy(solvency.backing_msat));
         }
+        for unopened in &report.unopened {
+            tracing::error!(detail = %unopened.detail, "the audit can't open what a wallet has of assets");
+        }
         let next = Next::After(self.every.min(NODE_EVERY));
         if report.drifts.is_empty() && is_due {
             tracing::info!(skipped = report.skipped.len(), pending = report.pending.len(), "the audit found no drift");

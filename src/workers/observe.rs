@@ -9,7 +9,7 @@ use bitcoin::constants::genesis_block;
 
 use super::chain_follow::wrong_network;
 use super::supervise::{Next, Worker};
-use crate::flows::health::{Health, LightningRail};
+use crate::flows::health::{AssetsRail, Health, LightningRail};
 use crate::flows::{Error, Flows, consignments};
 use crate::ports::PortError;
 use crate::ports::chain::{BlockRef, ChainInfo};
@@ -88,9 +88,18 @@ impl Observe {
         LightningRail { configured, ready: slot.is_ready(), reason }
     }
 
+    fn assets(&self) -> AssetsRail {
+        let Some(side) = self.flows.asset_side() else { return AssetsRail::default() };
+        let broken = side.looked.broken();
+        let first = broken.first_key_value();
+        let reason = first.map(|(wallet, why)| format!("what {wallet} has can't be opened: {why}"));
+        AssetsRail { configured: true, ready: reason.is_none(), unopened: broken.len(), reason }
+    }
+
     fn write_down(&self, node: Result<ChainInfo, PortError>, books: Result<Books, StoreError>) {
         self.health.update(|rails| {
             rails.lightning = self.lightning();
+            rails.assets = self.assets();
             match books {
                 Ok(books) => {
                     rails.store.ok = true;
@@ -135,6 +144,11 @@ impl Observe {
         metrics::gauge!("sluice_ready", "rail" => "payouts").set(u8::from(rails.payouts.halted.is_empty()));
         if rails.lightning.configured {
             metrics::gauge!("sluice_ready", "rail" => "lightning").set(u8::from(rails.lightning.ready));
+        }
+        if rails.assets.configured {
+            metrics::gauge!("sluice_ready", "rail" => "assets").set(u8::from(rails.assets.ready));
+            let unopened = u32::try_from(rails.assets.unopened).unwrap_or(u32::MAX);
+            metrics::gauge!("sluice_assets_unopened_wallets").set(unopened);
         }
         let halted = u32::try_from(rails.payouts.halted.len()).unwrap_or(u32::MAX);
         metrics::gauge!("sluice_halts_in_force").set(halted);

@@ -260,8 +260,10 @@ impl Wallet {
             ..Leg::default()
         });
         let number = batch.number;
+        let transfers = told_of(&batch).next();
+        let transfer = transfers.ok_or(Refusal::NoSuchTransfer)?;
         self.batches.push(batch);
-        Ok(Receive { invoice, recipient, batch: number })
+        Ok(Receive { invoice, recipient, batch: number, transfer })
     }
 
     pub(super) fn knows(&self, asset: &str) -> bool {
@@ -303,24 +305,27 @@ impl Wallet {
     }
 
     pub(super) fn transfers(&self) -> Vec<Transfer> {
-        let told = |batch: &Batch, leg: &Leg| Transfer {
-            index: leg.index,
-            batch: batch.number,
-            status: batch.status,
-            kind: batch.kind,
-            asset: leg.asset.clone(),
-            requested: leg.requested,
-            amounts: leg.amounts.clone(),
-            txid: batch.txid,
-            recipient: leg.recipient.clone(),
-            receive_coin: leg.coin,
-            change_coin: batch.change.as_ref().map(|coin| coin.outpoint),
-            created_at: batch.created_at,
-            updated_at: batch.updated_at,
-            expires_at: batch.expires_at,
-        };
-        self.batches.iter().flat_map(|batch| batch.legs.iter().map(move |leg| told(batch, leg))).collect()
+        self.batches.iter().flat_map(told_of).collect()
     }
+}
+
+fn told_of(batch: &Batch) -> impl Iterator<Item = Transfer> {
+    batch.legs.iter().map(|leg| Transfer {
+        index: leg.index,
+        batch: batch.number,
+        status: batch.status,
+        kind: batch.kind,
+        asset: leg.asset.clone(),
+        requested: leg.requested,
+        amounts: leg.amounts.clone(),
+        txid: batch.txid,
+        recipient: leg.recipient.clone(),
+        receive_coin: leg.coin,
+        change_coin: batch.change.as_ref().map(|coin| coin.outpoint),
+        created_at: batch.created_at,
+        updated_at: batch.updated_at,
+        expires_at: batch.expires_at,
+    })
 }
 
 pub(super) fn require_time(expires_at: u64, now: i64) -> Result<(), Refusal> {

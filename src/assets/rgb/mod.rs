@@ -5,6 +5,8 @@
 
 mod export;
 mod invoice;
+mod kept;
+mod last;
 mod map;
 mod registry;
 mod reveal;
@@ -17,7 +19,7 @@ use async_trait::async_trait;
 use bitcoin::{Network, Psbt};
 use serde::{Deserialize, Serialize, Serializer};
 
-use self::registry::Registry;
+use self::registry::{Job, Registry};
 use self::wallet::RgbWallet;
 use crate::assets::courier;
 use crate::ports::PortError;
@@ -103,7 +105,15 @@ impl RgbEngine {
         keys: &WalletKeys,
         job: impl FnOnce(&mut RgbWallet) -> Result<T, AssetError> + Send + 'static,
     ) -> Result<T, AssetError> {
-        self.registry.run(keys, job).await
+        self.registry.run(keys, Job::Writes, job).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        keys: &WalletKeys,
+        job: impl FnOnce(&mut RgbWallet) -> Result<T, AssetError> + Send + 'static,
+    ) -> Result<T, AssetError> {
+        self.registry.run(keys, Job::Reads, job).await
     }
 }
 
@@ -123,7 +133,7 @@ impl AssetEngine for RgbEngine {
     }
 
     async fn coins(&self, wallet: &WalletKeys) -> Result<Vec<ColoredCoin>, AssetError> {
-        self.with(wallet, RgbWallet::coins).await
+        self.read(wallet, RgbWallet::coins).await
     }
 
     async fn issue(&self, wallet: &WalletKeys, new: NewAsset) -> Result<Asset, AssetError> {
@@ -131,7 +141,7 @@ impl AssetEngine for RgbEngine {
     }
 
     async fn assets(&self, wallet: &WalletKeys) -> Result<Vec<Asset>, AssetError> {
-        self.with(wallet, RgbWallet::assets).await
+        self.read(wallet, RgbWallet::assets).await
     }
 
     async fn receive(&self, wallet: &WalletKeys, new: NewReceive) -> Result<Receive, AssetError> {
@@ -154,7 +164,8 @@ impl AssetEngine for RgbEngine {
 
     async fn acknowledged(&self, wallet: &WalletKeys, recipient: &str) -> Result<(), AssetError> {
         let recipient = recipient.to_owned();
-        self.with(wallet, move |wallet| wallet.acknowledged(&recipient)).await
+        let told = self.with(wallet, move |wallet| wallet.acknowledged(&recipient)).await;
+        told.map_err(perhaps_out)
     }
 
     async fn give_up(&self, wallet: &WalletKeys, batch: i32) -> Result<(), AssetError> {
@@ -162,16 +173,31 @@ impl AssetEngine for RgbEngine {
     }
 
     async fn refresh(&self, wallet: &WalletKeys) -> Result<(), AssetError> {
-        self.with(wallet, RgbWallet::refresh).await
+        match self.with(wallet, RgbWallet::refresh).await.map_err(perhaps_out)? {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
     }
 
     async fn transfers(&self, wallet: &WalletKeys) -> Result<Vec<Transfer>, AssetError> {
-        self.with(wallet, RgbWallet::transfers).await
+        self.read(wallet, RgbWallet::transfers).await
     }
 
     async fn export(&self, wallet: &WalletKeys, password: &Secret) -> Result<Vec<u8>, AssetError> {
         let password = password.clone();
         self.with(wallet, move |wallet| wallet.export(&password)).await
+    }
+
+    async fn try_out(&self, wallet: &WalletKeys) -> Result<(), AssetError> {
+        self.registry.try_out(wallet).await
+    }
+}
+
+/// The folder is put back to what it was, and the network is not: a transaction may have gone out first.
+fn perhaps_out(error: AssetError) -> AssetError {
+    match error {
+        AssetError::Refused(Refusal::Broken) => nonsense(Refusal::Broken).into(),
+        error => error,
     }
 }
 

@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bitcoin::Network;
 use tokio::sync::Semaphore;
 
+use super::kept::Kept;
 use super::wallet::{Place, RgbWallet};
 use super::{Config, SERVICE, misconfigured, nonsense, reveal};
 use crate::ids::WalletId;
 use crate::ports::PortError;
-use crate::ports::assets::{AssetError, WalletKeys};
+use crate::ports::assets::{AssetError, Refusal, WalletKeys};
 use crate::secret::{keep_private, make_private_folder};
 
 /// The file whose lock says that a process uses the folder. The system lets go of it when the process dies, however it dies.
@@ -43,8 +44,38 @@ struct Inner {
 /// The place of one wallet. Whoever holds the mutex is the only one who touches its folder.
 #[derive(Default)]
 struct Slot {
-    open: Mutex<Option<RgbWallet>>,
+    open: Mutex<Option<Opened>>,
     last_used: AtomicU64,
+}
+
+/// A wallet of the library, and what is kept of its folder. One that is dropped and not closed is made anew from what is kept.
+struct Opened {
+    wallet: RgbWallet,
+    kept: Kept,
+}
+
+/// What a job does to the wallet's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    Reads,
+    /// What it has written is kept when it has gone well, and else thrown away.
+    Writes,
+}
+
+impl Opened {
+    fn close(self) {
+        drop(self.wallet);
+        self.kept.close();
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = open.take() {
+            opened.close();
+        }
+    }
 }
 
 impl Registry {
@@ -73,10 +104,17 @@ impl Registry {
     pub(super) async fn run<T: Send + 'static>(
         &self,
         keys: &WalletKeys,
+        kind: Job,
         job: impl FnOnce(&mut RgbWallet) -> Result<T, AssetError> + Send + 'static,
     ) -> Result<T, AssetError> {
         let (inner, keys) = (Arc::clone(&self.inner), keys.clone());
-        self.blocking(move || inner.run(&keys, job)).await
+        self.blocking(move || inner.run(&keys, kind, job)).await
+    }
+
+    /// Opens a copy of what is kept of a wallet, which shows that it can be opened.
+    pub(super) async fn try_out(&self, keys: &WalletKeys) -> Result<(), AssetError> {
+        let (inner, keys) = (Arc::clone(&self.inner), keys.clone());
+        self.blocking(move || inner.try_out(&keys)).await
     }
 
     /// Makes a wallet watch every colored script below an index, and answers the first index that it has given to nobody.
@@ -90,8 +128,15 @@ impl Registry {
         job: impl FnOnce() -> Result<T, AssetError> + Send + 'static,
     ) -> Result<T, AssetError> {
         let _turn = self.at_once.acquire().await.map_err(nonsense)?;
-        // A panic of the library ends this call and nothing else: the wallet is opened anew by the next one.
-        tokio::task::spawn_blocking(job).await.map_err(nonsense)?
+        // A panic of the library ends this call and nothing else: what it has done to the folder is thrown away.
+        match tokio::task::spawn_blocking(job).await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => {
+                tracing::error!(%error, "the RGB library has panicked; the wallet is put back to the last good state");
+                Err(Refusal::Broken.into())
+            }
+            Err(error) => Err(nonsense(error).into()),
+        }
     }
 }
 
@@ -99,32 +144,72 @@ impl Inner {
     fn run<T>(
         &self,
         keys: &WalletKeys,
+        kind: Job,
         job: impl FnOnce(&mut RgbWallet) -> Result<T, AssetError>,
     ) -> Result<T, AssetError> {
         let slot = self.slot(keys);
         let mut open = locked(&slot.open);
         // Taken out, so that a panic leaves no wallet behind that nobody knows the state of.
-        let mut wallet = match open.take() {
-            Some(wallet) => wallet,
-            None => RgbWallet::open(&self.place(keys), keys, &self.indexer)?,
-        };
-        let done = job(&mut wallet);
-        *open = Some(wallet);
+        let mut opened = self.opened(open.take(), keys)?;
+        let done = job(&mut opened.wallet);
+        if kind == Job::Writes {
+            if done.is_ok() {
+                opened.kept.take()?;
+            } else if opened.kept.differs()? {
+                // Half of a call is no state that anybody knows: the next one begins with the state before it.
+                return done;
+            }
+        }
+        *open = Some(opened);
         drop(open);
         self.close_the_idle();
         done
     }
 
+    fn opened(&self, open: Option<Opened>, keys: &WalletKeys) -> Result<Opened, AssetError> {
+        if let Some(opened) = open {
+            return Ok(opened);
+        }
+        let place = self.place(keys);
+        fs::create_dir_all(&place.folder).map_err(misconfigured)?;
+        let kept = Kept::ready(place.wallet_folder(keys))?;
+        Ok(Opened { wallet: RgbWallet::open(&place, keys, &self.indexer)?, kept })
+    }
+
     fn reveal(&self, keys: &WalletKeys, below: u32) -> Result<u32, AssetError> {
+        let slot = self.slot(keys);
+        let mut open = locked(&slot.open);
+        let mut opened = self.opened(open.take(), keys)?;
+        let next = opened.wallet.next_index()?;
+        if below <= next {
+            *open = Some(opened);
+            return Ok(next);
+        }
+        // Two handles on one file of the library would overwrite each other: ours is closed first.
+        let Opened { wallet, mut kept } = opened;
+        drop(wallet);
+        let next = reveal::colored(&self.place(keys), keys, below)?;
+        kept.take()?;
+        kept.close();
+        Ok(next)
+    }
+
+    fn try_out(&self, keys: &WalletKeys) -> Result<(), AssetError> {
         let slot = self.slot(keys);
         let mut open = locked(&slot.open);
         let place = self.place(keys);
         if !place.exists() {
-            *open = Some(RgbWallet::open(&place, keys, &self.indexer)?);
+            return Ok(());
         }
-        // Two handles on one file of the library would overwrite each other: ours is closed first.
-        drop(open.take());
-        Ok(reveal::colored(&place, keys, below)?)
+        let opened = self.opened(open.take(), keys)?;
+        let copy = place.trial()?;
+        opened.kept.copy_to(&copy.wallet_folder(keys))?;
+        *open = Some(opened);
+        drop(open);
+        self.close_the_idle();
+        let tried = RgbWallet::open(&copy, keys, &self.indexer).map(drop);
+        fs::remove_dir_all(&copy.folder).map_err(misconfigured)?;
+        tried
     }
 
     fn place(&self, keys: &WalletKeys) -> Place {
@@ -181,4 +266,77 @@ fn identity(data_dir: &Path) -> Result<String, PortError> {
 /// A job that panicked has left nothing half-done behind the mutex: what it works on is taken out first.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VAN: &str = "tpubDDfvzhdVV4unsoKt5aE6dcsNsfeWbTgmLZPi8LQDYU2xixrYemMfWJ3BaVneH3u7DBQePdTwhpybaKRU95pi6PMUtLPBJLVQRpzEnjfjZzX";
+    const COL: &str = "tpubDDPLJfdVbDoGtnn6hSto3oCnm6hpfHe9uk2MxcANanxk87EuquhSVfSLQv7e5UykgzaFn41DUXaikjjVGcUSUTGNaJ9LcozfRwatKp1vTfC";
+
+    fn registry(data_dir: &Path) -> Registry {
+        let indexer = Some("http://127.0.0.1:1".to_owned());
+        let config = Config { data_dir: data_dir.to_owned(), indexer, ..Config::default() };
+        Registry::open(&config, Network::Regtest).unwrap()
+    }
+
+    fn stash(data_dir: &Path, keys: &WalletKeys) -> PathBuf {
+        data_dir.join(keys.id().to_string()).join(keys.fingerprint()).join("rgb/stash.dat")
+    }
+
+    async fn opens(registry: &Registry, keys: &WalletKeys) {
+        assert_eq!(registry.run(keys, Job::Reads, RgbWallet::assets).await.unwrap(), Vec::new());
+        registry.try_out(keys).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_or_fails_leaves_nothing_behind() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let keys = WalletKeys::parse(VAN, COL, "1f5bd7df", Network::Regtest).unwrap();
+        let file = stash(data_dir.path(), &keys);
+        let first = registry(data_dir.path());
+        first.run(&keys, Job::Writes, RgbWallet::assets).await.unwrap();
+        let whole = fs::read(&file).unwrap();
+        let cut = file.clone();
+        let panicked = first.run(&keys, Job::Writes, move |_| -> Result<(), AssetError> {
+            fs::write(&cut, "cut").unwrap();
+            panic!("as the library does")
+        });
+        assert_eq!(panicked.await.unwrap_err(), Refusal::Broken.into());
+        opens(&first, &keys).await;
+        assert_eq!(fs::read(&file).unwrap(), whole);
+        let cut = file.clone();
+        let failed = first.run(&keys, Job::Writes, move |_| -> Result<(), AssetError> {
+            fs::write(&cut, "cut").unwrap();
+            Err(Refusal::TooLate.into())
+        });
+        assert_eq!(failed.await.unwrap_err(), Refusal::TooLate.into());
+        opens(&first, &keys).await;
+        assert_eq!(fs::read(&file).unwrap(), whole);
+    }
+
+    /// A process that dies closes nothing: its mark stays, and so does what it was about to write.
+    #[tokio::test]
+    async fn what_a_dead_process_has_cut_short_is_put_back_and_what_is_lost_is_named() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let keys = WalletKeys::parse(VAN, COL, "1f5bd7df", Network::Regtest).unwrap();
+        let (file, kept) = (stash(data_dir.path(), &keys), data_dir.path().join(keys.id().to_string()).join("kept"));
+        let first = registry(data_dir.path());
+        first.run(&keys, Job::Writes, RgbWallet::assets).await.unwrap();
+        drop(first);
+        fs::write(&file, "cut").unwrap();
+        fs::write(kept.join("open"), "").unwrap();
+        let second = registry(data_dir.path());
+        opens(&second, &keys).await;
+        drop(second);
+        // What is kept is broken itself: nothing can be put back, and whoever looks is told.
+        for object in fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path()) {
+            if object.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<u64>().is_ok()) {
+                fs::write(&object, "cut").unwrap();
+            }
+        }
+        let third = registry(data_dir.path());
+        assert!(third.try_out(&keys).await.is_err());
+    }
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Mutex;
 
 use bitcoin::{Network, Psbt};
+use rgb_lib::utils::script_buf_from_recipient_id;
 use rgb_lib::wallet::{
     DatabaseType, Online, OnlineOptions, Recipient as RgbRecipient, RgbWalletOpsOffline, RgbWalletOpsOnline,
     SinglesigKeys, SyncKeychain, SyncOptions, SyncStrategy, Transfer as RgbTransfer, Wallet, WalletData, WitnessData,
@@ -14,7 +15,7 @@ use rgb_lib::wallet::{
 use rgb_lib::{AssetSchema, Assignment, BitcoinNetwork, Error, TransferStatus as RgbTransferStatus};
 
 use super::export::{self, Draft};
-use super::{invoice, map, misconfigured, nonsense};
+use super::{invoice, last, map, misconfigured, nonsense, reveal};
 use crate::money::Sat;
 use crate::ports::PortError;
 use crate::ports::assets::{
@@ -28,11 +29,13 @@ const SCHEMAS: [AssetSchema; 2] = [AssetSchema::Nia, AssetSchema::Cfa];
 /// Assets that may share a coin.
 const ALLOCATIONS_PER_COIN: u32 = 5;
 /// A kill in the middle of a call leaves it behind, and the library would wait for it to go away.
-const STALE_LOCK: &str = "rgb_runtime.lock";
+pub(super) const STALE_LOCK: &str = "rgb_runtime.lock";
 const LOG: &str = "log";
 const LOG_BYTES: u64 = 1_000_000;
 /// The smallest transaction that moves an asset: one coin in, the commitment, a payee and the change.
 const LEAST_VBYTES: u64 = 200;
+/// Where a copy of a wallet is opened to see whether it can be.
+const TRIAL: &str = "trial";
 /// The vanilla account is followed by the gateway, not by the engine.
 const VANILLA_LOOKBACK: u32 = 0;
 
@@ -50,6 +53,17 @@ impl Place {
     pub(super) fn exists(&self) -> bool {
         self.folder.exists()
     }
+
+    /// An empty place within this one, to try something out in.
+    pub(super) fn trial(&self) -> Result<Self, PortError> {
+        let folder = self.folder.join(TRIAL);
+        match fs::remove_dir_all(&folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(misconfigured(e)),
+            Ok(()) | Err(_) => {}
+        }
+        fs::create_dir(&folder).map_err(misconfigured)?;
+        Ok(Self { folder, network: self.network })
+    }
 }
 
 pub(super) struct RgbWallet {
@@ -58,6 +72,9 @@ pub(super) struct RgbWallet {
     /// Empty until the indexer was needed: what a wallet has can be told without one.
     online: Option<Online>,
     folder: PathBuf,
+    keys: WalletKeys,
+    /// The first script that was given to nobody, while the file that counts them has this length.
+    next: Option<(u64, u32)>,
 }
 
 fn own_network(network: Network) -> BitcoinNetwork {
@@ -97,7 +114,6 @@ fn tidy(folder: &Path) -> Result<(), PortError> {
 
 impl RgbWallet {
     pub(super) fn open(place: &Place, keys: &WalletKeys, indexer: &str) -> Result<Self, AssetError> {
-        fs::create_dir_all(&place.folder).map_err(misconfigured)?;
         export::clear(&place.folder)?;
         let folder = place.wallet_folder(keys);
         if folder.exists() {
@@ -119,7 +135,7 @@ impl RgbWallet {
             witness_version: rgb_lib::keys::WitnessVersion::Taproot,
         };
         let wallet = keeping_the_panic_hook(|| Wallet::new(data, names)).map_err(map::error)?;
-        Ok(Self { wallet, indexer: indexer.to_owned(), online: None, folder })
+        Ok(Self { wallet, indexer: indexer.to_owned(), online: None, folder, keys: keys.clone(), next: None })
     }
 
     fn online(&mut self) -> Result<Online, AssetError> {
@@ -168,7 +184,36 @@ impl RgbWallet {
         };
         let made = made.map_err(map::error)?;
         let invoice = invoice::with_endpoints(&made.invoice, &new.endpoints)?;
-        Ok(Receive { invoice, recipient: made.recipient_id, batch: made.batch_transfer_idx })
+        self.count_on(&made.recipient_id)?;
+        let transfer = last::transfer(&self.folder, &made, new)?;
+        Ok(Receive { invoice, recipient: made.recipient_id, batch: made.batch_transfer_idx, transfer })
+    }
+
+    /// The index of the first script that was given to nobody.
+    pub(super) fn next_index(&mut self) -> Result<u32, PortError> {
+        let file = reveal::file(&self.folder);
+        let bytes = fs::metadata(&file).map_err(nonsense)?.len();
+        match self.next {
+            Some((counted, next)) if counted == bytes => Ok(next),
+            Some(_) | None => {
+                let next = reveal::next(&file)?;
+                self.next = Some((bytes, next));
+                Ok(next)
+            }
+        }
+    }
+
+    /// Reading the whole file again for each new script would cost more with each of them.
+    fn count_on(&mut self, recipient: &str) -> Result<(), PortError> {
+        let Some((_, next)) = self.next else { return Ok(()) };
+        let given = script_buf_from_recipient_id(recipient.to_owned()).map_err(nonsense)?;
+        let expected = self.keys.scripts(Account::Colored, next..next.saturating_add(1));
+        let is_next = expected.first().is_some_and(|derived| Some(&derived.script) == given.as_ref());
+        let bytes = fs::metadata(reveal::file(&self.folder)).map_err(nonsense)?.len();
+        if is_next {
+            self.next = Some((bytes, next.saturating_add(1)));
+        }
+        Ok(())
     }
 
     pub(super) fn accept(&mut self, recipient: &str, consignment: &[u8]) -> Result<Verdict, AssetError> {
@@ -176,7 +221,9 @@ impl RgbWallet {
             None => {}
             Some(Verdict::NotYet) => {
                 // The library has the consignment, and looks at the age of its history only when it is asked to.
-                self.refresh()?;
+                if let Some(failure) = self.refresh()? {
+                    return Err(failure);
+                }
                 return Ok(self.verdict(recipient)?.unwrap_or(Verdict::NotYet));
             }
             Some(verdict) => return Ok(verdict),
@@ -310,15 +357,13 @@ impl RgbWallet {
         Ok(())
     }
 
-    pub(super) fn refresh(&mut self) -> Result<(), AssetError> {
+    /// Answers what has kept a transfer from being looked at: what was found about the others is true all the same.
+    pub(super) fn refresh(&mut self) -> Result<Option<AssetError>, AssetError> {
         let options = SyncOptions { keychain: SyncKeychain::Colored, strategy: SyncStrategy::FastSync };
         let online = self.online()?;
         self.wallet.sync(online, options).map_err(map::error)?;
         let looked_at = self.wallet.refresh(online, None, Vec::new(), false).map_err(map::error)?;
-        match looked_at.into_values().find_map(|one| one.failure) {
-            Some(failure) => Err(map::error(failure)),
-            None => Ok(()),
-        }
+        Ok(looked_at.into_values().find_map(|one| one.failure).map(map::error))
     }
 
     pub(super) fn transfers(&mut self) -> Result<Vec<Transfer>, AssetError> {

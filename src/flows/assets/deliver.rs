@@ -16,7 +16,7 @@ use crate::domain::onchain_send::{AssetTerms, Event, OnchainSend, Payee, State};
 use crate::domain::wallet::WalletKeys;
 use crate::flows::{AssetSide, Error, Flows, consignments, effects};
 use crate::ids::RequestId;
-use crate::ports::assets::{AssetEngine, Consignment};
+use crate::ports::assets::{AssetEngine, AssetError, Consignment, Refusal};
 use crate::ports::courier::{Brought, Parcel};
 use crate::store::consignments::{Label, Posted};
 use crate::store::issued::{self, IssuedTx};
@@ -148,7 +148,9 @@ async fn ask_payees(
     };
     let to_bring = missing(delivery);
     if !to_bring.is_empty() {
-        let consignments = consignments_of(flows, side, request, txid).await?;
+        let Some(consignments) = consignments_of(flows, side, request, txid).await? else {
+            return Ok(Some("the RGB engine can't make what its payees have to see".to_owned()));
+        };
         crash::point("asset_send.ended");
         for payee in to_bring {
             let of_asset = consignments.iter().find(|consignment| consignment.asset == payee.asset);
@@ -182,13 +184,14 @@ enum Said {
     No(String),
 }
 
-/// The engine takes the signature, which is kept here since `end`, and answers the same each time.
+/// The engine takes the signature, which is kept here since `end`, and answers the same each time. Nothing where it stumbles over it,
+/// which it would do each time as well.
 async fn consignments_of(
     flows: &Flows,
     side: &AssetSide,
     request: &Request<OnchainSend>,
     txid: Txid,
-) -> Result<Vec<Consignment>, Error> {
+) -> Result<Option<Vec<Consignment>>, Error> {
     let keys = give_up::keys(flows, &request.wallet).await?;
     let mut conn = flows.store().read().await?;
     let issued = issued::by_txid(&mut conn, txid).await?;
@@ -197,7 +200,10 @@ async fn consignments_of(
     let signed = with_signatures(&issued)?;
     let lock = flows.choosing(&request.wallet);
     let _one_at_a_time = lock.lock().await;
-    Ok(side.engine.end_transfer(&keys, &signed).await?)
+    match side.engine.end_transfer(&keys, &signed).await {
+        Err(AssetError::Refused(Refusal::Broken)) => Ok(None),
+        made => Ok(Some(made?)),
+    }
 }
 
 /// The PSBT as it was handed out, which has what the engine put there, with the signatures of the transaction that was accepted.
@@ -304,7 +310,7 @@ async fn fail(
     if !still_waits {
         return Ok(());
     }
-    if !turn::give_up(&engine, &keys, assets.batch).await? {
+    if turn::may_be_out(flows, txid).await? || !turn::give_up(&engine, &keys, assets.batch).await? {
         // The engine has sent it out, and a process died before that was written down.
         drop(one_at_a_time);
         return send_out(flows, request, assets, txid).await;

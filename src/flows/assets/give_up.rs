@@ -1,6 +1,7 @@
 //! Giving a transfer up: the engine frees what it keeps for it, and the request says so.
 
 use async_trait::async_trait;
+use bitcoin::Txid;
 
 use super::{engine, mirror, turn};
 use crate::domain::Effect;
@@ -38,6 +39,8 @@ struct Place {
     /// The asset is named, or will be sent for certain.
     knows_asset: bool,
     standing: Standing,
+    /// The transaction that moves them, once it is signed.
+    txid: Option<Txid>,
 }
 
 /// Whether a transfer can be taken back.
@@ -87,12 +90,14 @@ async fn find(conn: &mut Conn, request: RequestId) -> Result<Place, StoreError> 
             batch: of.machine.batch,
             knows_asset: of.machine.asset.is_some(),
             standing: Standing::of_receive(&of.machine.state),
+            txid: None,
         }),
         Some(AnyRequest::Send(of)) => Ok(Place {
             wallet: of.wallet,
             batch: of.machine.terms.assets.as_ref().ok_or_else(corrupt)?.batch,
             knows_asset: true,
             standing: Standing::of_send(&of.machine.state),
+            txid: of.machine.txid(),
         }),
         Some(
             AnyRequest::Address(_)
@@ -107,7 +112,7 @@ async fn find(conn: &mut Conn, request: RequestId) -> Result<Place, StoreError> 
 }
 
 /// The keys of a wallet that a worker looks at.
-pub(super) async fn keys(flows: &Flows, wallet: &WalletId) -> Result<WalletKeys, Error> {
+pub(in crate::flows) async fn keys(flows: &Flows, wallet: &WalletId) -> Result<WalletKeys, Error> {
     let mut conn = flows.store().read().await?;
     Ok(ingest::keys_among(&mut conn, wallet, flows.network()).await?)
 }
@@ -142,7 +147,11 @@ async fn batch_to_the_end(
         Standing::GoesOn => return Err(gone_too_far()),
         Standing::Waits => {}
     }
-    if !turn::give_up(&engine, keys, batch).await? {
+    let may_be_out = match place.txid {
+        Some(txid) => turn::may_be_out(flows, txid).await?,
+        None => false,
+    };
+    if may_be_out || !turn::give_up(&engine, keys, batch).await? {
         return Err(gone_too_far());
     }
     let told = mirror::read(flows, keys, &engine, None).await?;

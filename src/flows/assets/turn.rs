@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bitcoin::{OutPoint, Txid};
 use tracing::Instrument;
 
 use super::mirror;
@@ -15,7 +16,7 @@ use crate::domain::wallet::WalletKeys;
 use crate::flows::{Error, Flows};
 use crate::ids::{RequestId, WalletId};
 use crate::ports::assets::{AssetEngine, AssetError, Transfer, TransferKind, TransferStatus};
-use crate::store::{StoreError, Tx, Write, asset_transfers};
+use crate::store::{StoreError, Tx, Write, asset_transfers, issued};
 
 /// Runs a call to its end, whatever becomes of the caller: half of it would be an asset that nobody knows of.
 pub(super) async fn to_the_end<T, F>(call: F) -> Result<T, Error>
@@ -91,6 +92,21 @@ pub(super) async fn give_up(engine: &Arc<dyn AssetEngine>, keys: &WalletKeys, ba
         }
         Err(AssetError::Port(error)) => Err(Error::Assets(error)),
     }
+}
+
+/// Whether the network may have a transaction that the engine does not know to be out: a process died between the two, and the engine
+/// is as it was before. Its coins must not be freed then.
+pub(super) async fn may_be_out(flows: &Flows, txid: Txid) -> Result<bool, Error> {
+    let mut conn = flows.store().read().await?;
+    let signed = issued::by_txid(&mut conn, txid).await?.and_then(|version| version.signed_tx);
+    drop(conn);
+    let Some(signed) = signed else { return Ok(false) };
+    if flows.chain().mempool_transactions(&[txid]).await?.iter().any(Option::is_some) {
+        return Ok(true);
+    }
+    let inputs: Vec<OutPoint> = signed.input.iter().map(|input| input.previous_output).collect();
+    let (_, unspent) = flows.chain().still_unspent(&inputs).await?;
+    Ok(inputs.iter().any(|input| !unspent.contains(input)))
 }
 
 fn can_be_given_up(transfer: &Transfer) -> bool {

@@ -27,3 +27,6 @@ mod own_deposits;
 mod reversals;
 mod revived;
 mod strangers_rows;
+//! What somebody does who has read the code, or who pulls the plug: each test is named by what is attempted.
+
+mod asset_kills;

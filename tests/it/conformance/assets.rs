@@ -71,7 +71,11 @@ async fn invoice(rig: &dyn Rig, keys: &WalletKeys, onto: Onto, asset: Option<&st
         min_confirmations: 1,
         endpoints: vec![ENDPOINT.to_owned()],
     };
-    rig.engine().receive(keys, new).await.expect("an invoice")
+    let made = rig.engine().receive(keys, new).await.expect("an invoice");
+    let listed = rig.engine().transfers(keys).await.expect("the transfers").pop().expect("there is one");
+    // Only the list says which coin of the wallet it is for.
+    assert_eq!(made.transfer, Transfer { receive_coin: None, ..listed }, "what was made is told as the list tells it");
+    made
 }
 
 fn recipient(asset: &str, of: &Receive, amount: u64, witness: Option<Sat>) -> Recipient {

@@ -6,7 +6,7 @@ mod owners;
 mod pair;
 mod points;
 mod rail_points;
-mod random;
+pub mod random;
 mod stop;
 mod takeover;
 
@@ -19,7 +19,7 @@ use crate::harness::process::{Call, Gateway};
 use crate::harness::rig::{Client, parse_address, stranger};
 
 /// Prints past the test runner, which swallows what a test that passes prints.
-fn say(text: &str) {
+pub fn say(text: &str) {
     // Nothing to do when nobody reads it.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -23,6 +23,7 @@ use sluice::ports::assets::{
     Asset, AssetEngine, AssetError, BegunTransfer, ColoredCoin, Consignment, NewAsset, NewReceive, NewTransfer,
     Receive, Refusal, RgbInvoice, Transfer, TransferStatus, Verdict, WalletKeys,
 };
+use sluice::ports::chain::ChainBackend;
 use sluice::secret::Secret;
 use sluice::store::requests;
 
@@ -34,6 +35,8 @@ struct Hushed {
     engine: Arc<FakeEngine>,
     hush: AtomicBool,
     clock_is_back: AtomicBool,
+    /// It stumbles over what was signed, each time.
+    stumbles: AtomicBool,
 }
 
 impl Hushed {
@@ -84,6 +87,9 @@ impl AssetEngine for Hushed {
     }
 
     async fn end_transfer(&self, wallet: &WalletKeys, signed: &Psbt) -> Result<Vec<Consignment>, AssetError> {
+        if self.stumbles.load(Ordering::SeqCst) {
+            return Err(Refusal::Broken.into());
+        }
         self.engine.end_transfer(wallet, signed).await
     }
 
@@ -110,6 +116,10 @@ impl AssetEngine for Hushed {
     async fn export(&self, wallet: &WalletKeys, password: &Secret) -> Result<Vec<u8>, AssetError> {
         self.engine.export(wallet, password).await
     }
+
+    async fn try_out(&self, wallet: &WalletKeys) -> Result<(), AssetError> {
+        self.engine.try_out(wallet).await
+    }
 }
 
 /// Two wallets with coins for assets; the first has issued 120 of one.
@@ -125,7 +135,12 @@ impl Desk {
     async fn open(rig: Rig) -> Self {
         let (ann, bob) = (Client::number(1), Client::number(2));
         let engine = FakeEngine::new(World::new(rig.clock.clone()), Arc::clone(&rig.chain) as _);
-        let engine = Arc::new(Hushed { engine, hush: AtomicBool::new(false), clock_is_back: AtomicBool::new(false) });
+        let engine = Arc::new(Hushed {
+            engine,
+            hush: AtomicBool::new(false),
+            clock_is_back: AtomicBool::new(false),
+            stumbles: AtomicBool::new(false),
+        });
         rig.flows.use_assets(side(Arc::clone(&engine) as _));
         for client in [&ann, &bob] {
             rig.funded(client, 100_000).await;
@@ -312,6 +327,39 @@ on_both!(what_is_out_is_not_given_up, async |rig: Rig| {
     assert_eq!(code(refused), Code::NotCancellable);
     // Until the effect is due that frees what has expired.
     desk.rig.wait(60).await;
+    desk.comes_through().await;
+    desk.rig.audit().await;
+});
+
+// The library panics over what was signed: that send has failed, and nothing else has.
+on_both!(what_the_engine_stumbles_over_fails_and_frees_its_coins, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    let invoice = desk.invoice().await.expect("it opens");
+    let begun = desk.begin(&invoice).await.expect("it begins");
+    desk.end(&begun).await;
+    desk.engine.stumbles.store(true, Ordering::SeqCst);
+    desk.work().await;
+    assert!(matches!(desk.rig.state(&desk.ann, begun.request).await, State::Failed { .. }));
+    assert_eq!(desk.waiting(&desk.ann).await, 0, "its coins are free");
+    desk.engine.stumbles.store(false, Ordering::SeqCst);
+    let again = desk.begin(&invoice).await.expect("it begins again");
+    desk.end(&again).await;
+    desk.comes_through().await;
+    desk.rig.audit().await;
+});
+
+// The engine was put back to before it sent the transaction out, and nobody has looked at the mempool since.
+on_both!(what_the_network_has_is_not_given_up, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    let invoice = desk.invoice().await.expect("it opens");
+    let begun = desk.begin(&invoice).await.expect("it begins");
+    desk.end(&begun).await;
+    let out = desk.rig.chain.broadcast(&desk.ann.signed_tx(&begun.psbt)).await;
+    out.expect("the network takes it");
+    let batch = desk.engine.transfers(&desk.ann.keys).await.expect("the engine answers").last().expect("one").batch;
+    let refused = give_up::batch(&desk.rig.flows, &desk.ann.keys, batch, false).await;
+    assert_eq!(code(refused), Code::NotCancellable);
+    assert_eq!(desk.waiting(&desk.ann).await, 1, "its coins are not free");
     desk.comes_through().await;
     desk.rig.audit().await;
 });

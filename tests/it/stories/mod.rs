@@ -3,7 +3,7 @@
 
 mod asset_crashes;
 mod asset_reorgs;
-mod asset_scene;
+pub mod asset_scene;
 mod asset_strangers;
 mod asset_transfers;
 mod assets;
