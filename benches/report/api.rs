@@ -17,6 +17,7 @@ use sluice::config::Config;
 use sluice::domain::wallet::WalletKeys;
 use sluice::flows::AssetSide;
 use sluice::money::Sat;
+use sluice::ports::assets::AssetEngine;
 use sluice::ports::chain::ChainBackend;
 use sluice::secret::Secret;
 use sluice_signer::Signer;
@@ -170,7 +171,11 @@ impl Bench {
 
     /// Gives it an engine for assets, one in memory.
     pub fn use_assets(&self) {
-        let engine = FakeEngine::new(AssetWorld::new(Clock::System), Arc::<FakeChain>::clone(&self.chain));
+        self.use_engine(FakeEngine::new(AssetWorld::new(Clock::System), Arc::<FakeChain>::clone(&self.chain)));
+    }
+
+    /// Gives it this one.
+    pub fn use_engine(&self, engine: Arc<dyn AssetEngine>) {
         let courier = HttpCourier::new(&courier::Config::default()).expect("a courier");
         self.running.flows.use_assets(AssetSide::new(engine, Arc::new(courier), Vec::new()));
     }

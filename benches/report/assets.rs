@@ -33,6 +33,7 @@ const COIN: Sat = Sat::literal(5_000);
 const WITNESS: Sat = Sat::literal(1_000);
 const WALLETS: u32 = 200;
 const OPEN: usize = 64;
+const ADDRESSES: u64 = 10_000;
 const TRANSFERS: u32 = 100_000;
 const LISTS: u64 = 5_000;
 const ENDPOINT: &str = "rpc://127.0.0.1:3000/json-rpc";
@@ -42,6 +43,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 pub async fn measure(table: &mut Table) {
     if let Some(bitcoind) = Bitcoind::start().await {
         let place = Place::new(bitcoind).await;
+        addresses(table, &place).await;
         in_turn(table, &place).await;
         let alone = alone(&place).await;
         let driven = through_the_gateway(&place).await;
@@ -125,6 +127,38 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     while !holds().await {
         assert!(Instant::now() < deadline, "{what}: not in time");
         tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+// ---- an address for each customer ----
+
+/// All of one wallet's, on a gateway without an engine and on one with it; then the current one, with its invoice.
+async fn addresses(table: &mut Table, place: &Place) {
+    for engine in [None, Some(RgbEngine::open(&place.assets("addresses"), Network::Regtest).expect("it opens"))] {
+        let name = if engine.is_some() { "with an engine" } else { "without an engine" };
+        let bench = Arc::new(Bench::start(None).await);
+        let has_engine = engine.is_some();
+        if let Some(engine) = engine {
+            bench.use_engine(Arc::new(engine));
+        }
+        let (rates, tails) =
+            runs(|| load(&bench, ADDRESSES, |bench, _| async move { bench.wallets[0].address().await })).await;
+        table.row(format!("{ADDRESSES} addresses of one wallet, {name}"), "/s", rates, "SQLite");
+        table.row("the same, p99", "ms", tails, "");
+        if has_engine {
+            let mut times = Vec::new();
+            for _ in 0..RUNS {
+                bench.wallets[0].address().await;
+                let begun = Instant::now();
+                until("it has an invoice", async || {
+                    bench.wallets[0].get("/lightning/onchain-receive").await["asset_invoice"] != ""
+                })
+                .await;
+                times.push(median(vec![begun.elapsed()]));
+            }
+            table.row("the current one of them with its RGB invoice, made for it", "ms", times, "");
+        }
+        Arc::into_inner(bench).expect("all load is over").stop().await;
     }
 }
 

@@ -176,6 +176,8 @@ pub struct AssetSide {
     pub endpoints: Vec<String>,
     /// How far the deliveries of this process are.
     deliveries: assets::deliver::Deliveries,
+    /// Invoices for addresses that are being made.
+    making: assets::receive::Making,
     /// What the audit has found in the engine's folders.
     pub looked: audit_assets::Looked,
 }
@@ -183,9 +185,9 @@ pub struct AssetSide {
 impl AssetSide {
     #[must_use]
     pub fn new(engine: Arc<dyn AssetEngine>, courier: Arc<dyn Courier>, endpoints: Vec<String>) -> Self {
-        let deliveries = assets::deliver::Deliveries::default();
+        let (deliveries, making) = (assets::deliver::Deliveries::default(), assets::receive::Making::default());
         let looked = audit_assets::Looked::default();
-        Self { engine, courier, endpoints, deliveries, looked }
+        Self { engine, courier, endpoints, deliveries, making, looked }
     }
 }
 

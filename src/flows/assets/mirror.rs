@@ -50,6 +50,12 @@ pub(super) async fn read(
     Ok(Told { held, ..told })
 }
 
+/// What the engine has told of the one transfer that it has just made: it costs the same however many there were before.
+pub(super) fn of_one(wallet: &WalletId, transfer: Transfer, of: Made) -> Told {
+    let (transfers, written) = (vec![transfer], Written::default());
+    Told { wallet: wallet.clone(), transfers, written, held: Vec::new(), of: Some(of) }
+}
+
 impl Told {
     /// The transfer that a recipient is paid by.
     pub(super) fn to(&self, recipient: &str) -> Option<&Transfer> {

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use super::{engine_with_coins, mirror, require_coins_in_blocks, turn};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::Request;
+use crate::domain::address::ReceiveAddress;
 use crate::domain::asset_receive::{self, AssetReceive, State};
 use crate::domain::wallet::{Account, WalletKeys};
 use crate::flows::{AssetSide, Code, Error, Flows, Idempotency, address, send};
@@ -60,35 +62,78 @@ pub async fn open(
     turn::to_the_end(async move { open_to_the_end(&flows, &keys, &wanted, idempotency).await }).await
 }
 
-/// The invoice that goes with an address: the one that is open, or a new one.
+/// Invoices for addresses that are being made. Kept in memory: what a process that died had begun is made by the next call.
+#[derive(Debug, Default)]
+pub struct Making {
+    of: Mutex<HashMap<RequestId, watch::Receiver<bool>>>,
+}
+
+impl Making {
+    /// Says when the invoice for this address is there; makes it unless somebody else does.
+    fn of(&self, flows: &Flows, keys: &WalletKeys, address: &Request<ReceiveAddress>) -> watch::Receiver<bool> {
+        let mut all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(is_done) = all.get(&address.id) {
+            return is_done.clone();
+        }
+        let (done, is_done) = watch::channel(false);
+        all.insert(address.id, is_done.clone());
+        let (flows, keys, address) = (flows.clone(), keys.clone(), address.clone());
+        tokio::spawn(async move {
+            if let Err(error) = make_for(&flows, &keys, &address).await {
+                tracing::warn!(wallet = %keys.id(), address = %address.id, %error, "an address has no RGB invoice yet");
+            }
+            if let Ok(side) = super::side(&flows) {
+                side.making.of.lock().unwrap_or_else(PoisonError::into_inner).remove(&address.id);
+            }
+            // Nobody may be waiting any more.
+            done.send_replace(true);
+        });
+        is_done
+    }
+}
+
+/// The invoice that goes with an address: the one that is open, or a new one. Nothing where there is no engine, or it has not made one
+/// within the time: it is made all the same, and is there at the next call.
 ///
 /// # Errors
-/// As for [`open`].
+/// When the store can't be used.
 pub async fn for_address(
     flows: &Flows,
     keys: &WalletKeys,
-    address: RequestId,
-    until: Option<Timestamp>,
-) -> Result<Request<AssetReceive>, Error> {
-    let now = flows.now();
-    let mut conn = flows.store().read().await?;
-    if let Some(id) = asset_transfers::invoice_of(&mut conn, address).await?
-        && let Some(known) = requests::load::<AssetReceive>(&mut conn, id).await?
-        && known.machine.state == State::Open
-        && known.expires_at.is_none_or(|at| at > now)
-    {
-        return Ok(known);
+    address: &Request<ReceiveAddress>,
+    patience: Duration,
+) -> Result<Option<Request<AssetReceive>>, Error> {
+    let Ok(side) = super::side(flows) else { return Ok(None) };
+    if let Some(known) = open_of(flows, address.id).await? {
+        return Ok(Some(known));
     }
-    drop(conn);
+    let mut is_done = side.making.of(flows, keys, address);
+    drop(tokio::time::timeout(patience, is_done.wait_for(|is_done| *is_done)).await);
+    open_of(flows, address.id).await
+}
+
+async fn open_of(flows: &Flows, address: RequestId) -> Result<Option<Request<AssetReceive>>, Error> {
+    let mut conn = flows.store().read().await?;
+    let Some(id) = asset_transfers::invoice_of(&mut conn, address).await? else { return Ok(None) };
+    let known = requests::load::<AssetReceive>(&mut conn, id).await?;
+    let now = flows.now();
+    let is_open = |known: &Request<AssetReceive>| {
+        known.machine.state == State::Open && known.expires_at.is_none_or(|at| at > now)
+    };
+    Ok(known.filter(is_open))
+}
+
+/// On a new coin: one that the wallet has would be promised to every payer of an address.
+async fn make_for(flows: &Flows, keys: &WalletKeys, address: &Request<ReceiveAddress>) -> Result<(), Error> {
     let wanted = NewInvoice {
-        at: Where::Either,
+        at: Where::Witness,
         asset: None,
         amount: None,
         min_confirmations: None,
-        lifetime: lifetime(flows, until),
-        address: Some(address),
+        lifetime: lifetime(flows, address.expires_at),
+        address: Some(address.id),
     };
-    open(flows, keys, wanted, None).await
+    open(flows, keys, wanted, None).await.map(drop)
 }
 
 /// How long an invoice lives that goes with an address.
@@ -151,7 +196,14 @@ async fn open_to_the_end(
     if let Some(known) = answered_before(flows, idempotency.as_ref(), id).await? {
         return Ok(known);
     }
-    engine_with_coins(flows, keys).await?;
+    if let Some(address) = wanted.address
+        && let Some(known) = open_of(flows, address).await?
+    {
+        return Ok(known);
+    }
+    if wanted.at != Where::Witness {
+        engine_with_coins(flows, keys).await?;
+    }
     let expires_at = flows.now().after(wanted.lifetime);
     turn::intend(flows, &wallet).await?;
     let made = match ask(flows, keys, side, wanted, expires_at).await {
@@ -166,7 +218,11 @@ async fn open_to_the_end(
     let (onto, made) = made;
     let endpoints = [(made.recipient.clone(), side.endpoints.clone())].into();
     let of = mirror::Made { batch: made.batch, request: id, endpoints };
-    let told = mirror::read(flows, keys, &side.engine, Some(of)).await?;
+    // What was made is all that has changed; only the list says which coin a blinded invoice names.
+    let told = match onto {
+        asset_receive::Onto::Witness => mirror::of_one(&wallet, made.transfer, of),
+        asset_receive::Onto::Blind => mirror::read(flows, keys, &side.engine, Some(of)).await?,
+    };
     let scripts = indexes_given_away(flows, keys, &side.engine).await?;
     let machine = AssetReceive {
         request: id,

@@ -1,5 +1,7 @@
 //! Addresses to receive bitcoin on.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -24,7 +26,8 @@ use crate::http::problem::Problem;
 }))]
 pub struct SingleUseDepositAddressResponse {
     pub btc_address: String,
-    /// An RGB invoice for any asset, which lives as long as the address. Empty where there is no RGB engine, and once it is paid.
+    /// An RGB invoice for any asset, which lives as long as the address; its payer makes the coin that carries the asset. Empty where
+    /// none was asked for, where there is no RGB engine, and while the engine has not made it: an address does not wait for that.
     pub asset_invoice: String,
     /// Until when it is offered as the current one. It is watched for ever all the same.
     pub expires_at: Option<String>,
@@ -49,30 +52,24 @@ impl SingleUseDepositAddressResponse {
     }
 }
 
-/// The RGB invoice that goes with an address, where there is an engine.
+/// How long the current address waits for its RGB invoice.
+const CURRENT_WAITS: Duration = Duration::from_millis(250);
+/// How long a call waits that has asked for one.
+const ASKED_WAITS: Duration = Duration::from_secs(10);
+
+/// The RGB invoice that goes with an address, for a call that has asked for one.
 pub(super) async fn asset_invoice(
     state: &HttpState,
     keys: &WalletKeys,
     address: &Request<ReceiveAddress>,
 ) -> Result<Option<Request<AssetReceive>>, Problem> {
-    if state.flows.asset_engine().is_none() {
-        return Ok(None);
-    }
-    Ok(Some(receive::for_address(&state.flows, keys, address.id, address.expires_at).await?))
-}
-
-async fn shown(
-    state: &HttpState,
-    keys: &WalletKeys,
-    address: Request<ReceiveAddress>,
-) -> Result<Json<SingleUseDepositAddressResponse>, Problem> {
-    let invoice = asset_invoice(state, keys, &address).await?.map(|made| made.machine.invoice);
-    Ok(Json(SingleUseDepositAddressResponse::of(address, invoice)))
+    Ok(receive::for_address(&state.flows, keys, address, ASKED_WAITS).await?)
 }
 
 /// The current deposit address
 ///
-/// An unused address of the wallet: the same one until it is paid to or expires.
+/// An unused address of the wallet: the same one until it is paid to or expires. Where there is an RGB engine, an RGB invoice goes with
+/// it; when it is not there in a quarter of a second, it is empty, and there at the next call.
 #[utoipa::path(get, path = "/lightning/onchain-receive", operation_id = "onchainReceive", tag = "receive",
     responses((status = 200, description = "The address", body = SingleUseDepositAddressResponse)))]
 pub async fn current(
@@ -80,12 +77,13 @@ pub async fn current(
     wallet: Wallet<ToReceive>,
 ) -> Result<Json<SingleUseDepositAddressResponse>, Problem> {
     let address = address::current(&state.flows, &wallet.keys).await?;
-    shown(&state, &wallet.keys, address).await
+    let invoice = receive::for_address(&state.flows, &wallet.keys, &address, CURRENT_WAITS).await?;
+    Ok(Json(SingleUseDepositAddressResponse::of(address, invoice.map(|made| made.machine.invoice))))
 }
 
 /// What a new address is for.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[schema(example = json!({ "label": "customer 7", "reference": "order-1842" }))]
+#[schema(example = json!({ "label": "customer 7", "reference": "order-1842", "asset_invoice": false }))]
 #[serde(default)]
 pub struct NewAddressRequestModel {
     /// For people. It comes back with the deposits.
@@ -94,12 +92,14 @@ pub struct NewAddressRequestModel {
     /// For programs: lists can be narrowed to it.
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     pub reference: Option<String>,
+    /// With an RGB invoice beside it, where there is an RGB engine. The call waits for the engine then, for some seconds.
+    pub asset_invoice: Option<bool>,
 }
 
 /// A new deposit address
 ///
 /// Always a new one, so each customer can have an address of his own. The body may be left out. With an Idempotency-Key the
-/// same key answers the same address.
+/// same key answers the same address. An RGB invoice is made only where the body says `asset_invoice`.
 #[utoipa::path(post, path = "/lightning/onchain-receive", operation_id = "onchainReceiveNew", tag = "receive",
     request_body = Option<NewAddressRequestModel>,
     responses((status = 200, description = "The address", body = SingleUseDepositAddressResponse)))]
@@ -108,10 +108,14 @@ pub async fn new(
     wallet: Wallet<ToReceive>,
     body: MaybePosted<NewAddressRequestModel>,
 ) -> Result<Json<SingleUseDepositAddressResponse>, Problem> {
-    let NewAddressRequestModel { label, reference } = body.value;
+    let NewAddressRequestModel { label, reference, asset_invoice: wants_invoice } = body.value;
     let wanted = NewAddress { label: super::own_word("label", label)?, reference: super::reference(reference)? };
     let address = address::new(&state.flows, &wallet.keys, wanted, body.idempotency).await?;
-    shown(&state, &wallet.keys, address).await
+    let invoice = match wants_invoice {
+        Some(true) => asset_invoice(&state, &wallet.keys, &address).await?,
+        Some(false) | None => None,
+    };
+    Ok(Json(SingleUseDepositAddressResponse::of(address, invoice.map(|made| made.machine.invoice))))
 }
 
 /// Addresses that wait for a payment.
@@ -131,7 +135,8 @@ pub struct UnusedDepositAddressesResponse {
 
 /// Unused deposit addresses
 ///
-/// Addresses that were handed out, have not expired and have not been paid to, newest first.
+/// Addresses that were handed out, have not expired and have not been paid to, newest first; with the RGB invoices that were made for
+/// them. None is made here.
 #[utoipa::path(get, path = "/lightning/unused-addresses", operation_id = "unusedAddresses", tag = "receive",
     params(PageParams),
     responses((status = 200, description = "The addresses", body = UnusedDepositAddressesResponse)))]

@@ -34,7 +34,7 @@ use crate::money::{Amount, Sat};
 
 /// What is to be received.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[schema(example = json!({ "amount_sat": 50_000, "asset": null }))]
+#[schema(example = json!({ "amount_sat": 50_000, "asset": null, "asset_invoice": false }))]
 #[serde(default)]
 pub struct ReceiveRequestModel {
     /// Satoshis that the invoice asks for; 0 or left out: the payer says how much. An address takes any amount.
@@ -42,6 +42,8 @@ pub struct ReceiveRequestModel {
     pub amount_sat: Option<Sat>,
     /// An asset instead of bitcoin: there is an RGB invoice for it then, and none for Lightning.
     pub asset: Option<LightningAsset>,
+    /// With an RGB invoice for any asset, where there is an RGB engine. The call waits for the engine then, for some seconds.
+    pub asset_invoice: Option<bool>,
 }
 
 /// Ways to be paid. Those that this gateway does not offer are empty.
@@ -66,8 +68,8 @@ pub struct ReceiveResponse {
 
 /// Receive by any way
 ///
-/// Answers a new address, a Lightning invoice where there is a node, and an RGB invoice where there is an engine. An asset that the
-/// wallet has never had can't be named in an RGB invoice: its payer names it.
+/// Answers a new address, a Lightning invoice where there is a node, and an RGB invoice where the body names an asset or says
+/// `asset_invoice`. An asset that the wallet has never had can't be named in an RGB invoice: its payer names it.
 #[utoipa::path(post, path = "/lightning/receive", operation_id = "receive", tag = "receive",
     request_body = Option<ReceiveRequestModel>,
     responses((status = 200, description = "Ways to be paid", body = ReceiveResponse)))]
@@ -86,7 +88,10 @@ pub async fn receive(
     let request = address::new(&state.flows, &wallet.keys, NewAddress::default(), body.idempotency).await?;
     let (invoice, rgb) = match wanted {
         None => {
-            let rgb = onchain_receive::asset_invoice(&state, &wallet.keys, &request).await?;
+            let rgb = match body.value.asset_invoice {
+                Some(true) => onchain_receive::asset_invoice(&state, &wallet.keys, &request).await?,
+                Some(false) | None => None,
+            };
             (invoice(&state, &wallet.keys, body.value.amount_sat, invoice_key).await?, rgb)
         }
         Some(wanted) => {

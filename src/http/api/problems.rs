@@ -200,8 +200,8 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
         | "deposits"
         | "events"
         | "listPayments" => vec![Code::InvalidRequest],
-        "onchainReceive" => vec![Code::AssetsNotReady],
-        "onchainReceiveNew" => vec![Code::IdempotencyMismatch, Code::AssetsNotReady],
+        "onchainReceive" => Vec::new(),
+        "onchainReceiveNew" => vec![Code::IdempotencyMismatch],
         "receive" => [ASSETS, RGB_INVOICE].concat(),
         "walletSendBtcBegin" => BEGIN.to_vec(),
         "onchainSendBegin" => [BEGIN, WITHDRAW, ASSETS, RGB_SEND].concat(),

@@ -29,4 +29,5 @@ mod revived;
 mod strangers_rows;
 //! What somebody does who has read the code, or who pulls the plug: each test is named by what is attempted.
 
+mod asset_addresses;
 mod asset_kills;

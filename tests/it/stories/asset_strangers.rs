@@ -222,7 +222,8 @@ async fn strangers_are_paid_and_pay(database: Database) {
 async fn strangers_pay_back(met: &Meeting) {
     let blind = met.invoice("/wallet/blindreceive").await;
     let witness = met.invoice("/wallet/witnessreceive").await;
-    let address = met.scene.ok(&Call::get("/lightning/onchain-receive", &met.ann)).await;
+    let current = Call::get("/lightning/onchain-receive", &met.ann);
+    let address = met.scene.until("it has an invoice", &current, |address| address["asset_invoice"] != "").await;
     let invoices = [(&blind["invoice"], 100), (&witness["invoice"], 50), (&address["asset_invoice"], 25)];
     met.is_paid(&met.alice, &met.asset, &invoices).await;
     for (request, amount) in [(&blind, 100), (&witness, 50)] {
