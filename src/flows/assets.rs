@@ -6,8 +6,10 @@ pub mod deliver;
 pub mod export;
 pub mod give_up;
 pub mod issue;
+pub mod learn;
 mod look_back;
 mod mirror;
+pub mod pockets;
 pub mod receive;
 pub mod send;
 mod turn;
@@ -20,7 +22,7 @@ use bitcoin::OutPoint;
 use super::{AssetSide, Code, Error, Flows};
 use crate::domain::wallet::{Account, WalletKeys};
 use crate::ids::WalletId;
-use crate::ports::assets::{Allocation, Asset, AssetEngine, AssetError, ColoredCoin, RgbInvoice};
+use crate::ports::assets::{Allocation, Asset, AssetEngine, ColoredCoin, RgbInvoice};
 use crate::store::asset_transfers::{self, TransferRow};
 use crate::store::{chain, wallets};
 
@@ -42,33 +44,17 @@ fn engine(flows: &Flows) -> Result<&Arc<dyn AssetEngine>, Error> {
 
 /// The engine, which knows every coin of the wallet that is in a block.
 ///
-/// It is told of them when somebody asks, and not when they are made: what it knows is read back from it, so nothing is forgotten
-/// when a process dies in between. A coin that only waits for its block is not told: an asset on it would be lost with it.
-/// Without its indexer the engine learns of no coin, and knows what is on the others all the same.
+/// It is told of them when something is done with them, and not when they are made: what it knows is read back from it, so nothing is
+/// forgotten when a process dies in between. A coin that only waits for its block is not told: an asset on it would be lost with it.
 async fn engine_with_coins<'a>(flows: &'a Flows, keys: &WalletKeys) -> Result<&'a Arc<dyn AssetEngine>, Error> {
-    let engine = engine(flows)?;
-    let wallet = keys.id();
-    let mut conn = flows.store().read().await?;
-    let unspent = chain::unspent(&mut conn, &wallet).await?;
-    let next = wallets::keychain(&mut conn, &wallet, Account::Colored).await?.next_index;
-    drop(conn);
-    let is_there = |coin: &&chain::Coin| coin.account == Account::Colored && coin.height.is_some();
-    let there: Vec<&chain::Coin> = unspent.iter().filter(is_there).collect();
-    if there.is_empty() {
-        return Ok(engine);
-    }
-    let known = engine.coins(keys).await?;
-    let is_new = |coin: &&&chain::Coin| known.iter().all(|known| known.outpoint != coin.outpoint);
-    if there.iter().any(|coin| is_new(&coin)) {
-        let highest = there.iter().map(|coin| coin.index).max().unwrap_or(0);
-        match engine.learn_coins(keys, next.max(highest.saturating_add(1))).await {
-            Err(AssetError::Port(error)) => {
-                tracing::warn!(%wallet, %error, "the RGB engine did not learn of new coins")
-            }
-            learnt => learnt?,
-        }
-    }
-    Ok(engine)
+    learn::now(flows, keys).await?;
+    engine(flows)
+}
+
+/// The engine for a call that only reads: it answers from what it knows, and no network is waited for.
+async fn engine_to_read<'a>(flows: &'a Flows, keys: &WalletKeys) -> Result<&'a Arc<dyn AssetEngine>, Error> {
+    learn::later(flows, keys).await?;
+    engine(flows)
 }
 
 /// Refuses while the engine knows a free coin that is in no block: it may choose any of them, and an asset on a coin that is replaced
@@ -98,7 +84,7 @@ pub async fn assets(flows: &Flows, keys: &WalletKeys) -> Result<Vec<Asset>, Erro
     if flows.asset_engine().is_none() && !flows.store().has_asset_folder().await? {
         return Ok(Vec::new());
     }
-    Ok(engine_with_coins(flows, keys).await?.assets(keys).await?)
+    Ok(engine_to_read(flows, keys).await?.assets(keys).await?)
 }
 
 /// The asset with this id.
@@ -159,12 +145,22 @@ async fn may_have_some(flows: &Flows, wallet: &WalletId) -> Result<bool, Error> 
     Ok(wallets::keychain(&mut conn, wallet, Account::Colored).await?.next_index > 0)
 }
 
-/// The assets of a wallet for its balance: none where there is no engine.
+/// The assets of a wallet for its balance: none where there is no engine. Nothing when the engine can't tell now: what a wallet has in
+/// bitcoin is told all the same.
 ///
 /// # Errors
-/// When the engine can't answer.
-pub async fn for_balance(flows: &Flows, keys: &WalletKeys) -> Result<Vec<Asset>, Error> {
-    if may_have_some(flows, &keys.id()).await? { assets(flows, keys).await } else { Ok(Vec::new()) }
+/// When the store can't be used.
+pub async fn for_balance(flows: &Flows, keys: &WalletKeys) -> Result<Option<Vec<Asset>>, Error> {
+    if !may_have_some(flows, &keys.id()).await? {
+        return Ok(Some(Vec::new()));
+    }
+    match assets(flows, keys).await {
+        Err(error) if error.code() == Code::AssetsNotReady => {
+            tracing::warn!(wallet = %keys.id(), %error, "a balance is told without its assets");
+            Ok(None)
+        }
+        told => told.map(Some),
+    }
 }
 
 /// What is on the coins of a wallet: nothing where there is no engine.
@@ -175,7 +171,7 @@ pub async fn allocations(flows: &Flows, keys: &WalletKeys) -> Result<HashMap<Out
     if !may_have_some(flows, &keys.id()).await? {
         return Ok(HashMap::new());
     }
-    let coins: Vec<ColoredCoin> = engine_with_coins(flows, keys).await?.coins(keys).await?;
+    let coins: Vec<ColoredCoin> = engine_to_read(flows, keys).await?.coins(keys).await?;
     Ok(coins.into_iter().map(|coin| (coin.outpoint, coin.allocations)).collect())
 }
 

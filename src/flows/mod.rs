@@ -178,6 +178,8 @@ pub struct AssetSide {
     deliveries: assets::deliver::Deliveries,
     /// Invoices for addresses that are being made.
     making: assets::receive::Making,
+    /// Wallets with coins that the engine does not know yet.
+    learning: assets::learn::Learning,
     /// What the audit has found in the engine's folders.
     pub looked: audit_assets::Looked,
 }
@@ -186,8 +188,9 @@ impl AssetSide {
     #[must_use]
     pub fn new(engine: Arc<dyn AssetEngine>, courier: Arc<dyn Courier>, endpoints: Vec<String>) -> Self {
         let (deliveries, making) = (assets::deliver::Deliveries::default(), assets::receive::Making::default());
+        let learning = assets::learn::Learning::default();
         let looked = audit_assets::Looked::default();
-        Self { engine, courier, endpoints, deliveries, making, looked }
+        Self { engine, courier, endpoints, deliveries, making, learning, looked }
     }
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::supervise::{Next, Worker};
 use crate::flows::assets::accept::{self, PutOff};
-use crate::flows::assets::deliver;
+use crate::flows::assets::{deliver, learn};
 use crate::flows::values::BlockRef;
 use crate::flows::{Error, Flows, history};
 
@@ -36,6 +36,7 @@ impl Worker for Assets {
     async fn round(&mut self) -> Result<Next, Error> {
         accept::look_at_what_was_brought(&self.flows, &mut self.put_off).await?;
         deliver::deliver(&self.flows).await?;
+        learn::learn_of_coins(&self.flows).await?;
         let tip = history::tip(&self.flows).await?;
         if self.looked_at != tip || tip.is_none() {
             // At the start, too: an earlier process may have left something behind.

@@ -9,6 +9,7 @@ use bitcoin::constants::genesis_block;
 
 use super::chain_follow::wrong_network;
 use super::supervise::{Next, Worker};
+use crate::flows::assets::learn;
 use crate::flows::health::{AssetsRail, Health, LightningRail};
 use crate::flows::{Error, Flows, consignments};
 use crate::ports::PortError;
@@ -91,8 +92,11 @@ impl Observe {
     fn assets(&self) -> AssetsRail {
         let Some(side) = self.flows.asset_side() else { return AssetsRail::default() };
         let broken = side.looked.broken();
-        let first = broken.first_key_value();
-        let reason = first.map(|(wallet, why)| format!("what {wallet} has can't be opened: {why}"));
+        let rests = learn::indexer_rests(&self.flows);
+        let reason = match broken.first_key_value() {
+            Some((wallet, why)) => Some(format!("what {wallet} has can't be opened: {why}")),
+            None => rests.then(|| "the indexer can't be reached".to_owned()),
+        };
         AssetsRail { configured: true, ready: reason.is_none(), unopened: broken.len(), reason }
     }
 

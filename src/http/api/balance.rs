@@ -25,12 +25,14 @@ use crate::http::problem::Problem;
         },
         "scanning": false,
     },
-    "asset_balances": [],
+    "asset_balances": [], "asset_balances_known": true,
 }))]
 pub struct WalletBalanceResponse {
     pub balance: BtcBalanceResponse,
     /// Empty where the gateway has no RGB engine.
     pub asset_balances: Vec<AssetBalance>,
+    /// False while the RGB engine can't be asked: the list is empty then, whatever the wallet has.
+    pub asset_balances_known: bool,
 }
 
 /// What a wallet has of an asset.
@@ -91,5 +93,7 @@ pub async fn balance(
     let offchain = balance::offchain(&state.flows, &wallet.id).await?;
     let balance = BtcBalanceResponse::both_rails(balances, offchain);
     let assets = assets::for_balance(&state.flows, &wallet.keys).await?;
-    Ok(Json(WalletBalanceResponse { balance, asset_balances: assets.into_iter().map(AssetBalance::from).collect() }))
+    let asset_balances_known = assets.is_some();
+    let asset_balances = assets.into_iter().flatten().map(AssetBalance::from).collect();
+    Ok(Json(WalletBalanceResponse { balance, asset_balances, asset_balances_known }))
 }

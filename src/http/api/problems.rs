@@ -244,7 +244,7 @@ pub fn of(operation_id: &str) -> Option<Vec<Code>> {
 /// The same for operations on assets.
 fn of_assets(operation_id: &str) -> Option<Vec<Code>> {
     Some(match operation_id {
-        "balance" => vec![Code::AssetsNotReady],
+        "balance" => Vec::new(),
         "walletListUnspents" => vec![Code::InvalidRequest, Code::AssetsNotReady],
         "walletCreateUtxosBegin" => [BEGIN, ASSETS, &[Code::ColorableUtxosThere]].concat(),
         "walletCreateUtxosEnd" => [END, &[Code::AssetsUnavailable]].concat(),

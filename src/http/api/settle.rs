@@ -11,6 +11,7 @@ use super::send_view::{self, GetOnchainSendResponse};
 use super::wire::{LightningAsset, SendAssetEndRequestModel};
 use super::{begun, examples};
 use crate::flows::Code;
+use crate::flows::assets::pockets::{self, Pocket};
 use crate::flows::settle::{self, BeginSettle, CreditView, Found, Settle};
 use crate::flows::values::{Machine, SendState};
 use crate::http::HttpState;
@@ -49,8 +50,8 @@ pub struct SettleRow {
     #[serde(rename = "type")]
     pub kind: &'static str,
     pub asset_id: Option<String>,
-    #[schema(value_type = Option<u64>)]
-    pub amount: Option<Sat>,
+    /// Satoshis, or base units of the asset.
+    pub amount: Option<u64>,
     /// nothing_to_do, credited, pending or needs_signature.
     pub result: &'static str,
     /// Blocks until it is credited.
@@ -62,10 +63,10 @@ pub struct SettleRow {
 
 impl From<Found> for SettleRow {
     fn from(found: Found) -> Self {
-        let row = |result, amount, confirmations_left, next| Self {
+        let row = |result, amount: Option<Sat>, confirmations_left, next| Self {
             kind: "btc",
             asset_id: None,
-            amount,
+            amount: amount.map(Sat::to_u64),
             result,
             confirmations_left,
             next,
@@ -85,9 +86,40 @@ impl From<Found> for SettleRow {
     }
 }
 
+impl From<Pocket> for SettleRow {
+    fn from(pocket: Pocket) -> Self {
+        let waits = pocket.future > pocket.settled;
+        Self {
+            kind: "asset",
+            asset_id: Some(pocket.asset),
+            amount: Some(pocket.future.max(pocket.settled).base_units()),
+            result: if waits { "pending" } else { "nothing_to_do" },
+            confirmations_left: None,
+            next: waits.then_some("wait for blocks; it is settled by itself"),
+            error: None,
+        }
+    }
+}
+
+impl SettleRow {
+    /// The engine can't tell what there is.
+    fn unknown() -> Self {
+        Self {
+            kind: "asset",
+            asset_id: None,
+            amount: None,
+            result: "nothing_to_do",
+            confirmations_left: None,
+            next: Some("ask again"),
+            error: Some("the RGB engine can't be asked now".to_owned()),
+        }
+    }
+}
+
 /// Finish what needs no signature
 ///
-/// Takes in the chain up to the node's tip and credits what became final with it. Coins that only the wallet's keys can move are
+/// Takes in the chain up to the node's tip and credits what became final with it; has the RGB engine look at what waits for a block, and
+/// tells what there is of each asset. Coins that only the wallet's keys can move are
 /// named: moving them off-chain begins with settle-begin. It may be called at any time; credits come without it too.
 #[utoipa::path(post, path = "/lightning/settle", operation_id = "settle", tag = "settle",
     responses((status = 200, description = "What was found or done", body = SettleResponse)))]
@@ -96,7 +128,11 @@ pub async fn finish(
     wallet: Wallet<ToReceive>,
 ) -> Result<Json<SettleResponse>, Problem> {
     let found = settle::finish(&state.flows, &wallet.id).await?;
-    let results = found.into_iter().map(SettleRow::from).collect();
+    let mut results: Vec<SettleRow> = found.into_iter().map(SettleRow::from).collect();
+    match pockets::pockets(&state.flows, &wallet.keys).await? {
+        Some(pockets) => results.extend(pockets.into_iter().map(SettleRow::from)),
+        None => results.push(SettleRow::unknown()),
+    }
     Ok(Json(SettleResponse { result: "success", results, total_channels_opened: 0 }))
 }
 
@@ -112,7 +148,7 @@ pub struct SettleBeginRequestModel {
     /// Whole satoshis per virtual byte.
     #[schema(minimum = 1)]
     pub fee_rate: u32,
-    /// Assets are not carried off-chain here: with one the call is refused.
+    /// Assets have no off-chain rail here: refused.
     pub asset: Option<LightningAsset>,
     /// How long the signature is waited for, 60 s to 7 days; 600 unless given.
     #[schema(minimum = 60, maximum = 604_800)]

@@ -137,7 +137,7 @@ async fn what_a_wallet_has_is_told_in_each_shape(scene: &Scene) {
     assert_eq!(leased[0]["utxo"]["leased_by"], lease["request_id"]);
     let balance = owner.get("/lightning/balance").await.ok();
     let left = 80_000 - 30_000 - fee;
-    assert_eq!(fields(&balance), ["asset_balances", "balance"]);
+    assert_eq!(fields(&balance), ["asset_balances", "asset_balances_known", "balance"]);
     // The coin that is spent in the mempool is settled until a block says otherwise.
     assert_eq!(balance["balance"]["vanilla"], json!({ "settled": 80_000, "future": left, "spendable": 0 }));
     let rate = owner.post("/wallet/get_fee_estimation", json!({ "blocks": 6 })).await.ok();

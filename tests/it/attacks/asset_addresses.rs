@@ -17,9 +17,10 @@ use sluice::ports::assets::{
 };
 use sluice::secret::Secret;
 
+use crate::api::funded_on_fake;
 use crate::harness::assets::side;
 use crate::harness::client::Caller;
-use crate::harness::gateway::Gateway;
+use crate::harness::gateway::{Gateway, eventually};
 
 /// An engine that may be stuck or broken, and counts what it is asked.
 struct Moody {
@@ -190,4 +191,45 @@ async fn invoices_for_addresses_until_no_coin_is_left_for_assets() {
     assert_eq!(made.len(), 10);
     assert!(made.iter().all(|one| one.kind == TransferKind::ReceiveWitness), "none takes a coin of the wallet's");
     assert_eq!(engine.lists.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_balance_while_the_engine_is_broken() {
+    let (_gateway, _chain, engine, caller) = gateway().await;
+    let current = caller.until("/lightning/onchain-receive", |current| current["asset_invoice"] != "").await;
+    assert_ne!(current["btc_address"], "");
+    let told = caller.get("/lightning/balance").await.ok();
+    assert_eq!((&told["asset_balances"], &told["asset_balances_known"]), (&json!([]), &json!(true)));
+    engine.is_broken.store(true, Ordering::SeqCst);
+    let told = caller.get("/lightning/balance").await.ok();
+    assert_eq!((&told["asset_balances"], &told["asset_balances_known"]), (&json!([]), &json!(false)));
+    assert_eq!(told["balance"]["vanilla"]["settled"], 0);
+    let settled = caller.post_empty("/lightning/settle").await.ok();
+    let rows = settled["results"].as_array().expect("a list");
+    assert!(rows.iter().any(|row| row["type"] == "asset" && row["error"].is_string()), "{settled}");
+    let made = caller.post("/lightning/onchain-receive", json!({ "asset_invoice": true })).await.ok();
+    assert_eq!(made["asset_invoice"], "", "the address is there, and no invoice");
+}
+
+/// Each look would have waited for the indexer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_who_poll_when_there_are_new_coins() {
+    let (gateway, chain, engine, caller) = gateway().await;
+    let caller = funded_on_fake(&gateway, &chain, caller, &[100_000]).await;
+    let begun = caller.post("/wallet/createutxosbegin", json!({ "num": 3, "size": 3_000, "fee_rate": 2 })).await.ok();
+    caller.post("/wallet/createutxosend", json!({ "signed_psbt": caller.sign(&begun) })).await.ok();
+    chain.mine(1);
+    gateway.at_tip().await;
+    assert_eq!(engine.online.load(Ordering::SeqCst), 0);
+    engine.is_away.store(true, Ordering::SeqCst);
+    for _ in 0..10 {
+        let told = caller.get("/lightning/balance").await.ok();
+        assert_eq!(told["asset_balances_known"], true, "what is known needs no indexer");
+    }
+    eventually("the worker has tried", async || (engine.online.load(Ordering::SeqCst) == 1).then_some(())).await;
+    for _ in 0..10 {
+        caller.get("/lightning/balance").await.ok();
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(engine.online.load(Ordering::SeqCst), 1, "an indexer that has failed is left alone for a while");
 }
