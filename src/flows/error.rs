@@ -65,6 +65,7 @@ pub enum Code {
     LightningNotReady,
     AssetsUnavailable,
     AssetsNotReady,
+    AssetsShareCoin,
     AssetUnknown,
     ColorableUtxosNeeded,
     ColorableUtxosThere,
@@ -195,6 +196,13 @@ impl From<Refusal> for Error {
             Refusal::Invalid { what, reason } => Self::field(what, reason),
             Refusal::NoSuchTransfer => Self::refused(Code::NotFound, detail),
             Refusal::TooLate => Self::refused(Code::NotCancellable, detail),
+            Refusal::SharedCoin { .. } => Self::refused(
+                Code::AssetsShareCoin,
+                format!("{detail}; POST /wallet/sendbegin sends some of each together, with `more`"),
+            ),
+            Refusal::WouldShareCoin { .. } => {
+                Self::refused(Code::AssetsShareCoin, format!("{detail}; send them one after the other"))
+            }
             Refusal::Broken => Self::refused(Code::AssetsNotReady, detail),
         }
     }

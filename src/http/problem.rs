@@ -168,6 +168,8 @@ table! {
         "This gateway has no RGB engine.";
     AssetsNotReady => 503, "assets_not_ready", "The RGB engine can't be used now", Again::After(5),
         "Try again, with the same Idempotency-Key if you sent one; the operator sees why in the log.";
+    AssetsShareCoin => 409, "assets_share_a_coin", "Assets on one coin can't be sent apart", Again::Never,
+        "Send some of each together with POST /wallet/sendbegin and `more`; one that is sent whole leaves the other alone on its coin.";
     AssetUnknown => 404, "asset_unknown", "The wallet does not know this asset", Again::Never,
         "Check the id with POST /wallet/listassets; an asset is known once some of it was received.";
     ColorableUtxosNeeded => 409, "colorable_utxos_needed", "No coin is free to carry an asset", Again::Never,

@@ -41,6 +41,10 @@ pub enum Refusal {
     NoSuchTransfer,
     #[error("the transfer has gone too far to be given up")]
     TooLate,
+    #[error("a coin that would be spent carries {} as well, and the engine can't send one of them apart", assets.join(" and "))]
+    SharedCoin { assets: Vec<String> },
+    #[error("what is left of {} would come to lie on one coin", assets.join(" and of "))]
+    WouldShareCoin { assets: Vec<String> },
     /// The engine has stumbled over this very order, and is as it was before.
     #[error("the RGB engine can't do this; nothing has changed")]
     Broken,

@@ -16,7 +16,7 @@ use crate::ports::assets::{
 };
 
 /// Assets and promises that may share a coin.
-const MOST_ON_A_COIN: usize = 5;
+const MOST_ON_A_COIN: usize = 1;
 const TICKER_MAX: usize = 8;
 const NAME_MAX: usize = 40;
 const PRECISION_MAX: u8 = 18;

@@ -10,6 +10,7 @@ mod last;
 mod map;
 mod registry;
 mod reveal;
+mod shared;
 mod wallet;
 
 use std::fmt;

@@ -15,7 +15,7 @@ use rgb_lib::wallet::{
 use rgb_lib::{AssetSchema, Assignment, BitcoinNetwork, Error, TransferStatus as RgbTransferStatus};
 
 use super::export::{self, Draft};
-use super::{invoice, last, map, misconfigured, nonsense, reveal};
+use super::{invoice, last, map, misconfigured, nonsense, reveal, shared};
 use crate::money::Sat;
 use crate::ports::PortError;
 use crate::ports::assets::{
@@ -26,8 +26,8 @@ use crate::secret::Secret;
 
 /// Fungible assets of a fixed supply. Those that can be inflated name an address that would have to be asked.
 const SCHEMAS: [AssetSchema; 2] = [AssetSchema::Nia, AssetSchema::Cfa];
-/// Assets that may share a coin.
-const ALLOCATIONS_PER_COIN: u32 = 5;
+/// Assets that may share a coin: the library can't send one of two apart, and stumbles over it once it is signed.
+const ALLOCATIONS_PER_COIN: u32 = 1;
 /// A kill in the middle of a call leaves it behind, and the library would wait for it to go away.
 pub(super) const STALE_LOCK: &str = "rgb_runtime.lock";
 const LOG: &str = "log";
@@ -267,6 +267,7 @@ impl RgbWallet {
         }
         let fee_rate = new.fee_rate.milli_sat_per_vb().div_ceil(1_000);
         self.forget_failed_sends(&new.recipients)?;
+        let coins = self.coins()?;
         let online = self.online()?;
         let begun = self
             .wallet
@@ -277,7 +278,9 @@ impl RgbWallet {
             begun => begun?,
         };
         let batch = begun.batch_transfer_idx.ok_or_else(|| nonsense("a transfer without a number"))?;
-        Ok(BegunTransfer { psbt: Psbt::from_str(&begun.psbt).map_err(nonsense)?, batch })
+        let psbt = Psbt::from_str(&begun.psbt).map_err(nonsense)?;
+        shared::refuse(&coins, &psbt, &new.recipients)?;
+        Ok(BegunTransfer { psbt, batch })
     }
 
     /// The library tells transfers apart by their recipient, and would take the word of a payee for the first that it finds: one that was

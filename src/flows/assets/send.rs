@@ -16,7 +16,9 @@ use crate::crash;
 use crate::domain::onchain_send::{AssetTerms, Door, OnchainSend, Payee, Role, Terms};
 use crate::domain::wallet::{Account, WalletKeys};
 use crate::domain::{Request, Transition};
-use crate::flows::send::{Begun, answered_before, check_wishes, issue, refuse_while_halted, require_room};
+use crate::flows::send::{
+    Begun, answered_before, check_wishes, coins_keep_going, issue, refuse_while_halted, require_room,
+};
 use crate::flows::{AssetSide, Code, Error, Flows, Idempotency};
 use crate::ids::{RequestId, WalletId};
 use crate::money::{Amount, FeeRate, Sat};
@@ -238,12 +240,12 @@ async fn begin_to_the_end(
     let accept_by = accept_by(flows, &payees);
     let order = order(flows, &wanted, &payees, accept_by)?;
     turn::intend(flows, &wallet).await?;
-    let begun = match side.engine.begin_transfer(keys, order).await.map_err(|error| refused(wanted.fields, error)) {
+    let begun = match side.engine.begin_transfer(keys, order).await {
         Ok(begun) => begun,
-        Err(error) if turn::is_in_doubt(&error) => return Err(error),
-        Err(error) => {
+        Err(AssetError::Port(error)) => return Err(Error::Assets(error)),
+        Err(AssetError::Refused(refusal)) => {
             turn::nothing_came(flows, &wallet).await?;
-            return Err(error);
+            return Err(refused(keys, side, &wanted, &payees, refusal).await);
         }
     };
     crash::point("asset_send.made");
@@ -252,7 +254,7 @@ async fn begin_to_the_end(
         Err(error) if !turn::is_in_doubt(&error) => {
             turn::give_up(&side.engine, keys, batch).await?;
             turn::nothing_came(flows, &wallet).await?;
-            Err(error)
+            Err(chosen_twice(error))
         }
         written => {
             crash::point("asset_send.committed");
@@ -262,13 +264,40 @@ async fn begin_to_the_end(
 }
 
 /// Names what the engine does not like, where that is one thing.
-fn refused(fields: Fields, error: AssetError) -> Error {
-    let (code, field, refusal) = match error {
-        AssetError::Refused(refusal @ Refusal::UnknownAsset(_)) => (Code::AssetUnknown, fields.asset, refusal),
-        AssetError::Refused(refusal @ Refusal::NotEnough { .. }) => (Code::InsufficientAssets, fields.amount, refusal),
-        error => return error.into(),
+async fn refused(keys: &WalletKeys, side: &AssetSide, wanted: &NewSend, payees: &[Known], refusal: Refusal) -> Error {
+    let (code, field) = match refusal {
+        Refusal::UnknownAsset(_) => (Code::AssetUnknown, wanted.fields.asset),
+        Refusal::NotEnough { .. } => match will_be_enough(keys, side, payees).await {
+            Ok(true) => {
+                let detail = format!("{refusal}; the rest is on its way, or set aside for another send: try again");
+                return Error::refused(Code::CoinsUnconfirmed, detail);
+            }
+            Ok(false) => (Code::InsufficientAssets, wanted.fields.amount),
+            Err(error) => return error.into(),
+        },
+        refusal => return refusal.into(),
     };
     Error::Field { code, field, reason: refusal.to_string() }
+}
+
+/// Whether the wallet has enough of each asset once everything that is under way has ended well.
+async fn will_be_enough(keys: &WalletKeys, side: &AssetSide, payees: &[Known]) -> Result<bool, AssetError> {
+    let all = side.engine.assets(keys).await?;
+    let covers = |payee: &Known| {
+        let mut sent = payees.iter().filter(|other| other.asset == payee.asset);
+        let sum = sent.try_fold(Amount::ZERO, |sum, other| sum.checked_add(other.amount));
+        let future = all.iter().find(|asset| asset.id == payee.asset).map(|asset| asset.balance.future);
+        sum.zip(future).is_some_and(|(sum, future)| sum <= future)
+    };
+    Ok(payees.iter().all(covers))
+}
+
+/// The engine sets aside what carries an asset, and not the other coins that pay the fee: it may choose one that another send has.
+fn chosen_twice(error: Error) -> Error {
+    match error {
+        Error::Store(StoreError::Conflict(_)) => coins_keep_going(),
+        error => error,
+    }
 }
 
 /// The payee's word names the invoice and not the payment: with two of them under way it could let the wrong one out. What was given

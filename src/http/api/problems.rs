@@ -156,6 +156,8 @@ const RGB_SEND: &[Code] = &[
     Code::AlreadyPaid,
     Code::AmountBelowDust,
     Code::AssetUnknown,
+    Code::AssetsShareCoin,
+    Code::CoinsLeased,
     Code::InsufficientAssets,
     Code::ColoredBtcLow,
     Code::ColorableUtxosNeeded,

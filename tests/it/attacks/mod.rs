@@ -31,3 +31,4 @@ mod strangers_rows;
 
 mod asset_addresses;
 mod asset_kills;
+mod assets_side_by_side;

@@ -5,7 +5,7 @@ mod asset_crashes;
 mod asset_reorgs;
 pub mod asset_scene;
 mod asset_strangers;
-mod asset_transfers;
+pub mod asset_transfers;
 mod assets;
 mod between_rails;
 mod closing;
