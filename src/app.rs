@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use self::node::LoneNode;
+pub use self::node::{LoneNode, Recovering, recovery_file};
+pub use crate::connectors::ldk::Progress as RecoveryProgress;
 
 use crate::assets::courier::HttpCourier;
 use crate::assets::rgb::RgbEngine;

@@ -1,5 +1,6 @@
 //! Running the built-in Lightning node: for a gateway, under the keeper of its role, and alone, as the merchant of the demo.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::StartError;
 use crate::chain::bitcoind::Bitcoind;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::connectors::ldk::{LdkError, LdkNode, Rpc};
+use crate::connectors::ldk::{self, LdkError, LdkNode, Rpc};
 use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
 use crate::ports::lightning::LightningNode;
@@ -92,15 +93,7 @@ impl LoneNode {
     /// # Errors
     /// When it can't be started.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        let store = Store::open(&config.store, Clock::System).await?;
-        let acquire = Acquire { role: Role::Node, holder: uuid::Uuid::new_v4().to_string() };
-        // The lock of the database's file says that nobody else is there; a lease of last time is waited out.
-        let owner = loop {
-            match store.write(acquire.clone()).await? {
-                Some(owner) => break owner,
-                None => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        };
+        let (store, owner) = own(config).await?;
         let chain: Arc<dyn ChainBackend> = Arc::new(Bitcoind::new(&config.chain.bitcoind)?);
         let node = LdkNode::start(&config.ldk, config.chain.network, rpc(config), chain, store.clone(), owner.clone());
         let node = node.await.map_err(|error| StartError::Settings(error.to_string()))?;
@@ -110,11 +103,88 @@ impl LoneNode {
 
     pub async fn stop(self) {
         self.node.stop().await;
-        self.upkeep.abort();
-        if let Err(error) = self.store.write(Resign(self.owner)).await {
-            tracing::warn!(%error, "the role could not be given back; it will lapse");
+        give_back(self.store, self.owner, &self.upkeep).await;
+    }
+}
+
+/// Opens the database, and takes the role of the node in it.
+async fn own(config: &Config) -> Result<(Store, Ownership), StartError> {
+    let store = Store::open(&config.store, Clock::System).await?;
+    let acquire = Acquire { role: Role::Node, holder: uuid::Uuid::new_v4().to_string() };
+    // A lease of last time is waited out; on SQLite the lock of the file says that nobody else is there.
+    let owner = loop {
+        match store.write(acquire.clone()).await? {
+            Some(owner) => break owner,
+            None => tokio::time::sleep(Duration::from_millis(200)).await,
         }
-        self.store.close().await;
+    };
+    Ok((store, owner))
+}
+
+async fn give_back(store: Store, owner: Ownership, upkeep: &JoinHandle<()>) {
+    upkeep.abort();
+    if let Err(error) = store.write(Resign(owner)).await {
+        tracing::warn!(%error, "the role could not be given back; it will lapse");
+    }
+    store.close().await;
+}
+
+/// Where the running node keeps what a recovery needs.
+#[must_use]
+pub fn recovery_file(config: &Config) -> PathBuf {
+    ldk::recovery_file(&config.ldk)
+}
+
+/// A node that has lost its database, and only recovers.
+pub struct Recovering {
+    recovery: ldk::Recovery,
+    store: Store,
+    owner: Ownership,
+    upkeep: JoinHandle<()>,
+}
+
+impl Recovering {
+    /// # Errors
+    /// When it can't be started: another seed, a database with channels, no bitcoind.
+    pub async fn start(config: &Config, from: &Path) -> Result<Self, StartError> {
+        let settings = |error: LdkError| StartError::Settings(error.to_string());
+        let file = ldk::RecoveryFile::read(from).map_err(settings)?;
+        let (store, owner) = own(config).await?;
+        let chain: Arc<dyn ChainBackend> = Arc::new(Bitcoind::new(&config.chain.bitcoind)?);
+        let (network, rpc) = (config.chain.network, rpc(config));
+        let started = ldk::Recovery::start(&config.ldk, network, rpc, chain, store.clone(), owner.clone(), file).await;
+        let upkeep = tokio::spawn(renew(store.clone(), owner.clone()));
+        match started {
+            Ok(recovery) => Ok(Self { recovery, store, owner, upkeep }),
+            Err(error) => {
+                give_back(store, owner, &upkeep).await;
+                Err(settings(error))
+            }
+        }
+    }
+
+    /// One look at peers and chain.
+    ///
+    /// # Errors
+    /// When bitcoind can't be asked now.
+    pub async fn step(&mut self) -> Result<ldk::Progress, StartError> {
+        self.recovery.step().await.map_err(|error| StartError::Settings(error.to_string()))
+    }
+
+    /// Ends the recovery: the database may be served.
+    ///
+    /// # Errors
+    /// When that can't be written.
+    pub async fn finish(self) -> Result<(), StartError> {
+        let ended = self.recovery.finish().await;
+        give_back(self.store, self.owner, &self.upkeep).await;
+        ended.map_err(|error| StartError::Settings(error.to_string()))
+    }
+
+    /// Stops, to go on another time.
+    pub async fn stop(self) {
+        self.recovery.stop().await;
+        give_back(self.store, self.owner, &self.upkeep).await;
     }
 }
 

@@ -7,6 +7,7 @@ mod health;
 mod keys;
 mod logging;
 mod migrate;
+mod node;
 mod openapi;
 mod regtest;
 mod resume;
@@ -74,6 +75,8 @@ enum Command {
     Keys(keys::Keys),
     #[command(subcommand)]
     Wallets(wallets::Wallets),
+    #[command(subcommand)]
+    Node(node::Node),
     Audit(audit::Audit),
     Resume(resume::Resume),
     Config(config::ShowConfig),
@@ -99,6 +102,7 @@ fn run(settings: &Settings, command: Command) -> Result<ExitCode, Failure> {
         Command::Openapi(openapi) => openapi.run(),
         Command::Keys(keys) => keys.run(&settings.load()?),
         Command::Wallets(wallets) => wallets.run(&settings.load()?),
+        Command::Node(node) => node.run(&settings.load()?),
         Command::Audit(audit) => audit.run(&settings.load()?),
         Command::Resume(resume) => resume.run(&settings.load()?),
         Command::Config(config) => config.run(&settings.load()?),

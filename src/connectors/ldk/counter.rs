@@ -30,11 +30,12 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Refuses a database that has lost commits of the node, or of which nobody can tell. `None` where there is no server.
+    /// Refuses a database that has lost commits of the node, or of which nobody can tell, but for a recovery, which begins with none.
+    /// `None` where there is no server.
     ///
     /// # Errors
     /// When it must not be used, when it can't answer, or when the file can't be read.
-    pub async fn begin(config: &Config, store: &Store) -> Result<Option<(Self, Step)>, LdkError> {
+    pub async fn begin(config: &Config, store: &Store, recovering: bool) -> Result<Option<(Self, Step)>, LdkError> {
         if store.engine() == Engine::Sqlite {
             return Ok(None);
         }
@@ -48,7 +49,9 @@ impl Counter {
             .map_err(|error| LdkError::Corrupt(format!("the server: {error}")))?;
         let path = seed::beside(config, "commits");
         let (file, seen) = open(&path)?;
-        check(database, seen, before.as_ref(), &server, &path)?;
+        if !recovering {
+            check(database, seen, before.as_ref(), &server, &path)?;
+        }
         if server.standbys > 0 && !server.is_synchronous {
             tracing::warn!(
                 standbys = server.standbys,

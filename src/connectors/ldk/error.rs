@@ -19,7 +19,7 @@ pub enum LdkError {
     #[error(
         "the database is older than the node has been ({database} < {file}, as {} says): it was copied back from a backup. \
          Running a Lightning node on old state loses the money in its channels. Put the newest copy of the database back. If \
-         there is none, start with an empty database and the same seed, and ask the peers to close the channels", path.display()
+         there is none, `sluice node recover` asks the peers to close the channels, with an empty database and the same seed", path.display()
     )]
     OldDatabase { database: i64, file: i64, path: PathBuf },
     #[error(

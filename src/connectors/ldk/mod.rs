@@ -25,6 +25,7 @@ mod offers;
 mod payments;
 mod peers;
 mod policy;
+mod recovery;
 mod routes;
 mod run;
 mod seed;
@@ -45,6 +46,7 @@ use tokio::net::TcpListener;
 
 pub use config::{ChannelConfig, Config, RoutingConfig, Rpc};
 pub use error::LdkError;
+pub use recovery::{Progress, Recovery, RecoveryChannel, RecoveryFile, RecoveryPeer, path as recovery_file};
 
 use self::node::{Node, Phase, unreachable};
 use self::routes::Parsed;
@@ -81,6 +83,19 @@ impl LdkNode {
         store: Store,
         owner: Ownership,
     ) -> Result<Arc<Self>, LdkError> {
+        Self::start_as(config, network, rpc, chain, store, owner, false).await
+    }
+
+    /// As `start`; or, after the database was lost, with an empty one and to recover only.
+    async fn start_as(
+        config: &Config,
+        network: Network,
+        rpc: Rpc,
+        chain: Arc<dyn ChainBackend>,
+        store: Store,
+        owner: Ownership,
+        recovering: bool,
+    ) -> Result<Arc<Self>, LdkError> {
         let listener = match config.listen {
             Some(address) => {
                 let cant = |error| LdkError::Misconfigured(format!("can't listen on {address}: {error}"));
@@ -89,10 +104,13 @@ impl LdkNode {
             None => None,
         };
         let listens = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let parts = start::Parts { config: config.clone(), network, rpc, chain, store, owner };
+        let parts = start::Parts { config: config.clone(), network, rpc, chain, store, owner, recovering };
         let started = start::start(parts).await?;
         let node = Arc::clone(&started.node);
         run::run(started, listener);
+        if !recovering {
+            node.spawn("recovery file", recovery::keep(Arc::clone(&node)));
+        }
         tracing::info!(id = %node.id, listens = ?listens, "the Lightning node runs");
         Ok(Arc::new(Self { node, listens }))
     }

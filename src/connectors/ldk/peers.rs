@@ -62,7 +62,7 @@ fn ready(stream: TcpStream) -> std::io::Result<std::net::TcpStream> {
 ///
 /// # Errors
 /// Why not.
-async fn dial(node: &Arc<Node>, id: PublicKey, address: &str) -> Result<(), String> {
+pub async fn dial(node: &Arc<Node>, id: PublicKey, address: &str) -> Result<(), String> {
     if node.peers.peer_by_node_id(&id).is_some() {
         return Ok(());
     }

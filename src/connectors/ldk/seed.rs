@@ -79,18 +79,22 @@ impl Generation {
         Self { path: beside(config, "generation") }
     }
 
+    /// The newest number that this machine has seen.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn newest(&self) -> Result<i64, LdkError> {
+        let Some(text) = read(&self.path)? else { return Ok(0) };
+        let number = text.trim().parse();
+        number.map_err(|_| LdkError::Misconfigured(format!("{} does not hold a number", self.path.display())))
+    }
+
     /// Refuses a database that is older than this machine has seen.
     ///
     /// # Errors
     /// When it is, or the file can't be read.
     pub fn check(&self, database: i64) -> Result<(), LdkError> {
-        let file = match read(&self.path)? {
-            Some(text) => text
-                .trim()
-                .parse()
-                .map_err(|_| LdkError::Misconfigured(format!("{} does not hold a number", self.path.display())))?,
-            None => 0,
-        };
+        let file = self.newest()?;
         if database < file {
             return Err(LdkError::OldDatabase { database, file, path: self.path.clone() });
         }
@@ -125,7 +129,7 @@ fn read(path: &Path) -> Result<Option<String>, LdkError> {
     Ok(Some(text))
 }
 
-fn write_durably(path: &Path, text: &str, options: &mut OpenOptions) -> Result<(), LdkError> {
+pub(super) fn write_durably(path: &Path, text: &str, options: &mut OpenOptions) -> Result<(), LdkError> {
     let fail = |error| LdkError::File { path: path.to_owned(), error };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_private_folder(folder).map_err(fail)?;

@@ -36,6 +36,7 @@ use super::logger::NodeLog;
 use super::node::{HINTS, Node, Phase};
 use super::payments::Paying;
 use super::policy;
+use super::recovery;
 use super::seed::{Generation, Seed};
 use super::source::Source;
 use super::stage::{SWEEPER, Stage, SweeperStore};
@@ -66,6 +67,8 @@ pub struct Parts {
     pub chain: Arc<dyn ChainBackend>,
     pub store: Store,
     pub owner: Ownership,
+    /// The database was lost: an empty one, older than this machine has seen, is what is expected.
+    pub recovering: bool,
 }
 
 /// A node that stands at the tip of the chain, and what it goes on from there with.
@@ -79,15 +82,15 @@ pub struct Started {
 /// # Errors
 /// When something is missing, makes no sense, or must not be started.
 pub async fn start(parts: Parts) -> Result<Started, LdkError> {
-    let Parts { config, network, rpc, chain, store, owner } = parts;
+    let Parts { config, network, rpc, chain, store, owner, recovering } = parts;
     let seed = Seed::find(&config)?;
     let now = store.clock().now();
     let seconds = u64::try_from(now.unix_seconds()).unwrap_or_default();
     let keys = Arc::new(KeysManager::new(&seed.0, seconds, rand::random_range(0..1_000_000_000), true));
     let id = keys.get_node_id(Recipient::Node).map_err(|()| LdkError::Corrupt("the seed has no key".to_owned()))?;
-    let (counter, server) = Counter::begin(&config, &store).await?.unzip();
+    let (counter, server) = Counter::begin(&config, &store, recovering).await?.unzip();
     let lease = Lease::new(store.clone(), owner, counter);
-    let generation = begin_generation(&config, &store, &lease, id, server).await?;
+    let generation = begin_generation(&config, &store, &lease, id, recovering, server).await?;
 
     let source = Arc::new(Source::new(rpc)?);
     let best = validate_best_block_header(&*source).await.map_err(blocks)?;
@@ -142,9 +145,11 @@ async fn begin_generation(
     store: &Store,
     lease: &Lease,
     id: PublicKey,
+    recovering: bool,
     server: Option<Step>,
 ) -> Result<(Generation, Mutex<i64>), LdkError> {
     let mut conn = store.read().await?;
+    check_purpose(&mut conn, recovering).await?;
     let stored = node::value(&mut conn, META, NODE_ID).await?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let ours = id.to_string();
     if let Some(stored) = stored.filter(|stored| *stored != ours) {
@@ -154,13 +159,38 @@ async fn begin_generation(
     drop(conn);
     let number = number.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| text.parse().ok()).unwrap_or(0);
     let file = Generation::beside(config);
-    file.check(number)?;
+    let mut steps = vec![put(META, NODE_ID, ours.into_bytes())];
+    let number = if recovering {
+        steps.push(recovery::mark());
+        number.max(file.newest()?)
+    } else {
+        file.check(number)?;
+        number
+    };
     let next = number.saturating_add(1);
-    let mut steps = vec![put(META, NODE_ID, ours.into_bytes()), generation_step(next)];
+    steps.push(generation_step(next));
     steps.extend(server);
     lease.commit(steps).await;
     file.write(next)?;
     Ok((file, Mutex::new(next)))
+}
+
+/// A recovery wants a database without channels, and what is recovered is not served meanwhile.
+async fn check_purpose(conn: &mut crate::store::Conn, recovering: bool) -> Result<(), LdkError> {
+    let is_under_way = recovery::is_under_way(conn).await?;
+    let has_channels = !is_under_way && node::value(conn, MANAGER, "").await?.is_some();
+    match (recovering, is_under_way, has_channels) {
+        (true, _, true) => Err(LdkError::Misconfigured(
+            "this database has a Lightning node in it, which `sluice serve` starts. A recovery needs an empty database: it is \
+             for a node whose database is lost"
+                .to_owned(),
+        )),
+        (false, true, _) => Err(LdkError::Misconfigured(
+            "a recovery of the node has begun on this database: let `sluice node recover` come to its end, or end it with --give-up"
+                .to_owned(),
+        )),
+        (true, _, false) | (false, false, _) => Ok(()),
+    }
 }
 
 pub fn generation_step(number: i64) -> Step {

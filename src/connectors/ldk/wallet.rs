@@ -3,10 +3,10 @@
 //! Its keys are derived from the node's seed (BIP 84). Its state is a list of changes in the database; it learns of
 //! blocks like the channels do, and of its own transactions when they are sent. Somebody else's payment to it is seen when it is in a block.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use bdk_wallet::chain::{BlockId, Merge as _};
+use bdk_wallet::chain::{BlockId, ConfirmationBlockTime, Merge as _, TxUpdate};
 use bdk_wallet::template::Bip84;
 use bdk_wallet::{ChangeSet, KeychainKind, SignOptions, Update, Wallet};
 use bitcoin::bip32::Xpriv;
@@ -194,6 +194,41 @@ impl NodeWallet {
 
     pub fn new_address(&self) -> Address {
         self.change(|wallet| wallet.reveal_next_address(KeychainKind::External).address)
+    }
+
+    /// The scripts that its first addresses had, for a search of the chain.
+    pub fn first_scripts(&self, each: u32) -> Vec<(ScriptBuf, KeychainKind, u32)> {
+        let inner = lock(&self.inner);
+        let of = |keychain| {
+            let wallet = &inner.wallet;
+            (0..each).map(move |index| (wallet.peek_address(keychain, index).script_pubkey(), keychain, index))
+        };
+        of(KeychainKind::External).chain(of(KeychainKind::Internal)).collect()
+    }
+
+    /// Takes in a transaction of a block from before its database, which pays to this address of it.
+    ///
+    /// # Errors
+    /// When the block is of another chain than the wallet's.
+    pub fn adopt(
+        &self,
+        transaction: Transaction,
+        block: BlockId,
+        time: u64,
+        (keychain, index): (KeychainKind, u32),
+    ) -> Result<(), LdkError> {
+        let txid = transaction.compute_txid();
+        let mut tx_update = TxUpdate::default();
+        tx_update.txs = vec![Arc::new(transaction)];
+        tx_update.anchors = [(ConfirmationBlockTime { block_id: block, confirmation_time: time }, txid)].into();
+        let applied = self.change(|wallet| {
+            let chain = Some(wallet.latest_checkpoint().insert(block));
+            let last_active_indices = BTreeMap::from([(keychain, index)]);
+            wallet.apply_update(Update { last_active_indices, tx_update, chain })
+        });
+        applied.map_err(corrupt)?;
+        self.books.block_came();
+        Ok(())
     }
 
     pub fn coins(&self) -> Coins {

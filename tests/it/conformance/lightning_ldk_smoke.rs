@@ -31,22 +31,22 @@ fn msat(msat: u64) -> Amount {
     Amount::from_msat(msat).expect("an amount")
 }
 
-struct Place {
+pub(super) struct Place {
     folder: TempDir,
     name: &'static str,
 }
 
-struct Running {
-    node: Arc<LdkNode>,
+pub(super) struct Running {
+    pub(super) node: Arc<LdkNode>,
     store: Store,
 }
 
 impl Place {
-    fn new(name: &'static str) -> Self {
+    pub(super) fn new(name: &'static str) -> Self {
         Self { folder: TempDir::with_prefix("sluice-ldk-").expect("a folder"), name }
     }
 
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         Config {
             enabled: true,
             listen: Some("127.0.0.1:0".parse().expect("an address")),
@@ -57,11 +57,11 @@ impl Place {
         }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    async fn start(&self, bitcoind: &Bitcoind) -> Running {
+    pub(super) async fn start(&self, bitcoind: &Bitcoind) -> Running {
         self.start_with(bitcoind, self.config()).await
     }
 
@@ -70,20 +70,33 @@ impl Place {
         Running { node: node.expect("a node"), store }
     }
 
-    async fn try_start(&self, bitcoind: &Bitcoind, config: Config) -> (Result<Arc<LdkNode>, LdkError>, Store) {
+    pub(super) async fn try_start(
+        &self,
+        bitcoind: &Bitcoind,
+        config: Config,
+    ) -> (Result<Arc<LdkNode>, LdkError>, Store) {
+        let (store, owner) = self.own().await;
+        let chain = Arc::new(bitcoind::Bitcoind::new(&bitcoind.config()).expect("a backend"));
+        (LdkNode::start(&config, Network::Regtest, rpc(bitcoind), chain, store.clone(), owner).await, store)
+    }
+
+    /// Its database, with the role of the node taken.
+    pub(super) async fn own(&self) -> (Store, Ownership) {
         let url = Secret::new(format!("sqlite:{}", self.path().join("node.db").display()));
         let store =
             Store::open(&store::Config { url, ..store::Config::default() }, Clock::System).await.expect("a store");
         let holder = self.name.to_owned();
         let owner = store.write(Acquire { role: Role::Node, holder }).await.expect("written").expect("nobody has it");
-        let chain = Arc::new(bitcoind::Bitcoind::new(&bitcoind.config()).expect("a backend"));
-        let rpc = Rpc { url: bitcoind.url(), cookie_file: Some(bitcoind.cookie_file()), user: None, password: None };
-        (LdkNode::start(&config, Network::Regtest, rpc, chain, store.clone(), owner).await, store)
+        (store, owner)
     }
 }
 
+pub(super) fn rpc(bitcoind: &Bitcoind) -> Rpc {
+    Rpc { url: bitcoind.url(), cookie_file: Some(bitcoind.cookie_file()), user: None, password: None }
+}
+
 impl Running {
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.node.stop().await;
         self.store.close().await;
     }
@@ -122,7 +135,7 @@ impl Running {
     }
 }
 
-async fn wait<F: Future<Output = bool>>(what: &str, mut is: impl FnMut() -> F) {
+pub(super) async fn wait<F: Future<Output = bool>>(what: &str, mut is: impl FnMut() -> F) {
     let begun = Instant::now();
     while !is().await {
         assert!(begun.elapsed() < PATIENCE, "waited too long until {what}");
@@ -135,7 +148,7 @@ fn payment(destination: Destination, hash: PaymentHash, amount: Amount) -> Payme
 }
 
 /// Two nodes with a channel of a million satoshis from the first to the second, 40 % of it given to the second.
-async fn pair(bitcoind: &Bitcoind, places: &[Place; 2]) -> (Running, Running) {
+pub(super) async fn pair(bitcoind: &Bitcoind, places: &[Place; 2]) -> (Running, Running) {
     let (alice, bob) = (places[0].start(bitcoind).await, places[1].start(bitcoind).await);
     connected(bitcoind, &alice, &bob).await;
     (alice, bob)

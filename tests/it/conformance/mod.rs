@@ -6,6 +6,7 @@ mod chain;
 mod courier;
 mod esplora;
 mod ldk_peer;
+mod ldk_recovery;
 pub mod lightning;
 mod lightning_ldk_smoke;
 mod store;
