@@ -97,6 +97,13 @@ bench: rust ## Measure throughput and latency, optimised build; writes docs/BENC
 openapi: rust ## Write openapi/sluice.json again
 	cargo run --quiet --locked --bin sluice -- openapi --write
 
+# The clock of the tests is put far ahead, and cargo's is not: tests/fixtures/README.md says why.
+.PHONY: fixture
+fixture: rust ## Keep a gateway of this program with everything in it, in the folder FOLDER; needs faketime
+	export SLUICE_WRITE_FIXTURE=$(abspath $(FOLDER)) FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1; \
+	exec scripts/with-tools bitcoind,ldk-peer,postgres cargo test --locked --test it \
+		--config "target.'cfg(unix)'.runner = 'faketime -f +23y'" -- fixture::make
+
 .PHONY: states
 states: rust ## Write docs/STATES.md again from the state machines
 	SLUICE_WRITE_STATES=1 cargo test --locked --lib states

@@ -4,6 +4,7 @@ mod api;
 mod attacks;
 mod conformance;
 mod crash;
+mod fixture;
 mod flows;
 mod harness;
 mod openapi;

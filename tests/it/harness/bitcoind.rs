@@ -13,6 +13,7 @@ use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
 use bitcoin::{Address, BlockHash, Network, ScriptBuf, Transaction, Txid, Witness};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sluice::chain::bitcoind::Config;
 use sluice::money::Sat;
@@ -46,6 +47,16 @@ pub struct Bitcoind {
     http: reqwest::Client,
 }
 
+/// A chain as text, for another node to begin with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeptChain {
+    /// From the first after genesis, in hexadecimal digits.
+    pub blocks: Vec<String>,
+    pub mempool: Vec<String>,
+    /// Of the wallet that has mined it, with its private keys.
+    pub descriptors: Value,
+}
+
 /// Says loudly that a test did not run; where everything has to run, fails instead.
 pub fn skip(what: &str) {
     assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI=true, and {what}");
@@ -61,27 +72,80 @@ impl Bitcoind {
 
     /// The same with more options, such as `-txindex=1`.
     pub async fn start_with(options: &[&str]) -> Option<Self> {
-        let Some(program) = std::env::var_os("BITCOIND").filter(|path| !path.is_empty()) else {
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let node = Self::start_bare(&options).await?;
+        node.rpc("createwallet", json!(["faucet"])).await;
+        node.mine(START_HEIGHT).await;
+        Some(node)
+    }
+
+    /// A node without a wallet and without blocks.
+    async fn start_bare(options: &[String]) -> Option<Self> {
+        let Some(program) = program() else {
             skip("BITCOIND names no bitcoind (see scripts/ensure-bitcoind)");
             return None;
         };
         let mut node = Self {
-            program: program.into(),
+            program,
             folder: TempDir::with_prefix("sluice-bitcoind-").expect("a temporary folder"),
             port: 0,
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            options: options.to_vec(),
             child: Mutex::new(None),
             http: reqwest::Client::builder().no_proxy().build().expect("an HTTP client"),
         };
+        node.find_a_port().await;
+        Some(node)
+    }
+
+    /// A node whose time stands still. `None` after a loud skip, as for [`Self::start`].
+    pub async fn start_at(unix_seconds: i64) -> Option<Self> {
+        let node = Self::start_bare(&at(unix_seconds)).await?;
+        node.rpc("createwallet", json!(["faucet"])).await;
+        node.mine(START_HEIGHT).await;
+        Some(node)
+    }
+
+    /// A node that has this chain: its blocks, what waited in its mempool, and the wallet that has mined it.
+    pub async fn start_on(kept: &KeptChain, unix_seconds: i64) -> Option<Self> {
+        let node = Self::start_bare(&at(unix_seconds)).await?;
+        node.rpc("createwallet", json!(["faucet", false, true])).await;
+        let imported = node.rpc("importdescriptors", json!([kept.descriptors])).await;
+        assert!(imported.as_array().is_some_and(|all| all.iter().all(|one| one["success"] == true)), "{imported}");
+        for block in &kept.blocks {
+            assert_eq!(node.rpc("submitblock", json!([block])).await, Value::Null, "the chain takes its block");
+        }
+        for transaction in &kept.mempool {
+            node.rpc("sendrawtransaction", json!([transaction])).await;
+        }
+        Some(node)
+    }
+
+    /// Everything that [`Self::start_on`] needs to be where this node is.
+    pub async fn keep(&self) -> KeptChain {
+        let mut blocks = Vec::new();
+        for height in 1..=self.tip().await.height {
+            blocks.push(hex(&self.rpc("getblock", json!([self.block_hash(height).await, 0])).await));
+        }
+        // Oldest first, so that each finds what it spends.
+        let waiting = self.rpc("getrawmempool", json!([true])).await;
+        let mut waiting: Vec<_> = waiting.as_object().expect("a table").iter().collect();
+        waiting.sort_by_key(|(_, entry)| entry["ancestorcount"].as_u64());
+        let mut mempool = Vec::new();
+        for (txid, _) in waiting {
+            mempool.push(hex(&self.rpc("getrawtransaction", json!([txid])).await));
+        }
+        let descriptors = self.rpc("listdescriptors", json!([true])).await["descriptors"].take();
+        KeptChain { blocks, mempool, descriptors }
+    }
+
+    async fn find_a_port(&mut self) {
         for _ in 0..START_ATTEMPTS {
-            node.port = free_address().port();
-            if node.try_launch().await {
-                node.rpc("createwallet", json!(["faucet"])).await;
-                node.mine(START_HEIGHT).await;
-                return Some(node);
+            self.port = free_address().port();
+            if self.try_launch().await {
+                return;
             }
         }
-        panic!("bitcoind does not start: {}", node.log());
+        panic!("bitcoind does not start: {}", self.log());
     }
 
     /// Starts it again on the same folder and port after [`Self::stop`] or [`Self::kill`].
@@ -337,9 +401,28 @@ impl Drop for Bitcoind {
     }
 }
 
+fn program() -> Option<PathBuf> {
+    std::env::var_os("BITCOIND").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// Stops its time. One make of bitcoind does not run after a date of its own unless it is told to.
+fn at(unix_seconds: i64) -> Vec<String> {
+    let mut options = vec![format!("-mocktime={unix_seconds}")];
+    let help =
+        program().map(|program| Command::new(program).args(["-help", "-help-debug"]).output().expect("BITCOIND runs"));
+    if help.is_some_and(|help| String::from_utf8_lossy(&help.stdout).contains("-softwareexpiry")) {
+        options.push("-softwareexpiry=0".to_owned());
+    }
+    options
+}
+
 /// The address of a script on regtest.
 pub fn address(script: &ScriptBuf) -> Address {
     Address::from_script(script, Network::Regtest).expect("a script that has an address")
+}
+
+fn hex(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("not a text: {value}")).to_owned()
 }
 
 fn bitcoin_text(sat: Sat) -> String {

@@ -114,6 +114,11 @@ impl LdkPeer {
 
     /// The same with other options, such as `--sloppy-fees 1000:0`.
     pub async fn start_with(bitcoind: &Bitcoind, options: &[&str]) -> Option<Self> {
+        Self::start_in(TempDir::with_prefix("sluice-ldk-peer-").expect("a temporary folder"), bitcoind, options).await
+    }
+
+    /// The same on what a peer has kept before in the folder `data` of this one.
+    pub async fn start_in(folder: TempDir, bitcoind: &Bitcoind, options: &[&str]) -> Option<Self> {
         let Some(program) = std::env::var_os("LDK_PEER").filter(|path| !path.is_empty()) else {
             skip("LDK_PEER names no ldk-node-peer (see scripts/ensure-ldk-peer)");
             return None;
@@ -127,7 +132,7 @@ impl LdkPeer {
             identity: OnceLock::new(),
             program: program.into(),
             options: common.iter().chain(options).map(|option| (*option).to_owned()).collect(),
-            folder: TempDir::with_prefix("sluice-ldk-peer-").expect("a temporary folder"),
+            folder,
         };
         peer.launch().await;
         Some(peer)
@@ -136,7 +141,7 @@ impl LdkPeer {
     /// Starts it again where it was, after [`Self::stop`] or [`Self::kill`].
     pub async fn launch(&self) {
         let mut command = Command::new(&self.program);
-        command.arg("--dir").arg(self.folder.path().join("data")).args(&self.options);
+        command.arg("--dir").arg(self.data()).args(&self.options);
         if let Some((_, address)) = self.identity.get() {
             command.args(["--listen", address]);
         }
@@ -191,6 +196,11 @@ impl LdkPeer {
         let pid = Pid::from_child(process.as_ref().expect("a running peer"));
         kill_process(pid, signal).expect("the signal was sent");
         pid
+    }
+
+    /// What it keeps, in a folder of its own.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     pub fn id(&self) -> PublicKey {
@@ -333,6 +343,12 @@ impl LdkPeer {
     pub async fn invoice(&self, amount: Option<Amount>, description: &str) -> String {
         let msat = amount.map(Amount::base_units);
         text(&self.call("invoice", json!({ "msat": msat, "description": description })).await)
+    }
+
+    /// One that is open for so long.
+    pub async fn invoice_for(&self, amount: Amount, seconds: u32) -> String {
+        let asked = json!({ "msat": amount.base_units(), "description": "goods", "expiry": seconds });
+        text(&self.call("invoice", asked).await)
     }
 
     /// An invoice whose payment waits for [`Self::claim`] or [`Self::fail`].

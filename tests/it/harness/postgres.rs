@@ -27,6 +27,24 @@ pub async fn database() -> Option<String> {
     Some(cluster.database(&name).await)
 }
 
+/// A database as SQL, by the program that operators use for it.
+pub fn dump(url: &str) -> String {
+    let bin = std::env::var_os("PG_BIN").map(PathBuf::from).expect("PG_BIN, as for the server");
+    let mut command = unprivileged(&bin.join("pg_dump"));
+    command.args(["--no-owner", "--no-privileges", "--rows-per-insert=200", "--dbname", url]);
+    let output = command.output().expect("pg_dump starts");
+    assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Fills an empty database with what was dumped. What only a shell or a newer server understands is left out.
+pub async fn load(url: &str, dump: &str) {
+    let is_sql = |line: &&str| !line.starts_with('\\') && !line.starts_with("SET ");
+    let sql: Vec<&str> = dump.lines().filter(is_sql).collect();
+    let mut conn = sqlx::PgConnection::connect(url).await.expect("the cluster answers");
+    conn.execute(AssertSqlSafe(sql.join("\n"))).await.expect("the dump is loaded");
+}
+
 impl Cluster {
     /// One that a story has to itself, and may stop; `None` after a loud skip where there is no PostgreSQL.
     pub fn private() -> Option<Self> {
