@@ -12,6 +12,9 @@ use super::bitcoind::skip;
 /// PostgreSQL refuses to run as root; this user is on every Debian.
 const UNPRIVILEGED: &str = "nobody";
 
+/// A fixture is made under another clock. The server keeps the machine's: with the other one a lock was seen to be waited for without end.
+const PRELOADED: &str = "LD_PRELOAD";
+
 /// A PostgreSQL server of the tests' own.
 pub struct Cluster {
     bin: PathBuf,
@@ -139,9 +142,12 @@ fn stop_after_this_process(Cluster { bin, folder }: &Cluster) {
 
 fn unprivileged(program: &Path) -> Command {
     if !is_root() {
-        return Command::new(program);
+        let mut command = Command::new(program);
+        command.env_remove(PRELOADED);
+        return command;
     }
     let mut command = Command::new("setpriv");
+    command.env_remove(PRELOADED);
     command.args(["--reuid", UNPRIVILEGED, "--regid", "nogroup", "--clear-groups"]).arg(program);
     command.current_dir("/");
     command
