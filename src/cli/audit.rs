@@ -26,7 +26,7 @@ impl Audit {
         block_on(async {
             let (flows, without_assets) = app::open_with_assets(config).await?;
             let mut report = audit::audit(&flows).await?;
-            report.pending.extend(without_assets.map(|detail| Drift { rule: audit_assets::RULE, detail }));
+            report.pending.extend(without_assets.map(|detail| Drift::new(audit_assets::RULE, detail)));
             flows.store().close().await;
             if self.json {
                 print_json(&report)?

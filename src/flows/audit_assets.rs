@@ -61,6 +61,6 @@ pub(super) async fn audit_assets(flows: &Flows, report: &mut Report) -> Result<(
     side.looked.go_on_after(last.unwrap_or_default());
     report.checked.push((RULE, wallets.len() as u64));
     let broken = side.looked.broken().into_iter();
-    report.unopened.extend(broken.map(|(wallet, why)| Drift { rule: RULE, detail: format!("{wallet}: {why}") }));
+    report.unopened.extend(broken.map(|(wallet, why)| Drift::new(RULE, format!("{wallet}: {why}"))));
     Ok(())
 }

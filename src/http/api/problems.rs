@@ -262,8 +262,9 @@ fn of_assets(operation_id: &str) -> Option<Vec<Code>> {
         "walletSendEnd" => [END, &[Code::AssetsUnavailable]].concat(),
         "walletListTransfers" | "listLightningTransfers" => vec![Code::InvalidRequest],
         "walletFailTransfers" => [ASSETS, &[Code::NotFound, Code::NotCancellable]].concat(),
-        "walletBeginExport" => [ASSETS, &[Code::IdempotencyMismatch, Code::RequestExpired]].concat(),
-        "walletBeginExport" => [ASSETS, &[Code::TooManyOpenRequests]].concat(),
+        "walletBeginExport" => {
+            [ASSETS, &[Code::IdempotencyMismatch, Code::RequestExpired, Code::TooManyOpenRequests]].concat()
+        }
         "walletEndExport" => [ASSETS, SIGNED].concat(),
         "walletDecodeRgbInvoice" => vec![Code::AssetsUnavailable, Code::InvalidInvoice],
         _ => return None,
