@@ -9,3 +9,6 @@ CREATE INDEX consignments_to_drop ON consignments (created_at) WHERE kept = 1 AN
 
 -- Written again and again, to find out whether it can be.
 INSERT INTO meta (name, value) VALUES ('last_write', '0');
+
+-- Where an export was begun with a caller's key, the hash of what was asked with it. Its id follows from the key.
+ALTER TABLE asset_exports ADD COLUMN body_hash TEXT;

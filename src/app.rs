@@ -154,7 +154,8 @@ pub async fn start_in(config: &Config, world: World) -> Result<Running, StartErr
     let upkeep = tokio::spawn(http::metrics_upkeep(metrics.clone()));
     let http_state = HttpState::new(flows.clone(), &config.http);
     let api_router = http::router(http_state);
-    let operator_router = http::operator_router(OperatorState { health: health.clone(), metrics, mode: config.http.mode() });
+    let operator_router =
+        http::operator_router(OperatorState { health: health.clone(), metrics, mode: config.http.mode() });
     let api = Server::spawn("api", api_listener, api_router, config);
     let operator = Server::spawn("operator", operator_listener, operator_router, config);
     tracing::info!(%api_addr, %operator_addr, network = %config.chain.network, "the gateway serves");

@@ -205,8 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_holds_no_secret() {
-        let text =
-            "[store]\nurl = \"postgres://u:hunter2@h/d\"\n[chain.bitcoind]\nuser = \"u\"\npassword = \"hunter3\"\n\
+        let text = "[store]\nurl = \"postgres://u:hunter2@h/d\"\n[chain.bitcoind]\nuser = \"u\"\npassword = \"hunter3\"\n\
              [ldk]\nseed = \"hunter4\"\n[assets]\nindexer = \"https://u:hunter5@h/api\"";
         let config = parsed(text);
         assert_eq!(config.store.url.expose(), "postgres://u:hunter2@h/d");

@@ -146,7 +146,10 @@ async fn a_database_stays_with_its_network_and_with_one_process() {
     let second = open(&config(folder.path(), &[])).await.map(drop).unwrap_err();
     assert!(matches!(second, StartError::InUse(_)), "{second}");
     running.stop().await;
-    let other = start_on(&config(folder.path(), &["chain.network=signet", "auth.mode=key"]), &chain).await.map(drop).unwrap_err();
+    let other = start_on(&config(folder.path(), &["chain.network=signet", "auth.mode=key"]), &chain)
+        .await
+        .map(drop)
+        .unwrap_err();
     assert!(matches!(other, StartError::Store(StoreError::WrongNetwork { .. })), "{other}");
 }
 

@@ -92,6 +92,7 @@ pub async fn assets(flows: &Flows, keys: &WalletKeys) -> Result<Vec<Asset>, Erro
 /// # Errors
 /// When the wallet has never had any of it.
 pub async fn asset(flows: &Flows, keys: &WalletKeys, id: &str) -> Result<Asset, Error> {
+    require_engine(flows)?;
     let known = assets(flows, keys).await?.into_iter().find(|asset| asset.id == id);
     known.ok_or_else(|| Error::Field {
         code: Code::AssetUnknown,

@@ -227,7 +227,8 @@ pub async fn content(flows: &Flows, recipient_id: &str) -> Result<Option<String>
     }
     drop(conn);
     let recipient_id = recipient_id.to_owned();
-    on_shelf(flows, None, move |shelf| Ok(shelf.content(&recipient_id)?.map(|bytes| BASE64_STANDARD.encode(bytes)))).await
+    on_shelf(flows, None, move |shelf| Ok(shelf.content(&recipient_id)?.map(|bytes| BASE64_STANDARD.encode(bytes))))
+        .await
 }
 
 /// How long a medium is.
@@ -252,7 +253,8 @@ pub async fn media(flows: &Flows, attachment_id: &str) -> Result<Option<String>,
         return Ok(content);
     }
     let attachment_id = attachment_id.to_owned();
-    on_shelf(flows, None, move |shelf| Ok(shelf.media(&attachment_id)?.map(|bytes| BASE64_STANDARD.encode(bytes)))).await
+    on_shelf(flows, None, move |shelf| Ok(shelf.media(&attachment_id)?.map(|bytes| BASE64_STANDARD.encode(bytes))))
+        .await
 }
 
 /// Keeps what somebody says for a recipient: whoever knows its name, which stands in the invoice. What is said for an invoice of this

@@ -91,7 +91,10 @@ pub fn could_be_key(text: &str) -> bool {
         })
     };
     let mut parts = text.split('_');
-    parts.next() == Some(PREFIX) && are_digits(parts.next(), 12) && are_digits(parts.next(), 64) && parts.next().is_none()
+    parts.next() == Some(PREFIX)
+        && are_digits(parts.next(), 12)
+        && are_digits(parts.next(), 64)
+        && parts.next().is_none()
 }
 
 /// Makes a key. The secret is answered here and nowhere else.

@@ -166,12 +166,7 @@ impl FromRequestParts<HttpState> for Operator {
 }
 
 /// `None` where the wallet headers alone are believed.
-async fn authenticate(
-    state: &HttpState,
-    mode: Mode,
-    parts: &Parts,
-    scope: Scope,
-) -> Result<Option<Caller>, Problem> {
+async fn authenticate(state: &HttpState, mode: Mode, parts: &Parts, scope: Scope) -> Result<Option<Caller>, Problem> {
     match mode {
         Mode::Wallet => Ok(None),
         Mode::Key => by_key(state, parts, scope).await.map(Some),

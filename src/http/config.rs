@@ -134,9 +134,11 @@ impl Config {
                 ));
             }
             if self.cors_origins.iter().any(|origin| origin == "*") {
-                return Err("http.cors_origins is \"*\" and auth.mode is \"wallet\": any web page could act for any wallet. \
+                return Err(
+                    "http.cors_origins is \"*\" and auth.mode is \"wallet\": any web page could act for any wallet. \
                             Name the origins, or write auth.mode = \"key\""
-                    .to_owned());
+                        .to_owned(),
+                );
             }
         }
         for origin in &self.cors_origins {

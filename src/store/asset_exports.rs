@@ -19,6 +19,8 @@ pub struct Export {
     pub expires_at: Timestamp,
     /// When it was fetched.
     pub signed_at: Option<Timestamp>,
+    /// Of the call that began it, where that had a caller's key: the id follows from the key.
+    pub body_hash: Option<String>,
 }
 
 /// # Errors
@@ -26,7 +28,8 @@ pub struct Export {
 pub async fn insert(tx: &mut Tx<'_>, export: &Export) -> Result<(), StoreError> {
     let now = tx.now().millis();
     sqlx::query(
-        "INSERT INTO asset_exports (id, wallet_id, unsigned_txid, message, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO asset_exports (id, wallet_id, unsigned_txid, message, created_at, expires_at, body_hash) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(export.id.to_string())
     .bind(export.wallet.to_string())
@@ -34,6 +37,7 @@ pub async fn insert(tx: &mut Tx<'_>, export: &Export) -> Result<(), StoreError> 
     .bind(export.message.clone())
     .bind(now)
     .bind(export.expires_at.millis())
+    .bind(export.body_hash.clone())
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -56,13 +60,13 @@ pub async fn keep_signed(tx: &mut Tx<'_>, id: RequestId, signed: &Transaction) -
     Ok(kept == 1)
 }
 
-/// Forgets what a wallet was asked for and has not signed in time.
+/// Forgets what a wallet was asked for and has not signed in time, unless a key of the caller's stands for it.
 ///
 /// # Errors
 /// When the database can't do it.
 pub async fn forget_overdue(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<(), StoreError> {
     let now = tx.now().millis();
-    sqlx::query("DELETE FROM asset_exports WHERE wallet_id = $1 AND signed_tx IS NULL AND expires_at <= $2")
+    sqlx::query("DELETE FROM asset_exports WHERE wallet_id = $1 AND signed_tx IS NULL AND body_hash IS NULL AND expires_at <= $2")
         .bind(wallet.to_string())
         .bind(now)
         .execute(tx.conn())
@@ -74,7 +78,7 @@ pub async fn forget_overdue(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<(), St
 /// When the database can't answer or the row is corrupt.
 pub async fn by_id(conn: &mut Conn, id: RequestId) -> Result<Option<Export>, StoreError> {
     let row = sqlx::query(
-        "SELECT id, wallet_id, unsigned_txid, message, expires_at, signed_at FROM asset_exports WHERE id = $1",
+        "SELECT id, wallet_id, unsigned_txid, message, expires_at, signed_at, body_hash FROM asset_exports WHERE id = $1",
     )
     .bind(id.to_string())
     .fetch_optional(conn)
@@ -86,7 +90,7 @@ pub async fn by_id(conn: &mut Conn, id: RequestId) -> Result<Option<Export>, Sto
 /// When the database can't answer or the row is corrupt.
 pub async fn by_txid(conn: &mut Conn, txid: Txid) -> Result<Option<Export>, StoreError> {
     let row = sqlx::query(
-        "SELECT id, wallet_id, unsigned_txid, message, expires_at, signed_at FROM asset_exports WHERE unsigned_txid = $1",
+        "SELECT id, wallet_id, unsigned_txid, message, expires_at, signed_at, body_hash FROM asset_exports WHERE unsigned_txid = $1",
     )
     .bind(txid.to_string())
     .fetch_optional(conn)
@@ -102,5 +106,6 @@ fn read(row: &AnyRow) -> Result<Export, StoreError> {
         message: row.take("message")?,
         expires_at: row.time("expires_at")?,
         signed_at: row.time_opt("signed_at")?,
+        body_hash: row.take("body_hash")?,
     })
 }

@@ -95,10 +95,11 @@ fn read(row: &AnyRow) -> Result<Consignment, StoreError> {
 /// # Errors
 /// When the database can't answer or the row is corrupt.
 pub async fn find(conn: &mut Conn, recipient_id: &str) -> Result<Option<Consignment>, StoreError> {
-    let row = sqlx::query("SELECT txid, vout, hash, size, ack, kept, dropped_at FROM consignments WHERE recipient_id = $1")
-        .bind(recipient_id.to_owned())
-        .fetch_optional(conn)
-        .await?;
+    let row =
+        sqlx::query("SELECT txid, vout, hash, size, ack, kept, dropped_at FROM consignments WHERE recipient_id = $1")
+            .bind(recipient_id.to_owned())
+            .fetch_optional(conn)
+            .await?;
     row.as_ref().map(read).transpose()
 }
 

@@ -60,7 +60,8 @@ pub async fn begin(
     };
     let message = consent.message();
     let unsigned_txid = to_sign(keys, &message)?.unsigned_tx.compute_txid();
-    let export = Export { id, wallet, unsigned_txid, message, expires_at, signed_at: None };
+    let body_hash = idempotency.as_ref().map(|key| key.body_hash.clone());
+    let export = Export { id, wallet, unsigned_txid, message, expires_at, signed_at: None, body_hash };
     let export = flows.store().write(Begin { flows: flows.clone(), export, idempotency }).await?;
     let psbt = to_sign(keys, &export.message)?.to_string();
     Ok(Begun { id: export.id, psbt, message: export.message, expires_at: export.expires_at })
@@ -83,19 +84,18 @@ impl Write for Begin {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Export, Error> {
         let Export { id, wallet, .. } = &self.export;
-        asset_exports::forget_overdue(tx, wallet).await?;
         if let Some(key) = &self.idempotency {
+            // A key that stands for something else, or for this: its row is that of the export.
             if let Some(known) = idempotency::find(tx.conn(), *id).await? {
                 check_same_body(&known, key)?;
-                let begun = asset_exports::by_id(tx.conn(), known.request).await?;
-                return begun.ok_or_else(|| {
-                    let detail = "the time to sign what was begun with this key is over; begin again with another key";
-                    Error::refused(Code::RequestExpired, detail)
-                });
             }
-            let what = Remembered { body_hash: key.body_hash.clone(), request: *id, unsigned_txid: None };
-            idempotency::remember(tx, *id, wallet, &what).await?;
+            if let Some(begun) = asset_exports::by_id(tx.conn(), *id).await? {
+                let body_hash = begun.body_hash.clone().unwrap_or_default();
+                check_same_body(&Remembered { body_hash, request: *id, unsigned_txid: None }, key)?;
+                return Ok(begun);
+            }
         }
+        asset_exports::forget_overdue(tx, wallet).await?;
         require_room(tx, &self.flows, wallet).await?;
         asset_exports::insert(tx, &self.export).await?;
         Ok(self.export.clone())

@@ -121,7 +121,8 @@ fn functions(text: &str) -> std::collections::HashMap<&str, &str> {
 fn takes_key(function: &str, all: &std::collections::HashMap<&str, &str>, depth: usize) -> bool {
     let Some(text) = all.get(function) else { return false };
     let calls = |name: &str| name != function && text.contains(&format!(" {name}("));
-    text.contains(".idempotency") || (depth > 0 && all.keys().any(|name| calls(name) && takes_key(name, all, depth - 1)))
+    text.contains(".idempotency")
+        || (depth > 0 && all.keys().any(|name| calls(name) && takes_key(name, all, depth - 1)))
 }
 
 /// The id of each operation in a file of handlers, and the function that answers it.
@@ -161,7 +162,11 @@ fn whoever_takes_an_idempotency_key_says_so_and_nobody_else() {
     for text in sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/api")) {
         let all = functions(&text);
         for (id, handler) in handlers(&text) {
-            assert_eq!(declared.get(id), Some(&takes_key(handler, &all, 2)), "{id}, {handler}: taken and declared differ");
+            assert_eq!(
+                declared.get(id),
+                Some(&takes_key(handler, &all, 2)),
+                "{id}, {handler}: taken and declared differ"
+            );
             seen += 1;
         }
     }
@@ -171,8 +176,20 @@ fn whoever_takes_an_idempotency_key_says_so_and_nobody_else() {
 
 /// Whole numbers that are no amounts of an asset.
 const NO_ASSET_AMOUNTS: [&str; 14] = [
-    "precision", "batch_transfer_idx", "idx", "kind", "status", "height", "created_at", "updated_at", "added_at", "timestamp",
-    "expiration", "expiration_timestamp", "confirmations_left", "expires_at",
+    "precision",
+    "batch_transfer_idx",
+    "idx",
+    "kind",
+    "status",
+    "height",
+    "created_at",
+    "updated_at",
+    "added_at",
+    "timestamp",
+    "expiration",
+    "expiration_timestamp",
+    "confirmations_left",
+    "expires_at",
 ];
 
 #[test]

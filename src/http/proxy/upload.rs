@@ -77,7 +77,7 @@ pub trait Gatekeeper {
     fn for_anything(&self) -> Room;
 }
 
-fn said(text: &String) -> bool {
+fn said(text: &str) -> bool {
     !matches!(text.trim(), "" | "null")
 }
 
@@ -108,7 +108,7 @@ impl Texts {
 
     /// A form has no other way to say null.
     fn id(&self) -> Value {
-        self.id.clone().filter(said).map_or(Value::Null, Value::String)
+        self.id.clone().filter(|id| said(id)).map_or(Value::Null, Value::String)
     }
 }
 
@@ -128,7 +128,8 @@ impl Read {
                 return Err(fault::TWICE.into());
             }
             if let Some((method, params)) = self.texts.call() {
-                self.room = gate.admit(method, &params).await.map_err(|fault| Refused { id: self.texts.id(), fault })?;
+                self.room =
+                    gate.admit(method, &params).await.map_err(|fault| Refused { id: self.texts.id(), fault })?;
             }
             return self.take_file(field).await;
         }
@@ -195,7 +196,7 @@ impl Read {
         let id = self.texts.id();
         let Texts { jsonrpc, method, params, id: _ } = self.texts;
         let text = |text: Option<String>| text.map_or(Value::Null, Value::String);
-        let params = match params.filter(said) {
+        let params = match params.filter(|params| said(params)) {
             None => Value::Null,
             Some(json) => match serde_json::from_str(&json) {
                 Ok(params) => params,

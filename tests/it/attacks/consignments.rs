@@ -78,7 +78,8 @@ async fn bring(stranger: &Caller, recipient: &str, file: &[u8], from: &'static s
 }
 
 fn get(recipient: &str) -> String {
-    json!({ "jsonrpc": "2.0", "id": 7, "method": "consignment.get", "params": { "recipient_id": recipient } }).to_string()
+    json!({ "jsonrpc": "2.0", "id": 7, "method": "consignment.get", "params": { "recipient_id": recipient } })
+        .to_string()
 }
 
 /// What is said until one of these words is.

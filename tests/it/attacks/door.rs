@@ -136,7 +136,10 @@ async fn a_stranger_guesses_keys_and_the_database_is_asked_for_each() {
     // What can't be a key is looked for nowhere, so it is no guess.
     for _ in 0..20 {
         let nonsense = gateway.caller(1).with_key("sluice_0_0");
-        nonsense.call(Call::get("/lightning/balance").header("x-forwarded-for", "198.51.100.9")).await.refused(401, "unauthorized");
+        nonsense
+            .call(Call::get("/lightning/balance").header("x-forwarded-for", "198.51.100.9"))
+            .await
+            .refused(401, "unauthorized");
     }
     guess(7, "198.51.100.9").await.refused(401, "unauthorized");
     gateway.stop().await;

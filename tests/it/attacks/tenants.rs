@@ -22,7 +22,8 @@ const CALLS: usize = 200;
 const WAIT_AT_MOST: usize = 64;
 
 async fn key(rig: &Rig) -> KeyId {
-    let wanted = NewKey { name: "a tenant's".to_owned(), scopes: vec![Scope::Register], wallets: vec![], expires_at: None };
+    let wanted =
+        NewKey { name: "a tenant's".to_owned(), scopes: vec![Scope::Register], wallets: vec![], expires_at: None };
     keys::create(&rig.flows, wanted).await.expect("a key can be made").0
 }
 
@@ -80,21 +81,27 @@ on_both!(a_tenant_fills_the_database_with_wallets, Policy { max_wallets_per_key:
     rig.audit().await;
 });
 
-on_both!(a_tenant_has_the_chain_searched_for_thousands_of_wallets_first, Policy { lookahead: 5, ..policy() }, |rig| async move {
-    let greedy = key(&rig).await;
-    for number in 1..=MANY {
-        register::register(&rig.flows, &Client::number(number).keys, Some(greedy.clone())).await.expect("it registers");
+on_both!(
+    a_tenant_has_the_chain_searched_for_thousands_of_wallets_first,
+    Policy { lookahead: 5, ..policy() },
+    |rig| async move {
+        let greedy = key(&rig).await;
+        for number in 1..=MANY {
+            register::register(&rig.flows, &Client::number(number).keys, Some(greedy.clone()))
+                .await
+                .expect("it registers");
+        }
+        let honest = Client::number(MANY + 1);
+        register::register(&rig.flows, &honest.keys, Some(key(&rig).await)).await.expect("it registers");
+        let mut conn = rig.flows.store().read().await.expect("a connection");
+        let next = wallets::to_scan(&mut conn, SEARCHED_AT_ONCE).await.expect("they can be listed");
+        drop(conn);
+        assert_eq!(next.len(), SEARCHED_AT_ONCE as usize);
+        assert!(next.iter().any(|wallet| wallet.id == honest.keys.id()), "it waits for all the wallets of another key");
+        rig.settle().await;
+        rig.audit().await;
     }
-    let honest = Client::number(MANY + 1);
-    register::register(&rig.flows, &honest.keys, Some(key(&rig).await)).await.expect("it registers");
-    let mut conn = rig.flows.store().read().await.expect("a connection");
-    let next = wallets::to_scan(&mut conn, SEARCHED_AT_ONCE).await.expect("they can be listed");
-    drop(conn);
-    assert_eq!(next.len(), SEARCHED_AT_ONCE as usize);
-    assert!(next.iter().any(|wallet| wallet.id == honest.keys.id()), "it waits for all the wallets of another key");
-    rig.settle().await;
-    rig.audit().await;
-});
+);
 
 /// Keeps everybody who writes waiting.
 struct Hold(Arc<Notify>);

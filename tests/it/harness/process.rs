@@ -48,7 +48,12 @@ impl Site {
     pub fn at(postgres: Option<String>, node: &Bitcoind) -> Self {
         let folder = TempDir::with_prefix("sluice-gateway-").expect("a temporary folder");
         let store_url = postgres.unwrap_or_else(|| format!("sqlite:{}", folder.path().join("sluice.db").display()));
-        let site = Self { settings: Vec::new(), store_url: store_url.clone(), folder: Arc::new(folder), outlives_full_disks: false };
+        let site = Self {
+            settings: Vec::new(),
+            store_url: store_url.clone(),
+            folder: Arc::new(folder),
+            outlives_full_disks: false,
+        };
         site.with("store.url", store_url)
             .with("http.listen", "127.0.0.1:0")
             .with("operator.listen", "127.0.0.1:0")

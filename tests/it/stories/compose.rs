@@ -48,7 +48,10 @@ fn services(text: &str) -> HashMap<String, Service> {
 /// The pairs of a key such as `environment`.
 fn pairs(service: &Service, key: &str) -> Vec<(String, String)> {
     let lines = service.get(key).into_iter().flatten();
-    lines.filter_map(|line| line.split_once(": ")).map(|(k, v)| (k.to_owned(), v.trim_matches('"').to_owned())).collect()
+    lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(k, v)| (k.to_owned(), v.trim_matches('"').to_owned()))
+        .collect()
 }
 
 /// The items of a key such as `command`, in either spelling.
@@ -149,7 +152,9 @@ async fn docker_compose_up_starts_by_itself_and_takes_calls_of_both_rails() {
         let word = word.replace("-rpcconnect=bitcoind", &format!("-rpcport={}", node.port));
         let word = word.replace("bitcoin-cli ", &format!("{} ", node.cli));
         let word = word.replace("http://bitcoind:18443", &format!("http://127.0.0.1:{}", node.port));
-        word.replace("postgres://sluice:regtest@postgres:5432/sluice", &database).replace(":8080", ":0").replace(":9464", ":0")
+        word.replace("postgres://sluice:regtest@postgres:5432/sluice", &database)
+            .replace(":8080", ":0")
+            .replace(":9464", ":0")
     };
     let mut site = Site::bare(database.clone());
     for height in ["101", "102"] {
