@@ -19,6 +19,7 @@ pub mod onchain_send;
 pub mod pay;
 pub mod policy;
 pub mod psbt;
+pub mod public_address;
 pub mod receive;
 pub mod request;
 #[cfg(test)]

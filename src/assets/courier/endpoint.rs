@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use reqwest::Url;
 use url::Host;
 
-use super::guard::is_public;
+use crate::domain::public_address::is_public;
 
 /// Invoices are shown as pictures; a longer endpoint is none that anybody has meant.
 const LONGEST: usize = 512;
