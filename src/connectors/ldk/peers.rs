@@ -1,9 +1,11 @@
 //! Connections to peers: taken, made, and made again while there is a channel.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
 use lightning::ln::msgs::SocketAddress;
 use lightning::routing::gossip::NodeId;
@@ -12,6 +14,7 @@ use tokio::time::Instant;
 
 use super::node::Node;
 use super::types::lock;
+use crate::domain::public_address::is_public;
 use crate::ports::lightning::{Asked, Peer};
 use crate::store::node::Step;
 
@@ -97,11 +100,25 @@ pub async fn dial(node: &Arc<Node>, id: PublicKey, address: &str) -> Result<(), 
 /// Tries every address that LDK has for a node that it needs to talk to.
 pub async fn reach(node: Arc<Node>, id: PublicKey, addresses: Vec<SocketAddress>) {
     for address in addresses {
-        if dial(&node, id, &address.to_string()).await.is_ok() {
+        if let Ok(address) = announced(node.network, &address.to_string()).await
+            && dial(&node, id, &address.to_string()).await.is_ok()
+        {
             return;
         }
     }
     tracing::debug!(peer = %id, "a node that is needed can't be reached");
+}
+
+/// Where a node is that says so itself. Whoever announces an address has us call it: it may be none beside this gateway. On a private
+/// chain everybody is.
+///
+/// # Errors
+/// Why it is not called.
+async fn announced(network: Network, address: &str) -> Result<SocketAddr, String> {
+    let found = tokio::time::timeout(CONNECT_WITHIN, tokio::net::lookup_host(address)).await;
+    let found = found.map_err(|_| "nobody knew its name in time".to_owned())?.map_err(|error| error.to_string())?;
+    let mut usable = found.filter(|address| network == Network::Regtest || is_public(address.ip()));
+    usable.next().ok_or_else(|| "it is no address of the public network".to_owned())
 }
 
 struct Pause {
@@ -142,15 +159,35 @@ fn missing(node: &Node) -> Vec<PublicKey> {
 
 async fn dial_known(node: Arc<Node>, id: PublicKey) {
     let ours = lock(&node.addresses).get(&id).cloned();
-    let announced = {
+    let heard = {
         let graph = node.graph.read_only();
         let info = graph.node(&NodeId::from_pubkey(&id)).and_then(|info| info.announcement_info.as_ref());
         info.map(|info| info.addresses().to_vec()).unwrap_or_default()
     };
-    for address in ours.into_iter().chain(announced.iter().map(ToString::to_string)) {
-        match dial(&node, id, &address).await {
-            Ok(()) => return,
-            Err(why) => tracing::debug!(peer = %id, address, why, "a peer is not reached"),
+    if let Some(address) = ours
+        && try_known(&node, id, &address, Ok(address.clone())).await
+    {
+        return;
+    }
+    for address in heard {
+        let address = address.to_string();
+        let usable = announced(node.network, &address).await.map(|address| address.to_string());
+        if try_known(&node, id, &address, usable).await {
+            return;
+        }
+    }
+}
+
+async fn try_known(node: &Arc<Node>, id: PublicKey, name: &str, address: Result<String, String>) -> bool {
+    let dialed = match address {
+        Ok(address) => dial(node, id, &address).await,
+        Err(why) => Err(why),
+    };
+    match dialed {
+        Ok(()) => true,
+        Err(why) => {
+            tracing::debug!(peer = %id, address = name, why, "a peer is not reached");
+            false
         }
     }
 }
@@ -190,5 +227,23 @@ impl Node {
             *slot = byte;
         }
         self.peers.broadcast_node_announcement([0; 3], alias, addresses);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_announces_an_address_beside_us_is_not_called() {
+        for beside in
+            ["127.0.0.1:9735", "10.0.0.1:22", "169.254.169.254:80", "[::1]:8332", "[::ffff:10.0.0.1]:1", "localhost:1"]
+        {
+            assert!(announced(Network::Bitcoin, beside).await.is_err(), "{beside}");
+            assert!(announced(Network::Signet, beside).await.is_err(), "{beside}");
+        }
+        assert_eq!(announced(Network::Bitcoin, "8.8.8.8:9735").await, Ok("8.8.8.8:9735".parse().unwrap()));
+        assert!(announced(Network::Bitcoin, "[2001:4860:4860::8888]:9735").await.is_ok());
+        assert!(announced(Network::Regtest, "127.0.0.1:9735").await.is_ok());
     }
 }
