@@ -18,6 +18,7 @@ mod error;
 pub mod estimate;
 pub mod expiry;
 pub mod fees;
+mod fetches;
 pub mod follow;
 pub mod grants;
 pub mod halts;
@@ -166,6 +167,8 @@ struct Inner {
     ended: tokio::sync::broadcast::Sender<RequestId>,
     /// Woken when somebody would like the channels to be looked at.
     liquidity: tokio::sync::Notify,
+    /// Payees of offers that are being asked.
+    fetches: fetches::Fetches,
 }
 
 /// What moves assets, besides the chain.
@@ -245,6 +248,7 @@ impl Flows {
             mempool_seen,
             ended,
             liquidity,
+            fetches: fetches::Fetches::default(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bitcoin::Psbt;
 
 use super::send::{self, Begun, Source};
-use super::{Code, Error, Flows, Idempotency, address, balance, invoice, node, own_invoice, register};
+use super::{Code, Error, Flows, Idempotency, address, balance, fetches, invoice, node, own_invoice, register};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::authorization::{self, Consent, Kind};
@@ -54,7 +54,7 @@ pub async fn begin(
     }
     send::refuse_while_halted(flows, &keys.id()).await?;
     let time = flows.policy().signature.choose(wanted.expires_in_seconds)?;
-    let payee = payee(flows, &wanted).await?;
+    let payee = payee(flows, &keys.id(), &wanted).await?;
     if !flows.node().is_configured() {
         return Err(Error::refused(Code::LightningUnavailable, "this gateway has no Lightning node"));
     }
@@ -123,10 +123,10 @@ pub(super) struct Payee {
     expires_at: Timestamp,
 }
 
-pub(super) async fn payee(flows: &Flows, wanted: &BeginPay) -> Result<Payee, Error> {
+pub(super) async fn payee(flows: &Flows, wallet: &WalletId, wanted: &BeginPay) -> Result<Payee, Error> {
     let to = wanted.to.trim();
     if is_offer(to) {
-        return fetch(flows, wanted, to).await;
+        return fetch(flows, wallet, wanted, to).await;
     }
     let read = invoice::read(flows, wanted.to_field, to)?;
     invoice::require_bitcoin(&read, wanted.to_field)?;
@@ -154,11 +154,12 @@ pub fn is_offer(text: &str) -> bool {
 }
 
 /// An offer has no hash to consent to: the payee is asked for an invoice first, and that is what is paid.
-async fn fetch(flows: &Flows, wanted: &BeginPay, offer: &str) -> Result<Payee, Error> {
+async fn fetch(flows: &Flows, wallet: &WalletId, wanted: &BeginPay, offer: &str) -> Result<Payee, Error> {
     let node = flows.node().ready()?;
     if !node.capabilities().bolt12 {
         return Err(Error::refused(Code::LightningUnavailable, "the Lightning node of this gateway knows no offers"));
     }
+    let _place = fetches::begin(flows, wallet, wanted, offer).await?;
     match node.fetch_invoice(offer, wanted.amount, None).await.map_err(Error::Node)? {
         Fetched::Invoice { invoice, hash, amount, expires_in } => Ok(Payee {
             destination: Destination::Bolt12(invoice),

@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout};
 
 use super::pay_invoice::{self, BeginPay, USUAL_MAX_FEE};
-use super::{Code, Error, Flows, Idempotency, address, balance, node, own_invoice, send};
+use super::{Code, Error, Flows, Idempotency, address, balance, fetches, node, own_invoice, send};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::pay::{Event, Pay, State, Terms};
@@ -121,7 +121,12 @@ async fn decide(
     wanted: &BeginPay,
     allowance: &Allowance,
 ) -> Result<Terms, Error> {
-    let payee = pay_invoice::payee(flows, wanted).await?;
+    let to = wanted.to.trim();
+    if let Some(least) = pay_invoice::is_offer(to).then(|| fetches::offered(flows, wanted, to)).flatten() {
+        // No stranger is asked for what this key may not spend.
+        allowance.check(least)?;
+    }
+    let payee = pay_invoice::payee(flows, wallet, wanted).await?;
     if !flows.node().is_configured() {
         return Err(Error::refused(Code::LightningUnavailable, "this gateway has no Lightning node"));
     }

@@ -405,6 +405,20 @@ impl Retryable for Stale {
 /// One wallet can't set aside without end what it may never spend, nor have transactions watched that it may never sign.
 pub(super) async fn require_room(tx: &mut Tx<'_>, flows: &Flows, wallet: &WalletId) -> Result<(), Error> {
     let waiting = leases::waiting(tx, wallet).await?;
+    room_beside(flows, waiting)
+}
+
+/// The same, before anything is written.
+pub(super) async fn look_for_room(
+    conn: &mut crate::store::Conn,
+    flows: &Flows,
+    wallet: &WalletId,
+) -> Result<(), Error> {
+    let waiting = leases::count_waiting(conn, wallet, flows.now()).await?;
+    room_beside(flows, waiting)
+}
+
+fn room_beside(flows: &Flows, waiting: i64) -> Result<(), Error> {
     if waiting < i64::from(flows.policy().max_waiting_sends) {
         return Ok(());
     }

@@ -84,7 +84,15 @@ pub async fn waiting(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<i64, StoreErr
         let lock = sqlx::query("SELECT id FROM wallets WHERE id = $1 FOR NO KEY UPDATE");
         lock.bind(wallet.to_string()).fetch_optional(tx.conn()).await?;
     }
-    let now = tx.now().millis();
+    let now = tx.now();
+    count_waiting(tx.conn(), wallet, now).await
+}
+
+/// The same without a lock: what it was a moment ago.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn count_waiting(conn: &mut Conn, wallet: &WalletId, now: Timestamp) -> Result<i64, StoreError> {
     let count = sqlx::query_scalar(
         "SELECT (SELECT COUNT(*) FROM requests WHERE kind IN ('onchain_send', 'lightning_pay', 'withdraw') AND state = 'awaiting_signature' \
          AND id IN (SELECT request_id FROM leases WHERE wallet_id = $1 UNION SELECT request_id FROM holds WHERE debit = $2)) \
@@ -93,8 +101,8 @@ pub async fn waiting(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<i64, StoreErr
     )
     .bind(wallet.to_string())
     .bind(Account::Wallet(wallet.clone()).to_string())
-    .bind(now)
-    .fetch_one(tx.conn())
+    .bind(now.millis())
+    .fetch_one(conn)
     .await?;
     Ok(count)
 }

@@ -32,3 +32,6 @@ mod strangers_rows;
 mod asset_addresses;
 mod asset_kills;
 mod assets_side_by_side;
+//! What somebody would do to take what isn't his, or to stop the others: one story for each attempt.
+
+mod offers_asked;
