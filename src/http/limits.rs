@@ -26,6 +26,7 @@ struct Buckets {
     begins: Keyed<WalletId>,
     registrations: Keyed<Registrar>,
     all_registrations: Keyed<()>,
+    searches: Keyed<WalletId>,
 }
 
 /// Who makes wallets known: a key, or where none is asked for, a client.
@@ -87,6 +88,10 @@ impl Limits {
                 Quota::per_minute(config.registrations_per_minute),
                 "too many wallets have been registered",
             ),
+            searches: Keyed::new(
+                Quota::per_minute(config.begins_per_wallet_per_minute),
+                "this wallet has asked for too many ways",
+            ),
         });
         Self { buckets }
     }
@@ -115,6 +120,12 @@ impl Limits {
         let Some(buckets) = &self.buckets else { return Ok(()) };
         buckets.registrations.check(by)?;
         buckets.all_registrations.check(&())
+    }
+
+    /// # Errors
+    /// When the wallet has to wait before another way is searched for it.
+    pub fn search(&self, wallet: &WalletId) -> Result<(), Problem> {
+        self.buckets.as_ref().map_or(Ok(()), |buckets| buckets.searches.check(wallet))
     }
 }
 
@@ -175,6 +186,15 @@ mod tests {
         assert!((0..9).all(|_| limits.registration(&key("a")).is_err()));
         assert!(limits.registration(&key("b")).is_ok(), "what a was refused is not counted over all");
         assert!(limits.registration(&key("c")).is_err());
+    }
+
+    #[test]
+    fn whoever_asks_for_ways_again_and_again_is_told_to_wait() {
+        let limits = limits(true);
+        let (a, b) = (WalletId::of_triple("a", "", ""), WalletId::of_triple("b", "", ""));
+        assert!(limits.search(&a).is_ok());
+        assert_eq!(limits.search(&a).unwrap_err().code, Code::RateLimited);
+        assert!(limits.search(&b).is_ok() && limits.begin(&a).is_ok(), "others, and what else the wallet does, go on");
     }
 
     #[test]

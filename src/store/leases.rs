@@ -4,6 +4,7 @@ use bitcoin::OutPoint;
 
 use super::row::Columns;
 use super::{Conn, Engine, StoreError, Tx, issued};
+use crate::clock::Timestamp;
 use crate::ids::{RequestId, WalletId};
 use crate::ledger::Account;
 

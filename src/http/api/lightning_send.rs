@@ -329,14 +329,16 @@ pub struct GetLightningSendFeeEstimateRequestModel {
 /// Estimate the fee of a Lightning payment
 ///
 /// What the cheapest way to the payee costs now, in whole satoshis, rounded up. An invoice of this gateway costs nothing.
+/// A way is searched for, so each wallet may ask as often as it may begin sends. For some seconds the answer is that for about the same amount.
 #[utoipa::path(post, path = "/lightning/fee-estimate", operation_id = "feeEstimate", tag = "lightning",
     request_body = GetLightningSendFeeEstimateRequestModel,
     responses((status = 200, description = "Satoshis", body = u64, example = json!(3))))]
 pub async fn fee_estimate(
     State(state): State<HttpState>,
-    _wallet: Wallet<ToRead>,
+    wallet: Wallet<ToRead>,
     body: Posted<GetLightningSendFeeEstimateRequestModel>,
 ) -> Result<Json<u64>, Problem> {
+    state.limits.search(&wallet.id)?;
     let GetLightningSendFeeEstimateRequestModel { invoice, amount_sats, asset } = body.value;
     if asset.is_some() {
         return Err(Problem::plain(Code::AssetLightningUnavailable));

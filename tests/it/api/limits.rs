@@ -186,3 +186,17 @@ async fn one_connection_too_many_is_turned_away_and_places_become_free() {
     eventually("somebody gets in again", get_in).await;
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_only_asks_for_fees_has_the_network_searched_no_more_often_than_a_payer() {
+    let (gateway, _chain) =
+        Gateway::start_fake(&["http.limits.enabled=true", "http.limits.begins_per_wallet_per_minute=2"]).await;
+    let caller = gateway.caller(1);
+    caller.post_empty("/wallet/register").await.ok();
+    let ask = Call::post("/lightning/fee-estimate", &json!({ "invoice": "lnbcrt1" }));
+    for _ in 0..2 {
+        caller.call(ask.clone()).await.refused(400, "invalid_invoice");
+    }
+    caller.call(ask).await.refused(429, "rate_limited");
+    gateway.stop().await;
+}
