@@ -39,6 +39,10 @@ pub enum Movement {
     },
     /// The node has earned something by forwarding.
     Forwarded { name: String, fee: Amount },
+    /// The payee of a payment gave back a part of it, after it had acknowledged all of it.
+    Unclaimed { payment: String, amount: Amount },
+    /// The node paid this without a request, or beyond what one allows.
+    Unasked { payment: String, amount: Amount },
     /// A transaction that was told is not in the chain any more, and another one is in its place, or none.
     Undone { what: Box<Movement>, times: u32 },
     /// The same transaction is in the chain again.
@@ -71,6 +75,8 @@ impl Movement {
             Self::Swept { txid, .. } => format!("swept:{txid}"),
             Self::Resolved { channel, .. } => format!("resolved:{channel}"),
             Self::Forwarded { name, .. } => format!("forwarded:{name}"),
+            Self::Unclaimed { payment, .. } => format!("unclaimed:{payment}"),
+            Self::Unasked { payment, .. } => format!("unasked:{payment}"),
             Self::Undone { what, times } => format!("undone:{times}:{}", what.key()),
             Self::Again { what, times } => format!("again:{times}:{}", what.key()),
         }
@@ -88,6 +94,8 @@ impl Movement {
             Self::Swept { .. } => "swept",
             Self::Resolved { .. } => "resolved",
             Self::Forwarded { .. } => "forwarded",
+            Self::Unclaimed { .. } => "unclaimed",
+            Self::Unasked { .. } => "unasked",
             Self::Undone { .. } => "undone",
             Self::Again { .. } => "again",
         }
@@ -106,7 +114,9 @@ impl Movement {
             | Self::Closed { .. }
             | Self::Swept { .. }
             | Self::Resolved { .. }
-            | Self::Forwarded { .. } => None,
+            | Self::Forwarded { .. }
+            | Self::Unclaimed { .. }
+            | Self::Unasked { .. } => None,
         }
     }
 
@@ -182,6 +192,8 @@ impl Movement {
                 leg("excess", Closing, Suspense, excess.base_units()),
             ],
             Self::Forwarded { fee, .. } => vec![leg("fee", Channels, RoutingFees, fee.base_units())],
+            Self::Unclaimed { amount, .. } => vec![leg("unclaimed", Channels, Suspense, amount.base_units())],
+            Self::Unasked { amount, .. } => vec![leg("unasked", Suspense, Channels, amount.base_units())],
             Self::Undone { what, .. } => {
                 let turned = |leg: Leg| Leg { debit: leg.credit, credit: leg.debit, ..leg };
                 what.legs(owner).into_iter().map(turned).collect()
@@ -283,6 +295,15 @@ mod tests {
             assert_ne!(again.key(), movement.key());
             assert_eq!(fold(&[movement.clone(), undone, again]), fold(std::slice::from_ref(&movement)));
         }
+    }
+
+    #[test]
+    fn what_nobody_asked_for_and_what_nobody_took_wait_in_suspense() {
+        let (payment, amount) = ("p".to_owned(), Amount::from_msat(7).unwrap());
+        let unasked = fold(&[Movement::Unasked { payment: payment.clone(), amount }]);
+        assert_eq!((unasked[&Account::Suspense], unasked[&Account::Channels]), (-7, 7));
+        let unclaimed = fold(&[Movement::Unclaimed { payment, amount }]);
+        assert_eq!((unclaimed[&Account::Suspense], unclaimed[&Account::Channels]), (7, -7));
     }
 
     #[test]

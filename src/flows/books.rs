@@ -102,6 +102,8 @@ const fn event_of(movement: &Movement) -> &'static str {
         Movement::Swept { .. } => "node.swept",
         Movement::Resolved { .. } => "node.channel_resolved",
         Movement::Forwarded { .. } => "node.forwarded",
+        Movement::Unclaimed { .. } => "node.part_not_claimed",
+        Movement::Unasked { .. } => "node.paid_unasked",
         Movement::Undone { .. } => "node.transaction_undone",
         Movement::Again { .. } => "node.transaction_again",
     }

@@ -47,6 +47,7 @@ const MIGRATIONS: &[Migration] = &[
     shared("0021_payments", include_str!("../../migrations/0021_payments.sql")),
     shared("0022_node_commits", include_str!("../../migrations/0022_node_commits.sql")),
     shared("0023_halts_and_hours", include_str!("../../migrations/0023_halts_and_hours.sql")),
+    shared("0020_node_parts", include_str!("../../migrations/0020_node_parts.sql")),
 ];
 
 /// Any number will do, as long as every gateway on one PostgreSQL uses the same.

@@ -31,6 +31,7 @@ mod migrate;
 pub mod node;
 pub mod node_commits;
 pub mod node_sends;
+pub mod node_parts;
 pub mod operator_calls;
 pub mod owners;
 pub mod payments;

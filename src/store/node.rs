@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bitcoin::Txid;
 use sqlx::any::AnyRow;
 
+use super::node_parts;
 use super::owners::{self, Ownership};
 use super::row::Columns;
 use super::{Conn, StoreError, Tx, Write, node_commits, node_sends};
@@ -80,12 +81,23 @@ pub enum Step {
     Payment(NewPayment),
     PaymentQueued(PaymentId),
     PaymentPending(PaymentId),
-    /// Wins over every other state.
+    /// Wins over every other state. What left the node for it, where the node can tell.
     PaymentSent {
         id: PaymentId,
         preimage: Preimage,
-        fee: Amount,
+        cost: Option<Amount>,
     },
+    /// A payment goes out in parts.
+    Parts(PaymentId),
+    /// The payee took one of them.
+    PartClaimed {
+        id: PaymentId,
+        /// Told again, it is the same part.
+        part: String,
+        cost: Amount,
+    },
+    /// None of them is out any more.
+    PartsOver(PaymentId),
     /// Loses against `sent`.
     PaymentFailed {
         id: PaymentId,
@@ -198,11 +210,13 @@ async fn run_step(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
         }
         Step::Sent(new) => node_sends::insert(tx, new).await,
         Step::Bumped { id, replaces, txid, fee } => node_sends::bumped(tx, *id, *replaces, *txid, *fee).await,
-        Step::Payment(_)
-        | Step::PaymentQueued(_)
-        | Step::PaymentPending(_)
-        | Step::PaymentSent { .. }
-        | Step::PaymentFailed { .. } => run_payment(tx, step).await,
+        Step::Payment(_) | Step::PaymentQueued(_) | Step::PaymentPending(_) | Step::PaymentFailed { .. } => {
+            run_payment(tx, step).await
+        }
+        Step::PaymentSent { id, preimage, cost } => node_parts::sent(tx, *id, *preimage, *cost).await,
+        Step::Parts(id) => node_parts::begin(tx, *id).await,
+        Step::PartClaimed { id, part, cost } => node_parts::claimed(tx, *id, part, *cost).await,
+        Step::PartsOver(id) => node_parts::over(tx, *id).await,
         Step::Arrived(_)
         | Step::Claiming { .. }
         | Step::Claimed { .. }
@@ -255,7 +269,7 @@ async fn archive(tx: &mut Tx<'_>, monitor: &str) -> Result<(), StoreError> {
 }
 
 /// The node is the only writer, so the next number is its to take.
-async fn tell(tx: &mut Tx<'_>, movement: &Movement) -> Result<(), StoreError> {
+pub(super) async fn tell(tx: &mut Tx<'_>, movement: &Movement) -> Result<(), StoreError> {
     let now = tx.now().millis();
     let data = serde_json::to_string(movement).map_err(|error| StoreError::Corrupt(error.to_string()))?;
     let sql = "INSERT INTO node_movements (number, key, data, created_at) \
@@ -269,12 +283,6 @@ async fn run_payment(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
         Step::Payment(new) => insert_payment(tx, new).await,
         Step::PaymentQueued(id) => move_payment(tx, *id, "queued").await,
         Step::PaymentPending(id) => move_payment(tx, *id, "pending").await,
-        Step::PaymentSent { id, preimage, fee } => {
-            let sql = "UPDATE node_payments SET state = 'sent', preimage = $1, fee = $2, failure = NULL, destination = '', \
-                       updated_at = $3 WHERE id = $4 AND state <> 'sent'";
-            let query = sqlx::query(sql).bind(preimage.to_string()).bind(fee.as_bigint());
-            run(tx, query.bind(now).bind(id.to_string())).await
-        }
         Step::PaymentFailed { id, failure } => {
             let sql = "UPDATE node_payments SET state = 'failed', failure = $1, destination = '', updated_at = $2 \
                        WHERE id = $3 AND state IN ('queued', 'pending')";

@@ -240,6 +240,8 @@ fn txid_of(movement: &Movement) -> Option<Txid> {
         | Movement::Closed { .. }
         | Movement::Resolved { .. }
         | Movement::Forwarded { .. }
+        | Movement::Unclaimed { .. }
+        | Movement::Unasked { .. }
         | Movement::Undone { .. }
         | Movement::Again { .. } => None,
     }

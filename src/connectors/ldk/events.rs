@@ -2,11 +2,13 @@
 //! may come twice.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lightning::events::{
     Event, FundingInfo, HTLCHandlingFailureType, InboundChannelFunds, PathFailure, PaymentPurpose, ReplayEvent,
 };
 use lightning::ln::channelmanager::PaymentId as LdkPaymentId;
+use lightning::routing::router::Path;
 use lightning::routing::scoring::{LockableScore as _, ScoreUpdate as _};
 
 use super::closes::Forward;
@@ -33,6 +35,7 @@ impl Node {
                 if let (Some(id), PathFailure::InitialSend { .. }) = (payment_id, failure) {
                     self.note_lost_race(PaymentId(id.0));
                 }
+                self.tries_again.store(true, Ordering::Relaxed);
                 lock(&self.paying).room = true;
             }
             Event::PaymentForwarded {
@@ -51,9 +54,12 @@ impl Node {
                     tracing::debug!(?error, "a payment of others is gone already");
                 }
             }
-            Event::PaymentPathSuccessful { .. } => lock(&self.paying).room = true,
+            Event::PaymentPathSuccessful { payment_id, path, .. } => {
+                self.note_part(PaymentId(payment_id.0), &path);
+                lock(&self.paying).room = true;
+            }
             Event::InvoiceReceived { payment_id, invoice, .. } => {
-                self.answer_fetch(payment_id, Ok(invoice));
+                self.fetching.answer(payment_id, Ok(invoice));
                 self.manager.abandon_payment(payment_id);
             }
             Event::SpendableOutputs { outputs, channel_id, counterparty_node_id } => {
@@ -135,12 +141,15 @@ impl Node {
         }
     }
 
-    fn handle_outgoing(&self, event: Event) {
+    fn handle_outgoing(self: &Arc<Self>, event: Event) {
         match event {
-            Event::PaymentSent { payment_id: Some(id), payment_preimage, fee_paid_msat, .. } => {
-                let id = PaymentId(id.0);
-                let fee = amount(fee_paid_msat.unwrap_or(0));
-                self.stage.push(Step::PaymentSent { id, preimage: Preimage(payment_preimage.0), fee });
+            Event::PaymentSent { payment_id, payment_preimage, payment_hash, amount_msat, fee_paid_msat, .. } => {
+                // Very old state names no payment: then its hash is a name that no row of ours has.
+                let id = PaymentId(payment_id.map_or(payment_hash.0, |id| id.0));
+                // The amount is what the payee was given, and may be more than it had asked for.
+                let cost = amount_msat.zip(fee_paid_msat).map(|(given, fee)| amount(given.saturating_add(fee)));
+                self.stage.push(Step::PaymentSent { id, preimage: Preimage(payment_preimage.0), cost });
+                self.router.forget(id);
                 self.stage.ended(id);
                 self.stage.hint(NodeEvent::Outgoing(id));
                 lock(&self.paying).room = true;
@@ -148,11 +157,21 @@ impl Node {
             Event::PaymentFailed { payment_id, reason, .. } => {
                 lock(&self.paying).room = true;
                 let why = reason.map_or_else(|| "nobody answered".to_owned(), |reason| format!("{reason:?}"));
-                if !self.answer_fetch(payment_id, Err(why)) {
+                if !self.fetching.answer(payment_id, Err(why)) {
                     self.payment_failed(PaymentId(payment_id.0), reason);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What one part of a payment came to. The payee may claim it and let another go, which nobody tells.
+    fn note_part(&self, id: PaymentId, path: &Path) {
+        if self.router.is_parted(id) {
+            let cost = amount(path.final_value_msat().saturating_add(path.fee_msat()));
+            // LDK gives parts no names that could be seen here; each is told in one commit, with the manager that has forgotten it.
+            let part = format!("{:016x}", rand::random::<u64>());
+            self.stage.push(Step::PartClaimed { id, part, cost });
         }
     }
 

@@ -15,6 +15,7 @@ mod earned;
 mod error;
 mod events;
 mod fees;
+mod gossip;
 mod inbound;
 mod incoming;
 mod lease;
@@ -22,10 +23,13 @@ mod logger;
 mod map;
 mod node;
 mod offers;
+mod parts;
 mod payments;
 mod peers;
 mod policy;
+mod quotes;
 mod recovery;
+mod router;
 mod routes;
 mod run;
 mod seed;
@@ -49,7 +53,6 @@ pub use error::LdkError;
 pub use recovery::{Progress, Recovery, RecoveryChannel, RecoveryFile, RecoveryPeer, path as recovery_file};
 
 use self::node::{Node, Phase, unreachable};
-use self::routes::Parsed;
 use self::types::lock;
 use crate::domain::lightning::{PaymentHash, PaymentId, Preimage};
 use crate::ids::RequestId;
@@ -209,13 +212,7 @@ impl LightningNode for LdkNode {
     }
 
     async fn quote(&self, destination: &Destination, amount: Amount) -> Result<Quote, PortError> {
-        let Ok(parsed) = Parsed::of(destination, self.node.network) else {
-            return Ok(Quote::NoRoute { reason: "that can't be paid on this network".to_owned() });
-        };
-        match self.node.route(&parsed, amount, None) {
-            Ok(route) => Ok(Quote::Fee(events::amount(route.get_total_fees()))),
-            Err(reason) => Ok(Quote::NoRoute { reason: reason.to_owned() }),
-        }
+        self.node.quote(destination, amount).await
     }
 
     async fn create_offer(&self, offer: &NewOffer) -> Result<String, PortError> {

@@ -1,23 +1,25 @@
 //! Everything that one node is made of.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
-use lightning::ln::channelmanager::PaymentId as LdkPaymentId;
-use lightning::offers::invoice::Bolt12Invoice;
 use lightning::sign::KeysManager;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 use super::books::Books;
 use super::broadcast::Broadcaster;
 use super::config::Config;
 use super::fees::Fees;
+use super::gossip::Learnt;
 use super::lease::{Lease, die};
+use super::offers::Fetching;
 use super::payments::Paying;
+use super::quotes::Searches;
 use super::seed::Generation;
 use super::stage::Stage;
 use super::types::{Bumper, Gossip, Graph, Log, Manager, Monitors, Onion, Peers, Router, Scorer, Sweeper};
@@ -58,8 +60,11 @@ pub struct Node {
     pub bumper: Bumper,
     pub hints: broadcast::Sender<NodeEvent>,
     pub paying: Mutex<Paying>,
-    /// Callers who wait for an invoice, by the payment that LDK made of their question.
-    pub fetching: Mutex<HashMap<LdkPaymentId, oneshot::Sender<Result<Bolt12Invoice, String>>>>,
+    pub fetching: Arc<Fetching>,
+    pub searches: Searches,
+    pub learnt: Learnt,
+    /// A part of a payment has failed, and LDK may try another way.
+    pub tries_again: AtomicBool,
     pub cancelled: Mutex<HashSet<PaymentHash>>,
     /// Hashes of which a part was turned away: perhaps what is held for them is gone.
     pub suspects: Mutex<HashSet<PaymentHash>>,

@@ -31,6 +31,8 @@ const TRIES_WITHOUT_ROOM: usize = 8;
 pub struct Paying {
     open: HashMap<PaymentId, Open>,
     queue: VecDeque<PaymentId>,
+    /// The queue is being gone through.
+    sending: bool,
     /// Something changed since the queue was last looked at.
     pub room: bool,
     /// Told when a payment is no longer being looked for.
@@ -53,6 +55,8 @@ struct Open {
 enum State {
     Checking,
     Queued,
+    /// It is in the queue, and a way is looked for.
+    Trying,
     Pending,
 }
 
@@ -109,15 +113,35 @@ impl Paying {
         }
     }
 
-    fn waits(&mut self, id: PaymentId, wait: Wait) {
-        if let Some(open) = self.open.get_mut(&id) {
-            open.state = State::Queued;
-            open.wait = wait;
-            open.lost_race = false;
-            if !self.queue.contains(&id) {
-                self.queue.push_back(id);
-            }
+    /// Whether it did not wait before.
+    fn waits(&mut self, id: PaymentId, wait: Wait) -> bool {
+        let Some(open) = self.open.get_mut(&id) else { return false };
+        open.state = State::Queued;
+        open.wait = wait;
+        open.lost_race = false;
+        let is_new = !self.queue.contains(&id);
+        if is_new {
+            self.queue.push_back(id);
         }
+        is_new
+    }
+
+    /// The payment, if it waits: nobody gives up on it while a way is looked for.
+    fn try_queued(&mut self, id: PaymentId) -> Option<Payment> {
+        let open = self.open.get_mut(&id).filter(|open| open.state == State::Queued)?;
+        let payment = open.payment.clone()?;
+        open.state = State::Trying;
+        Some(payment)
+    }
+
+    /// Whether it was waiting, and does not any more.
+    fn leave_queue(&mut self, id: PaymentId) -> bool {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.state = State::Pending;
+        }
+        let before = self.queue.len();
+        self.queue.retain(|queued| *queued != id);
+        self.queue.len() < before
     }
 }
 
@@ -134,7 +158,7 @@ impl Node {
             match self.take_up(payment.id) {
                 None => break,
                 Some(State::Checking) => looked.await,
-                Some(State::Queued | State::Pending) => return PayOutcome::Pending,
+                Some(State::Queued | State::Trying | State::Pending) => return PayOutcome::Pending,
             }
         }
         match self.stored(payment.id).await {
@@ -157,7 +181,7 @@ impl Node {
         paying.looked.notify_waiters();
     }
 
-    async fn take_new(&self, payment: Payment) -> PayOutcome {
+    async fn take_new(self: &Arc<Self>, payment: Payment) -> PayOutcome {
         let (id, since) = (payment.id, self.store.clock().now());
         let open = Open {
             payment: Some(payment.clone()),
@@ -181,15 +205,8 @@ impl Node {
             max_fee: payment.max_fee,
         }));
         crash::point("node.payment_staged");
-        let attempt = self.attempt(&payment);
-        match attempt {
-            Attempt::Sent => {}
-            Attempt::Waits(wait) => {
-                self.stage.push(Step::PaymentQueued(id));
-                lock(&self.paying).waits(id, wait);
-            }
-            Attempt::Failed(failure) => self.end_failed(id, failure),
-        }
+        let attempt = self.attempt(payment).await;
+        self.note_attempt(id, attempt);
         let durable = self.committed().await;
         crash::point("node.sent");
         match (durable, attempt) {
@@ -234,21 +251,55 @@ impl Node {
             }),
             Some(row) => Ok(Outgoing::Known(map::outcome(&row))),
             None => match open {
-                Some(State::Queued | State::Pending) => Ok(Outgoing::Known(PayOutcome::Pending)),
+                Some(State::Queued | State::Trying | State::Pending) => Ok(Outgoing::Known(PayOutcome::Pending)),
                 Some(State::Checking) | None => Ok(Outgoing::Nothing),
             },
         }
     }
 
-    fn attempt(&self, payment: &Payment) -> Attempt {
-        let parsed = match Parsed::read(payment, self.network) {
+    async fn attempt(self: &Arc<Self>, payment: Payment) -> Attempt {
+        self.search(move |node| node.try_now(&payment)).await
+    }
+
+    /// The way is looked for before LDK is asked to pay: its locks, which the next commit needs, are not held meanwhile.
+    fn try_now(&self, payment: &Payment) -> Attempt {
+        let parsed = match Parsed::read(payment, self.network).and_then(|parsed| self.payable(payment, parsed)) {
             Ok(parsed) => parsed,
             Err(failure) => return Attempt::Failed(failure),
         };
+        let Ok(way) = self.route(&parsed, payment.amount, Some(payment.max_fee)) else {
+            return self.why_no_route(payment, &parsed);
+        };
+        // Before LDK has it: what is in the manager is never only waiting in its row.
+        if lock(&self.paying).leave_queue(payment.id) {
+            self.stage.push(Step::PaymentPending(payment.id));
+        }
+        self.router.want(payment, Some(way));
         match self.send(payment, &parsed) {
             Ok(()) | Err(SendError::Duplicate) => Attempt::Sent,
-            Err(SendError::NoRoute) => self.why_no_route(payment, &parsed),
-            Err(SendError::Definite(failure)) => Attempt::Failed(failure),
+            Err(SendError::Definite(failure)) => {
+                self.router.forget(payment.id);
+                Attempt::Failed(failure)
+            }
+            Err(SendError::NoRoute) => {
+                self.router.forget(payment.id);
+                self.why_no_route(payment, &parsed)
+            }
+        }
+    }
+
+    fn note_attempt(&self, id: PaymentId, attempt: Attempt) {
+        match attempt {
+            Attempt::Sent => {}
+            Attempt::Waits(wait) => {
+                if lock(&self.paying).waits(id, wait) {
+                    self.stage.push(Step::PaymentQueued(id));
+                }
+            }
+            Attempt::Failed(failure) => {
+                lock(&self.paying).leave_queue(id);
+                self.end_failed(id, failure);
+            }
         }
     }
 
@@ -282,45 +333,31 @@ impl Node {
         }
     }
 
-    /// Sends what waits, oldest first, while there is room.
-    pub fn send_queued(&self) {
-        let waiting: Vec<Payment> = {
+    /// Sends what waits, oldest first, while there is room. It runs beside the loop, once at a time.
+    pub fn send_queued(self: &Arc<Self>) {
+        let waiting: Vec<PaymentId> = {
             let mut paying = lock(&self.paying);
-            if !std::mem::take(&mut paying.room) || paying.queue.is_empty() {
+            if paying.sending || !std::mem::take(&mut paying.room) || paying.queue.is_empty() {
                 return;
             }
-            let paying = &*paying;
-            paying.queue.iter().filter_map(|id| paying.open.get(id)?.payment.clone()).collect()
+            paying.sending = true;
+            paying.queue.iter().copied().collect()
         };
-        let mut without_room = 0;
-        for payment in waiting {
-            match self.attempt(&payment) {
-                Attempt::Waits(wait) => {
-                    lock(&self.paying).waits(payment.id, wait);
-                    without_room += 1;
-                    if without_room == TRIES_WITHOUT_ROOM {
-                        return;
-                    }
-                }
-                // Both are in the same commit: nothing is taken between them, because it is this loop that takes.
-                Attempt::Sent => {
-                    self.leave_queue(payment.id);
-                    self.stage.push(Step::PaymentPending(payment.id));
-                }
-                Attempt::Failed(failure) => {
-                    self.leave_queue(payment.id);
-                    self.end_failed(payment.id, failure);
-                }
-            }
-        }
+        drop(tokio::spawn(Arc::clone(self).send_each(waiting)));
     }
 
-    fn leave_queue(&self, id: PaymentId) {
-        let mut paying = lock(&self.paying);
-        paying.queue.retain(|queued| *queued != id);
-        if let Some(open) = paying.open.get_mut(&id) {
-            open.state = State::Pending;
+    async fn send_each(self: Arc<Self>, waiting: Vec<PaymentId>) {
+        let mut without_room = 0;
+        for id in waiting {
+            if without_room == TRIES_WITHOUT_ROOM || !self.is_running() {
+                break;
+            }
+            let Some(payment) = lock(&self.paying).try_queued(id) else { continue };
+            let attempt = self.attempt(payment).await;
+            without_room += usize::from(matches!(attempt, Attempt::Waits(_)));
+            self.note_attempt(id, attempt);
         }
+        lock(&self.paying).sending = false;
     }
 
     /// Ends what has waited for longer than it may.
@@ -328,12 +365,11 @@ impl Node {
         let now = self.store.clock().now();
         let over: Vec<PaymentId> = {
             let paying = lock(&self.paying);
-            let is_over = |open: &Open| open.since.after(self.longest(open.wait)) < now;
+            let is_over = |open: &Open| open.state == State::Queued && open.since.after(self.longest(open.wait)) < now;
             paying.queue.iter().filter(|id| paying.open.get(id).is_none_or(is_over)).copied().collect()
         };
         for id in over {
-            self.leave_queue(id);
-            self.end_failed(id, PayFailure::NoLiquidity);
+            self.note_attempt(id, Attempt::Failed(PayFailure::NoLiquidity));
         }
     }
 
@@ -358,31 +394,40 @@ impl Node {
     }
 
     /// LDK has given up on a payment: nothing of it is out any more. When it lacked room, it waits for some.
-    pub fn payment_failed(&self, id: PaymentId, reason: Option<PaymentFailureReason>) {
-        let open = lock(&self.paying).open.get(&id).map(|open| (open.payment.clone(), open.lost_race));
+    pub fn payment_failed(self: &Arc<Self>, id: PaymentId, reason: Option<PaymentFailureReason>) {
+        self.router.forget(id);
+        let open = lock(&self.paying).open.get_mut(&id).map(|open| {
+            // LDK had it, whatever it has of it now.
+            open.inherited = false;
+            (open.payment.clone(), open.lost_race)
+        });
         // Ours are all open until their end is durable. What is not open has ended, or was never ours.
         let Some((Some(payment), lost_race)) = open else { return };
         let attempt = match reason {
             Some(PaymentFailureReason::RouteNotFound | PaymentFailureReason::RetriesExhausted) if lost_race => {
                 Attempt::Waits(Wait::Slots)
             }
-            Some(PaymentFailureReason::RouteNotFound) => match Parsed::read(&payment, self.network) {
-                Ok(parsed) if self.route(&parsed, payment.amount, Some(payment.max_fee)).is_err() => {
-                    self.why_no_route(&payment, &parsed)
-                }
-                // There is a way, and it was tried.
-                _ => Attempt::Failed(PayFailure::NoLiquidity),
-            },
+            Some(PaymentFailureReason::RouteNotFound) => {
+                drop(tokio::spawn(Arc::clone(self).judge(payment)));
+                return;
+            }
             reason => Attempt::Failed(map::failure(reason)),
         };
-        match attempt {
-            Attempt::Waits(wait) => {
-                self.stage.push(Step::PaymentQueued(id));
-                lock(&self.paying).waits(id, wait);
+        self.note_attempt(id, attempt);
+    }
+
+    /// Whether a payment without a way may have one later.
+    async fn judge(self: Arc<Self>, payment: Payment) {
+        let id = payment.id;
+        let attempt = self.search(move |node| match Parsed::read(&payment, node.network) {
+            Ok(parsed) if node.route(&parsed, payment.amount, Some(payment.max_fee)).is_err() => {
+                node.why_no_route(&payment, &parsed)
             }
-            Attempt::Failed(failure) => self.end_failed(id, failure),
-            Attempt::Sent => {}
-        }
+            // There is a way, and it was tried.
+            _ => Attempt::Failed(PayFailure::NoLiquidity),
+        });
+        let attempt = attempt.await;
+        self.note_attempt(id, attempt);
     }
 
     /// After the first round of a start, every event that LDK kept has been handled. A payment that was given to us before, and that LDK

@@ -12,9 +12,7 @@ use lightning::ln::channelmanager::{
 };
 use lightning::ln::outbound_payment::{Bolt11PaymentError, RecipientOnionFields, Retry, RetryableSendFailure};
 use lightning::offers::invoice::Bolt12Invoice;
-use lightning::routing::router::{
-    Payee, PaymentParameters, Route, RouteParameters, RouteParametersConfig, Router as _,
-};
+use lightning::routing::router::{Payee, PaymentParameters, Route, RouteParameters, RouteParametersConfig};
 use lightning::types::payment::{PaymentHash as LdkHash, PaymentPreimage};
 use lightning_invoice::Bolt11Invoice;
 
@@ -124,7 +122,27 @@ impl Node {
         }
     }
 
-    /// The best way now, over what our channels can send; the same search as a payment's.
+    /// What no way would make payable.
+    ///
+    /// # Errors
+    /// Why it can't be paid.
+    pub fn payable(&self, payment: &Payment, parsed: Parsed) -> Result<Parsed, PayFailure> {
+        let (asked, expires) = match &parsed {
+            Parsed::Bolt11(invoice) => (invoice.amount_milli_satoshis().unwrap_or(0), invoice.expires_at()),
+            Parsed::Bolt12(invoice) => {
+                (invoice.amount_msats(), Some(invoice.created_at().saturating_add(invoice.relative_expiry())))
+            }
+            Parsed::Keysend { .. } => (0, None),
+        };
+        if payment.amount.base_units() < asked {
+            return Err(PayFailure::NotPayable);
+        }
+        let is_late = expires.is_some_and(|at| at <= self.since_epoch());
+        if is_late { Err(PayFailure::InvoiceExpired) } else { Ok(parsed) }
+    }
+
+    /// The best way now, over what our channels can send; the same search as a payment's. It takes long where the network is large:
+    /// [`Node::search`] is where it runs.
     ///
     /// # Errors
     /// When there is none.
@@ -133,7 +151,7 @@ impl Node {
         let channels = self.manager.list_usable_channels();
         let first_hops: Vec<_> = channels.iter().collect();
         let in_flight = self.manager.compute_inflight_htlcs();
-        self.router.find_route(&self.id, &params, Some(&first_hops), in_flight)
+        self.router.look(&self.id, &params, &first_hops, in_flight)
     }
 
     fn route_parameters(&self, parsed: &Parsed, amount: Amount, max_fee: Option<Amount>) -> Option<RouteParameters> {

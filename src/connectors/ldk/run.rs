@@ -3,22 +3,24 @@
 //! It stands in for LDK's background processor, which writes the manager and each monitor in transactions of their own. The order
 //! within a round is what keeps the channels safe: see [`Node::round`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lightning::events::{Event, EventsProvider as _, ReplayEvent};
 use lightning::ln::msgs::OnionMessageHandler as _;
-use lightning::routing::scoring::{LockableScore as _, ScoreUpdate as _};
-use lightning::util::ser::Writeable as _;
+use lightning::types::payment::PaymentHash as LdkHash;
 use lightning_block_sync::SpvClient;
 use lightning_block_sync::poll::ChainPoller;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
 use super::broadcast::{self, Package};
 use super::node::{Node, Phase};
 use super::source::Followers;
 use super::stage::{Batch, encoded};
-use super::start::{GRAPH, MANAGER, SCORER, Started, generation_step, put};
+use super::start::{MANAGER, Started, generation_step, put};
 use super::types::lock;
 use super::{fees, peers};
 use crate::clock::Timestamp;
@@ -62,15 +64,40 @@ const RECEIPTS_KEPT_MILLIS: i64 = 24 * 60 * 60 * 1_000;
 /// How long the loop sleeps at most.
 const IDLE: Duration = Duration::from_millis(500);
 
+/// LDK gives up on the parts of a payment to us at the third tick after the first of them came. Ticks that are so far apart give its
+/// payer the sixty seconds of BOLT 4. They come more often where nothing waits, for with them goes what the manager remembers of
+/// payments that have ended, and it is written with each commit.
+const APART: Duration = Duration::from_secs(30);
+/// What is there at one look and still at the next one waits for something. All else passes through within much less.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 struct Timers {
     next: [Instant; CHORES.len()],
     tick: Duration,
+    ticked: Instant,
+    /// What waited at the last look, while a tick is due.
+    waiting: HashSet<LdkHash>,
 }
 
 impl Timers {
     fn new(tick: Duration) -> Self {
         let now = Instant::now();
-        Self { next: CHORES.map(|(_, first, _)| now + first), tick }
+        Self { next: CHORES.map(|(_, first, _)| now + first), tick, ticked: now, waiting: HashSet::new() }
+    }
+
+    /// Whether LDK's clock stands still for now, because parts of a payment to us wait for the others.
+    fn holds_tick(&mut self, waiting: HashSet<LdkHash>) -> bool {
+        let is_first_look = self.waiting.is_empty();
+        let some_wait = if is_first_look { !waiting.is_empty() } else { !self.waiting.is_disjoint(&waiting) };
+        let holds = some_wait && self.ticked.elapsed() < APART;
+        self.waiting = if holds { waiting } else { HashSet::new() };
+        let [tick, ..] = &mut self.next;
+        if holds {
+            *tick = Instant::now() + LOOK_AGAIN;
+        } else {
+            self.ticked = Instant::now();
+        }
+        holds
     }
 
     fn due(&mut self) -> Vec<Chore> {
@@ -164,7 +191,9 @@ async fn turn(node: Arc<Node>) {
     }
     while *node.phase.borrow() == Phase::Running {
         for chore in timers.due() {
-            node.chore(chore);
+            if chore != Chore::Tick || !timers.holds_tick(node.parts_that_wait()) {
+                node.chore(chore);
+            }
         }
         node.round().await;
         tokio::select! {
@@ -190,7 +219,7 @@ impl Node {
         self.send_queued();
         self.peers.process_events();
         if self.manager.needs_pending_htlc_processing() {
-            self.manager.process_pending_htlc_forwards();
+            self.process_htlcs();
         }
         // Taken before the manager is written: what led to these is in it.
         let packages = self.broadcaster.take();
@@ -205,6 +234,16 @@ impl Node {
         self.books.note_pending(&self.manager.list_channels());
         if !packages.is_empty() {
             drop(tokio::spawn(broadcast::send(Arc::clone(&self.chain), packages)));
+        }
+    }
+
+    /// LDK may look for another way in there, which takes long where the network is large: then this worker serves nobody else.
+    fn process_htlcs(&self) {
+        let process = || self.manager.process_pending_htlc_forwards();
+        let tries_again = self.tries_again.swap(false, Ordering::Relaxed);
+        match Handle::current().runtime_flavor() {
+            RuntimeFlavor::MultiThread if tries_again => tokio::task::block_in_place(process),
+            _ => process(),
         }
     }
 
@@ -261,27 +300,22 @@ impl Node {
             Chore::Archive => self.monitors.archive_fully_resolved_channel_monitors(),
             Chore::Prune => {
                 self.graph.remove_stale_channels_and_tracking_with_time(self.since_epoch().as_secs());
-                self.stage.push(put(GRAPH, "", self.graph.encode()));
+                drop(tokio::spawn(Arc::clone(self).keep_graph()));
                 let now = self.store.clock().now().millis();
                 let before = Timestamp::from_millis(now.saturating_sub(RECEIPTS_KEPT_MILLIS));
                 self.stage.push(Step::ForgetReceipts(before));
             }
-            Chore::Score => self.stage_scores(),
+            Chore::Score => drop(tokio::spawn(Arc::clone(self).keep_scores())),
             Chore::Generation => self.raise_generation(),
             Chore::Announce => self.announce(),
             Chore::Queue => {
                 self.give_up_waiting();
                 self.tell_earned();
                 self.look_at_suspects();
+                self.look_at_parts();
                 lock(&self.paying).room = true;
             }
         }
-    }
-
-    fn stage_scores(&self) {
-        self.scorer.write_lock().time_passed(self.since_epoch());
-        let scores = self.scorer.read().unwrap_or_else(std::sync::PoisonError::into_inner).encode();
-        self.stage.push(put(SCORER, "", scores));
     }
 
     /// In the database with the next commit, in the file when that is durable.
@@ -308,19 +342,53 @@ impl Node {
         self.peers.disconnect_all_peers();
         self.handle_events();
         self.stage_manager();
-        self.stage_scores();
-        self.stage.push(put(GRAPH, "", self.graph.encode()));
         let next = lock(&self.generation.1).saturating_add(1);
         self.stage.push(generation_step(next));
         let packages = self.broadcaster.take();
         let batch = self.stage.take();
         self.commit(batch).await;
         broadcast::send(Arc::clone(&self.chain), packages).await;
+        Arc::clone(self).keep_scores().await;
+        Arc::clone(self).keep_graph().await;
         if let Err(error) = self.generation.0.write(next) {
             tracing::error!(%error, "the file with the node's generation can't be written");
         }
         self.phase.send_replace(Phase::Stopped);
         // Whoever still waits is told by this that it did not happen.
         drop(self.stage.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(numbers: &[u8]) -> HashSet<LdkHash> {
+        numbers.iter().map(|number| LdkHash([*number; 32])).collect()
+    }
+
+    /// Ticks are ten seconds apart, and the last one was so long ago.
+    fn timers(ago: u64) -> Timers {
+        let mut timers = Timers::new(Duration::from_secs(10));
+        timers.ticked -= Duration::from_secs(ago);
+        timers
+    }
+
+    #[test]
+    fn the_clock_goes_on_where_everything_passes_through() {
+        assert!(!timers(10).holds_tick(parts(&[])));
+        let mut busy = timers(10);
+        assert!(busy.holds_tick(parts(&[1, 2])), "it is looked again");
+        assert!(!busy.holds_tick(parts(&[3, 4])), "all that was there has gone on");
+    }
+
+    #[test]
+    fn parts_that_wait_have_sixty_seconds_until_the_third_tick() {
+        let mut held = timers(10);
+        assert!(held.holds_tick(parts(&[1])) && held.holds_tick(parts(&[1, 2])) && held.holds_tick(parts(&[1])));
+        assert!(APART * 2 >= Duration::from_secs(60));
+        held.ticked -= APART;
+        assert!(!held.holds_tick(parts(&[1])), "whoever never ends stops no clock");
+        assert!(held.holds_tick(parts(&[1])));
     }
 }

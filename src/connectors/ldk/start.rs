@@ -1,6 +1,7 @@
 //! From what is stored to a running node, in the order that LDK asks for.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 
 use bdk_wallet::chain::BlockId;
@@ -31,11 +32,14 @@ use super::config::{Config, Rpc};
 use super::counter::Counter;
 use super::error::LdkError;
 use super::fees::Fees;
+use super::gossip::{self, Learnt};
 use super::lease::Lease;
 use super::logger::NodeLog;
 use super::node::{HINTS, Node, Phase};
+use super::offers::{Fetching, Offers};
 use super::payments::Paying;
 use super::policy;
+use super::quotes::Searches;
 use super::recovery;
 use super::seed::{Generation, Seed};
 use super::source::Source;
@@ -47,11 +51,13 @@ use super::wallet::NodeWallet;
 use crate::ports::chain::ChainBackend;
 use crate::store::Store;
 use crate::store::node::{self, Step};
+use crate::store::node_parts;
 use crate::store::owners::Ownership;
 
 /// Values that there is one of.
 pub const META: &str = "meta";
 pub const MANAGER: &str = "manager";
+/// Where earlier versions kept what is in files now.
 pub const GRAPH: &str = "graph";
 pub const SCORER: &str = "scorer";
 const NODE_ID: &str = "node";
@@ -113,7 +119,7 @@ pub async fn start(parts: Parts) -> Result<Started, LdkError> {
     let stored = base.read_monitors(&mut conn).await?;
     let graph = base.graph(&mut conn).await?;
     let scorer = base.scorer(&mut conn, &graph).await?;
-    let router = base.router(&graph, &scorer);
+    let router = base.router(&mut conn, &graph, &scorer).await?;
     let monitors = base.chain_monitor();
     let sweeper = base.sweeper(&mut conn, best.to_block_locator()).await?;
     let manager = base.manager(&mut conn, &stored, &monitors, &router, &graph, &best).await?;
@@ -241,7 +247,10 @@ impl Base {
     }
 
     async fn graph(&self, conn: &mut crate::store::Conn) -> Result<Arc<Graph>, LdkError> {
-        let stored = node::value(conn, GRAPH, "").await?;
+        let stored = match gossip::read(&Learnt::beside(&self.config).graph) {
+            Some(bytes) => Some(bytes),
+            None => node::value(conn, GRAPH, "").await?,
+        };
         let read = stored.map(|bytes| Graph::read(&mut Cursor::new(&bytes), Arc::clone(&self.log)));
         // It is gossip: without it the node asks for it anew.
         let graph = read.and_then(Result::ok).unwrap_or_else(|| NetworkGraph::new(self.network, Arc::clone(&self.log)));
@@ -250,7 +259,10 @@ impl Base {
 
     async fn scorer(&self, conn: &mut crate::store::Conn, graph: &Arc<Graph>) -> Result<Arc<RwLock<Scorer>>, LdkError> {
         let decay = ProbabilisticScoringDecayParameters::default();
-        let stored = node::value(conn, SCORER, "").await?;
+        let stored = match gossip::read(&Learnt::beside(&self.config).scores) {
+            Some(bytes) => Some(bytes),
+            None => node::value(conn, SCORER, "").await?,
+        };
         let args = || (decay, Arc::clone(graph), Arc::clone(&self.log));
         let read = stored.map(|bytes| Scorer::read(&mut Cursor::new(&bytes), args()));
         let scorer = read.and_then(Result::ok);
@@ -259,14 +271,21 @@ impl Base {
         Ok(Arc::new(RwLock::new(scorer)))
     }
 
-    fn router(&self, graph: &Arc<Graph>, scorer: &Arc<RwLock<Scorer>>) -> Arc<Router> {
-        Arc::new(DefaultRouter::new(
+    async fn router(
+        &self,
+        conn: &mut crate::store::Conn,
+        graph: &Arc<Graph>,
+        scorer: &Arc<RwLock<Scorer>>,
+    ) -> Result<Arc<Router>, LdkError> {
+        let parted = node_parts::open(conn).await?;
+        let search = DefaultRouter::new(
             Arc::clone(graph),
             Arc::clone(&self.log),
             Arc::clone(&self.keys),
             Arc::clone(scorer),
             ProbabilisticScoringFeeParameters::default(),
-        ))
+        );
+        Ok(Arc::new(Router::new(search, Arc::clone(&self.stage), parted)))
     }
 
     /// In deferred mode: what the manager orders waits until the manager itself is staged.
@@ -394,7 +413,11 @@ struct Assembled {
 impl Assembled {
     async fn node(self, manager: Arc<Manager>, source: &Arc<Source>, seconds: u64) -> Result<Arc<Node>, LdkError> {
         let Base { config, network, log, keys, stage, fees, wallet, books, broadcaster } = self.base;
-        let (gossip, onion, peers) = network_side(source, &self.graph, &manager, &self.monitors, &keys, &log, seconds);
+        let learnt = Learnt::beside(&config);
+        let fetching = Arc::new(Fetching::default());
+        let offers = Arc::new(Offers::new(Arc::clone(&manager), Arc::clone(&fetching)));
+        let (gossip, onion, peers) =
+            network_side(source, &self.graph, &manager, offers, &self.monitors, (&keys, &log), seconds);
         let coins = Arc::new(WalletSync::new(Arc::clone(&wallet), Arc::clone(&log)));
         let bumper = Bumper::new(Arc::clone(&broadcaster), coins, Arc::clone(&keys), Arc::clone(&log));
 
@@ -436,7 +459,10 @@ impl Assembled {
             bumper,
             hints: broadcast::channel(HINTS).0,
             paying: Mutex::new(paying),
-            fetching: Mutex::default(),
+            fetching,
+            searches: Searches::default(),
+            learnt,
+            tries_again: AtomicBool::default(),
             cancelled: Mutex::new(cancelled),
             suspects: Mutex::default(),
             addresses: Mutex::new(addresses),
@@ -452,9 +478,9 @@ fn network_side(
     source: &Arc<Source>,
     graph: &Arc<Graph>,
     manager: &Arc<Manager>,
+    offers: Arc<Offers>,
     monitors: &Arc<Monitors>,
-    keys: &Arc<KeysManager>,
-    log: &Log,
+    (keys, log): (&Arc<KeysManager>, &Log),
     seconds: u64,
 ) -> (Arc<Gossip>, Arc<Onion>, Arc<Peers>) {
     let verifier = Arc::new(GossipVerifier::new(Arc::clone(source), TokioSpawner));
@@ -466,8 +492,9 @@ fn network_side(
         Arc::clone(log),
         Arc::clone(manager),
         messages,
-        Arc::clone(manager),
-        Arc::clone(manager),
+        offers,
+        // Nobody who was away is paid by a message of his when he comes back.
+        IgnoringMessageHandler {},
         IgnoringMessageHandler {},
         IgnoringMessageHandler {},
     ));

@@ -20,6 +20,8 @@ use lightning_net_tokio::SocketDescriptor;
 use super::broadcast::Broadcaster;
 use super::fees::Fees;
 use super::logger::NodeLog;
+use super::offers::Offers;
+pub use super::router::Router;
 use super::source::Source;
 use super::stage::{Stage, SweeperStore};
 use super::wallet::NodeWallet;
@@ -28,7 +30,7 @@ pub type Log = Arc<NodeLog>;
 pub type NoFilter = Arc<dyn Filter + Send + Sync>;
 pub type Graph = NetworkGraph<Log>;
 pub type Scorer = ProbabilisticScorer<Arc<Graph>, Log>;
-pub type Router =
+pub type Search =
     DefaultRouter<Arc<Graph>, Log, Arc<KeysManager>, Arc<RwLock<Scorer>>, ProbabilisticScoringFeeParameters, Scorer>;
 pub type MessageRouter = DefaultMessageRouter<Arc<Graph>, Log, Arc<KeysManager>>;
 pub type Monitors =
@@ -52,8 +54,8 @@ pub type Onion = LdkOnionMessenger<
     Log,
     Arc<Manager>,
     Arc<MessageRouter>,
-    Arc<Manager>,
-    Arc<Manager>,
+    Arc<Offers>,
+    IgnoringMessageHandler,
     IgnoringMessageHandler,
     IgnoringMessageHandler,
 >;

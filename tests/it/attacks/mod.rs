@@ -34,4 +34,5 @@ mod asset_kills;
 mod assets_side_by_side;
 //! What somebody would do to take what isn't his, or to stop the others: one story for each attempt.
 
+mod node_rows;
 mod offers_asked;

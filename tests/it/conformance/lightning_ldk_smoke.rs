@@ -10,6 +10,7 @@ use sluice::chain::bitcoind;
 use sluice::clock::{Clock, Timestamp};
 use sluice::connectors::ldk::{ChannelConfig, Config, LdkError, LdkNode, Rpc};
 use sluice::domain::lightning::{PaymentHash, PaymentId, Preimage};
+use sluice::domain::movement::Movement;
 use sluice::ids::RequestId;
 use sluice::money::{Amount, FeeRate, Sat};
 use sluice::ports::lightning::{
@@ -538,7 +539,10 @@ fn steps(preimage: Preimage, id: PaymentId, lost: PaymentId) -> Vec<Step> {
         Step::Payment(new(lost, "queued")),
         Step::PaymentPending(lost),
         Step::PaymentFailed { id: lost, failure: "never_sent" },
-        Step::PaymentSent { id, preimage, fee: msat(1) },
+        Step::Parts(id),
+        Step::PaymentSent { id, preimage, cost: Some(msat(6)) },
+        Step::PartClaimed { id, part: "1".to_owned(), cost: msat(4) },
+        Step::PartsOver(id),
         Step::PaymentFailed { id, failure: "no_liquidity" },
         arrival("1"),
         Step::Claiming { hash, preimage },
@@ -573,6 +577,8 @@ async fn walk_rows(url: String) {
     assert!(node::open_payments(&mut conn).await.expect("read").is_empty());
     let sent = node::payment(&mut conn, id).await.expect("read").expect("there");
     assert_eq!((sent.state.as_str(), sent.preimage, sent.fee), ("sent", Some(preimage), Some(msat(1))));
+    let unclaimed = Movement::Unclaimed { payment: id.to_string(), amount: msat(2) };
+    assert_eq!(node::movements(&mut conn, 0, 10).await.expect("read"), [(1, unclaimed)]);
     let receipts = node::receipts(&mut conn, hash).await.expect("read");
     assert_eq!(receipts.iter().map(|row| row.state.as_str()).collect::<Vec<_>>(), ["claimed", "failed"]);
     assert!(node::open_receipts(&mut conn).await.expect("read").is_empty());
