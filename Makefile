@@ -16,8 +16,8 @@ endif
 # rustup puts cargo here; a shell that is no login shell may not know.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# A package of its own, which the workspace's commands do not see.
-PEER := tests/peers/ldk-node-peer
+# Packages of their own, which the workspace's commands do not see.
+PEERS := tests/peers/ldk-node-peer tests/peers/hostile-peer
 
 # More arguments for `run`, `test` and `bench`, as in: make test ARGS='-- reorg', make bench ARGS='-- assets'
 ARGS ?=
@@ -42,7 +42,7 @@ run: rust ## Build, then run a gateway on a private regtest, ready to try; stop 
 # All test binaries run, also when one fails: one run of CI says everything that is wrong.
 .PHONY: test
 test: rust ## Run every test, against a real bitcoind, PostgreSQL, Lightning peer and RGB wallets
-	exec scripts/with-tools bitcoind,embit,ldk-peer,postgres,rgb-wallet,schemathesis cargo test --locked --workspace --no-fail-fast $(ARGS)
+	exec scripts/with-tools bitcoind,embit,hostile-peer,ldk-peer,postgres,rgb-wallet,schemathesis cargo test --locked --workspace --no-fail-fast $(ARGS)
 
 .PHONY: check
 check: locked fmt-check deny clippy tidy openapi-check ## Run everything that needs no server: lock, format, licences, lints, house rules, API drift
@@ -54,7 +54,7 @@ locked: rust
 .PHONY: fmt-check
 fmt-check: rust
 	cargo fmt --all --check
-	cargo fmt --manifest-path $(PEER)/Cargo.toml --check
+	for peer in $(PEERS); do cargo fmt --manifest-path $$peer/Cargo.toml --check || exit; done
 
 .PHONY: clippy
 clippy: rust
@@ -84,7 +84,7 @@ advisories: rust ## Ask the RustSec database about known vulnerabilities (needs 
 .PHONY: soak
 soak: rust ## Run every soak test, each for SLUICE_SOAK_SECONDS (default 600)
 	export SLUICE_SOAK_SECONDS=$${SLUICE_SOAK_SECONDS:-600}; \
-	exec scripts/with-tools bitcoind,ldk-peer,postgres,rgb-wallet cargo test --locked --test it -- soak --nocapture
+	exec scripts/with-tools bitcoind,hostile-peer,ldk-peer,postgres,rgb-wallet cargo test --locked --test it -- soak --nocapture
 
 .PHONY: bench
 bench: rust ## Measure throughput and latency, optimised build; writes docs/BENCHMARKS.md
@@ -111,4 +111,4 @@ states: rust ## Write docs/STATES.md again from the state machines
 .PHONY: fmt
 fmt: rust ## Format the code
 	cargo fmt --all
-	cargo fmt --manifest-path $(PEER)/Cargo.toml
+	for peer in $(PEERS); do cargo fmt --manifest-path $$peer/Cargo.toml || exit; done

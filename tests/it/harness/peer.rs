@@ -123,6 +123,19 @@ impl LdkPeer {
             skip("LDK_PEER names no ldk-node-peer (see scripts/ensure-ldk-peer)");
             return None;
         };
+        Some(Self::run(program, bitcoind, options).await)
+    }
+
+    /// A peer that breaks rules, over the same wires (`tests/peers/hostile-peer`). What it answers to is its own.
+    pub async fn start_hostile(bitcoind: &Bitcoind, options: &[&str]) -> Option<Self> {
+        let Some(program) = std::env::var_os("HOSTILE_PEER").filter(|path| !path.is_empty()) else {
+            skip("HOSTILE_PEER names no hostile-peer (see scripts/ensure-hostile-peer)");
+            return None;
+        };
+        Some(Self::run(program, bitcoind, options).await)
+    }
+
+    async fn run(program: std::ffi::OsString, bitcoind: &Bitcoind, options: &[&str]) -> Self {
         let rpc = bitcoind.url();
         let rpc = rpc.strip_prefix("http://").expect("the address of bitcoind");
         let common = ["--rpc", rpc, "--rpc-user", USER, "--rpc-password", PASSWORD];
@@ -135,7 +148,7 @@ impl LdkPeer {
             folder,
         };
         peer.launch().await;
-        Some(peer)
+        peer
     }
 
     /// Starts it again where it was, after [`Self::stop`] or [`Self::kill`].
