@@ -9,8 +9,8 @@ use crate::config::Config;
 
 /// Create the database or bring it up to date, and end
 ///
-/// `sluice serve` does this by itself at start. Run it apart to see it succeed before a new version is rolled out. A database
-/// that is newer than this program is refused.
+/// `sluice serve` does this by itself at start. Run it apart to see it succeed before a new version is rolled out,
+/// and start that with `sluice serve --no-migrate`. The version before still serves on what additions leave.
 #[derive(Args)]
 #[command(after_help = "Example:\n  sluice migrate --store postgres://sluice@db/sluice")]
 pub(super) struct Migrate {}

@@ -17,12 +17,18 @@ use crate::config::Config;
     sluice serve --set chain.bitcoind.cookie_file=$HOME/.bitcoin/regtest/.cookie\n  \
     sluice serve --config /etc/sluice.toml\n  \
     SLUICE__STORE__URL=postgres://sluice@db/sluice sluice serve --listen 0.0.0.0:8080")]
-pub(super) struct Serve {}
+pub(super) struct Serve {
+    /// Leave the database's schema as it is, and end if it is not up to date; `sluice migrate` brings it there
+    #[arg(long)]
+    no_migrate: bool,
+}
 
 impl Serve {
     pub(super) fn run(self, config: &Config) -> Result<ExitCode, Failure> {
         logging::start(&config.log)?;
-        block_on(serve(config))
+        let mut config = config.clone();
+        config.store.migrate = !self.no_migrate;
+        block_on(serve(&config))
     }
 }
 

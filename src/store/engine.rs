@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bitcoin::hashes::{Hash, sha256};
 use sqlx::Connection;
 
 use super::pool::Pool;
@@ -188,6 +189,23 @@ fn sqlite_path(url: &str) -> Result<&Path, StoreError> {
     Ok(Path::new(path))
 }
 
+/// Where PostgreSQL's neighbours on this machine are kept.
+const FOLDER: &str = "data";
+
+/// What files on this machine are named after that belong to a database: its own file, or a name that no other database has.
+pub(super) fn local_name(url: &str) -> Result<PathBuf, StoreError> {
+    match Engine::of_url(url)? {
+        Engine::Sqlite => {
+            let path = sqlite_path(url)?;
+            Ok(path.canonicalize().unwrap_or_else(|_not_made_yet| path.to_owned()))
+        }
+        Engine::Postgres => {
+            let hash = sha256::Hash::hash(url.as_bytes()).to_string();
+            Ok(Path::new(FOLDER).join(format!("sluice-{}", hash.get(..12).unwrap_or_default())))
+        }
+    }
+}
+
 /// The one name of the database's file, whatever links lead to it: what is locked is what is opened. Its folder is made.
 fn sqlite_file(url: &str) -> Result<PathBuf, StoreError> {
     let path = sqlite_path(url)?;
@@ -224,5 +242,13 @@ mod tests {
         assert!(Engine::of_url("mysql://localhost/a").is_err());
         assert!(sqlite_path("sqlite::memory:").is_err());
         assert_eq!(sqlite_path("sqlite:///var/lib/a.db").unwrap(), Path::new("/var/lib/a.db"));
+    }
+
+    #[test]
+    fn no_two_databases_share_what_is_named_after_one() {
+        let name = |url: &str| local_name(url).unwrap();
+        assert_eq!(name("sqlite:/nowhere/a.db"), Path::new("/nowhere/a.db"));
+        assert_ne!(name("postgres://u:secret@h/a"), name("postgres://u:secret@h/b"));
+        assert!(!name("postgres://u:secret@h/a").display().to_string().contains("secret"));
     }
 }

@@ -1,4 +1,7 @@
 //! Brings a schema up to date, one numbered file after the other, each in a transaction of its own.
+//!
+//! A migration from `FIRST_ADDITION` on only adds: the program before it still serves on what it leaves. It is recorded in a table of
+//! its own, which that program does not read, so an upgrade can be rolled back by starting the program before it.
 
 use bitcoin::hashes::{Hash, sha256};
 use sqlx::AssertSqlSafe;
@@ -48,12 +51,38 @@ const MIGRATIONS: &[Migration] = &[
     shared("0022_node_commits", include_str!("../../migrations/0022_node_commits.sql")),
     shared("0023_halts_and_hours", include_str!("../../migrations/0023_halts_and_hours.sql")),
     shared("0020_node_parts", include_str!("../../migrations/0020_node_parts.sql")),
+    shared("0026_admin", include_str!("../../migrations/0026_admin.sql")),
 ];
+
+/// From this number on a migration only adds: tables, indexes, and columns that are null or have a default. What is to go goes in a
+/// release of its own, by a migration that is recorded with those before, and that the programs before it refuse.
+const FIRST_ADDITION: &str = "0020";
+
+/// Where migrations are recorded that every program has to know which uses the database.
+const REQUIRED: &str = "schema_migrations";
+/// Where additions are recorded. A program need not know all of them.
+const ADDITIONS: &str = "schema_additions";
+
+impl Migration {
+    fn recorded_in(&self) -> &'static str {
+        if self.name >= FIRST_ADDITION { ADDITIONS } else { REQUIRED }
+    }
+}
+
+/// What is done about migrations that the database does not have yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    Apply,
+    Refuse,
+}
 
 /// Any number will do, as long as every gateway on one PostgreSQL uses the same.
 const ADVISORY_LOCK: &str = "SELECT pg_advisory_xact_lock(5712034)";
 
-pub(super) async fn run(conn: &mut Conn, engine: Engine, now: Timestamp) -> Result<(), StoreError> {
+pub(super) async fn run(conn: &mut Conn, engine: Engine, now: Timestamp, missing: Missing) -> Result<(), StoreError> {
+    if missing == Missing::Refuse {
+        return refuse_missing(conn, engine).await;
+    }
     begin_alone(conn, engine).await?;
     let known = prepare(conn).await;
     end(conn, known).await?;
@@ -63,6 +92,43 @@ pub(super) async fn run(conn: &mut Conn, engine: Engine, now: Timestamp) -> Resu
         end(conn, applied).await?;
     }
     Ok(())
+}
+
+/// Looks, and writes nothing.
+async fn refuse_missing(conn: &mut Conn, engine: Engine) -> Result<(), StoreError> {
+    for table in [REQUIRED, ADDITIONS] {
+        let first = MIGRATIONS.iter().find(|migration| migration.recorded_in() == table);
+        if let Some(migration) = first
+            && !is_there(conn, engine, table).await?
+        {
+            return Err(is_missing(migration));
+        }
+    }
+    refuse_newer_schema(conn).await?;
+    for migration in MIGRATIONS {
+        if !is_applied(conn, engine, migration).await? {
+            return Err(is_missing(migration));
+        }
+    }
+    Ok(())
+}
+
+fn is_missing(migration: &Migration) -> StoreError {
+    StoreError::Misconfigured(format!(
+        "the database does not have migration {} yet, and was not to be migrated; run `sluice migrate`",
+        migration.name
+    ))
+}
+
+async fn is_there(conn: &mut Conn, engine: Engine, table: &str) -> Result<bool, StoreError> {
+    let sql = match engine {
+        Engine::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
+        Engine::Postgres => {
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = ANY (current_schemas(false)) AND table_name = $1"
+        }
+    };
+    let found: i64 = sqlx::query_scalar(sql).bind(table.to_owned()).fetch_one(conn).await?;
+    Ok(found > 0)
 }
 
 /// A transaction that no other start has at the same time. Without that two of them collide even in IF NOT EXISTS.
@@ -89,42 +155,51 @@ async fn end(conn: &mut Conn, outcome: Result<(), StoreError>) -> Result<(), Sto
 }
 
 async fn prepare(conn: &mut Conn) -> Result<(), StoreError> {
-    sqlx::query(
-        "CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied_at BIGINT NOT NULL)",
-    )
-    .execute(&mut *conn)
-    .await?;
+    for table in [REQUIRED, ADDITIONS] {
+        let sql = format!(
+            "CREATE TABLE IF NOT EXISTS {table} (name TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied_at BIGINT NOT NULL)"
+        );
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut *conn).await?;
+    }
     refuse_newer_schema(conn).await
 }
 
-async fn apply(conn: &mut Conn, engine: Engine, migration: &Migration, now: Timestamp) -> Result<(), StoreError> {
+fn text_of(migration: &Migration, engine: Engine) -> String {
     let overlay = match engine {
         Engine::Sqlite => migration.sqlite,
         Engine::Postgres => migration.postgres,
     };
-    let text = format!("{}\n{overlay}", migration.sql);
-    let checksum = sha256::Hash::hash(text.as_bytes()).to_string();
-    let applied: Option<String> = sqlx::query_scalar("SELECT checksum FROM schema_migrations WHERE name = $1")
-        .bind(migration.name)
-        .fetch_optional(&mut *conn)
-        .await?;
+    format!("{}\n{overlay}", migration.sql)
+}
+
+fn checksum(text: &str) -> String {
+    sha256::Hash::hash(text.as_bytes()).to_string()
+}
+
+/// Whether the database has it, and in the form that this program knows.
+async fn is_applied(conn: &mut Conn, engine: Engine, migration: &Migration) -> Result<bool, StoreError> {
+    let sql = format!("SELECT checksum FROM {} WHERE name = $1", migration.recorded_in());
+    let applied: Option<String> =
+        sqlx::query_scalar(AssertSqlSafe(sql)).bind(migration.name).fetch_optional(conn).await?;
     match applied {
-        Some(known) if known == checksum => return Ok(()),
-        Some(_) => {
-            return Err(StoreError::Misconfigured(format!(
-                "migration {} was applied to the database in another form than this program has it",
-                migration.name
-            )));
-        }
-        None => {}
+        Some(known) if known == checksum(&text_of(migration, engine)) => Ok(true),
+        Some(_) => Err(StoreError::Misconfigured(format!(
+            "migration {} was applied to the database in another form than this program has it",
+            migration.name
+        ))),
+        None => Ok(false),
     }
+}
+
+async fn apply(conn: &mut Conn, engine: Engine, migration: &Migration, now: Timestamp) -> Result<(), StoreError> {
+    if is_applied(conn, engine, migration).await? {
+        return Ok(());
+    }
+    let text = text_of(migration, engine);
+    let sum = checksum(&text);
     sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *conn).await?;
-    sqlx::query("INSERT INTO schema_migrations (name, checksum, applied_at) VALUES ($1, $2, $3)")
-        .bind(migration.name)
-        .bind(checksum)
-        .bind(now.millis())
-        .execute(&mut *conn)
-        .await?;
+    let record = format!("INSERT INTO {} (name, checksum, applied_at) VALUES ($1, $2, $3)", migration.recorded_in());
+    sqlx::query(AssertSqlSafe(record)).bind(migration.name).bind(sum).bind(now.millis()).execute(&mut *conn).await?;
     Ok(())
 }
 
@@ -135,5 +210,47 @@ async fn refuse_newer_schema(conn: &mut Conn) -> Result<(), StoreError> {
         Some(name) => Err(StoreError::Misconfigured(format!(
             "the database has migration {name}, which this program does not know"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn additions() -> impl Iterator<Item = &'static Migration> {
+        MIGRATIONS.iter().filter(|migration| migration.recorded_in() == ADDITIONS)
+    }
+
+    /// What the program before relies on: a table, a column, an index that its statements name, or that a row may be as it writes it.
+    fn takes_away(sql: &str) -> Option<String> {
+        let plain: Vec<&str> = sql.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();
+        plain.join(" ").split(';').find_map(|statement| {
+            let words = statement.split_whitespace().collect::<Vec<_>>().join(" ").to_ascii_uppercase();
+            let is_bad = words.starts_with("DROP ")
+                || words.starts_with("DELETE ")
+                || words.starts_with("ALTER ") && !words.contains(" ADD ")
+                || words.starts_with("ALTER ") && words.contains("NOT NULL") && !words.contains(" DEFAULT ");
+            is_bad.then_some(words)
+        })
+    }
+
+    #[test]
+    fn an_addition_takes_nothing_away() {
+        assert!(additions().count() > 0);
+        for migration in additions() {
+            for sql in [migration.sql, migration.sqlite, migration.postgres] {
+                assert_eq!(takes_away(sql), None, "{}: the program before could not serve", migration.name);
+            }
+        }
+        assert!(takes_away("-- DROP TABLE a;\nCREATE TABLE a (b TEXT NOT NULL);").is_none());
+        assert!(takes_away("CREATE TABLE a (b TEXT);\n DROP INDEX c").is_some());
+        assert!(takes_away("ALTER TABLE a RENAME COLUMN b TO c").is_some());
+        assert!(takes_away("ALTER TABLE a ADD COLUMN b TEXT NOT NULL").is_some());
+        assert!(takes_away("ALTER TABLE a ADD COLUMN b BIGINT NOT NULL DEFAULT 0").is_none());
+    }
+
+    #[test]
+    fn numbers_only_grow() {
+        assert!(MIGRATIONS.windows(2).all(|pair| pair[0].name < pair[1].name));
     }
 }

@@ -8,6 +8,7 @@ pub mod asset_exports;
 pub mod asset_issues;
 pub mod asset_transfers;
 pub mod audit;
+pub mod audit_runs;
 pub mod authorizations;
 mod batch;
 pub mod books;
@@ -73,11 +74,29 @@ pub struct Config {
     pub connections: u32,
     /// How long a call waits for a free connection.
     pub wait_ms: u64,
+    /// Whether the schema is brought up to date. A flag of the command line, and no setting: `--no-migrate`.
+    #[serde(skip)]
+    pub migrate: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { url: crate::secret::Secret::new("sqlite:data/sluice.db"), connections: 16, wait_ms: 5_000 }
+        Self {
+            url: crate::secret::Secret::new("sqlite:data/sluice.db"),
+            connections: 16,
+            wait_ms: 5_000,
+            migrate: true,
+        }
+    }
+}
+
+impl Config {
+    /// What files on this machine are named after that belong to this database.
+    ///
+    /// # Errors
+    /// When the address is none of a database.
+    pub fn local_name(&self) -> Result<std::path::PathBuf, StoreError> {
+        engine::local_name(self.url.expose())
     }
 }
 
@@ -133,7 +152,9 @@ impl Store {
         let url = config.url.expose();
         let engine = Engine::of_url(url)?;
         let lock = engine.lock(url).await?;
-        let (first, gateway) = prepare(engine, url, &clock).await.map_err(|error| engine.name_file(url, error))?;
+        let missing = if config.migrate { migrate::Missing::Apply } else { migrate::Missing::Refuse };
+        let (first, gateway) =
+            prepare(engine, url, &clock, missing).await.map_err(|error| engine.name_file(url, error))?;
         engine.keep_private(url)?;
         let pool = engine.pool(config)?;
         let writer = match lock {
@@ -193,6 +214,12 @@ impl Store {
         self.inner.writer.write(write).await
     }
 
+    /// How many writes wait for their commit now.
+    #[must_use]
+    pub fn writes_waiting(&self) -> i64 {
+        self.inner.writer.waiting()
+    }
+
     /// Ties the database to the chain with this first block, for ever.
     ///
     /// # Errors
@@ -227,9 +254,14 @@ impl Store {
 }
 
 /// Brings the schema up to date and finds out who this gateway is.
-async fn prepare(engine: Engine, url: &str, clock: &Clock) -> Result<(Conn, GatewayId), StoreError> {
+async fn prepare(
+    engine: Engine,
+    url: &str,
+    clock: &Clock,
+    missing: migrate::Missing,
+) -> Result<(Conn, GatewayId), StoreError> {
     let mut first = engine.connect(url).await?;
-    migrate::run(&mut first, engine, clock.now()).await?;
+    migrate::run(&mut first, engine, clock.now(), missing).await?;
     if engine == Engine::Sqlite {
         // The file is ours alone: whoever held a role in it is gone, and nobody need wait for its lease.
         owners::resign_all(&mut first).await?;

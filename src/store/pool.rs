@@ -71,7 +71,9 @@ impl Pool {
     /// When none becomes free in time, the database is out of reach, or the pool is closed.
     pub(super) async fn take(&self) -> Result<Taken, StoreError> {
         let deadline = Instant::now() + self.inner.wait;
+        let begun = Instant::now();
         let place = timeout_at(deadline, Arc::clone(&self.inner.places).acquire_owned()).await;
+        metrics::histogram!("sluice_store_pool_wait_seconds").record(begun.elapsed().as_secs_f64());
         let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         // Before it is used: a failure on the way is one that this connection may have had.
         let failures = failures_seen();

@@ -35,6 +35,9 @@ const LONGEST_COMMIT: Duration = Duration::from_secs(30);
 const INQUIRE_FOR: u32 = 4;
 const INQUIRE_EVERY: Duration = Duration::from_millis(100);
 
+/// How long commits take: what the disk, or the server, is worth.
+const COMMIT_SECONDS: &str = "sluice_store_commit_seconds";
+
 type Jobs = mpsc::Sender<Box<dyn Job>>;
 
 pub(super) enum Writer {
@@ -74,6 +77,18 @@ impl Writer {
             tokio::time::sleep(Duration::from_millis(jitter)).await;
         }
         Err(StoreError::Conflict("a row").into())
+    }
+
+    /// How many writes wait for their commit. On PostgreSQL none waits in line.
+    pub(super) fn waiting(&self) -> i64 {
+        match self {
+            Self::Sqlite { jobs, .. } => {
+                let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+                let waiting = jobs.as_ref().map_or(0, |jobs| jobs.max_capacity().saturating_sub(jobs.capacity()));
+                i64::try_from(waiting).unwrap_or(i64::MAX)
+            }
+            Self::Postgres(_) => 0,
+        }
     }
 
     /// Waits until everything that was accepted has been committed. Nothing is accepted any more.
@@ -204,8 +219,10 @@ async fn commit_group(
         }
     }
     crate::crash::point("store.before_commit");
+    let begun = Instant::now();
     sqlx::raw_sql("COMMIT").execute(&mut *conn).await?;
     crate::crash::point("store.after_commit");
+    metrics::histogram!(COMMIT_SECONDS).record(begun.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -295,9 +312,11 @@ impl Apart {
     async fn commit(&self, mut conn: Taken, transaction: &str) -> Result<(), StoreError> {
         crate::crash::point("store.before_commit");
         // COMMIT of a transaction that has failed undoes it and is answered as a success. The query before it is not.
+        let begun = Instant::now();
         let broken = match timeout(LONGEST_COMMIT, sqlx::raw_sql("SELECT 1; COMMIT").execute(&mut *conn)).await {
             Ok(Ok(_)) => {
                 crate::crash::point("store.after_commit");
+                metrics::histogram!(COMMIT_SECONDS).record(begun.elapsed().as_secs_f64());
                 return Ok(());
             }
             Ok(Err(error)) => StoreError::from(error),

@@ -157,7 +157,7 @@ impl Wired {
         cluster.database("wired").await;
         let proxy = Proxy::start(cluster.socket()).await;
         let open = |url: String, connections| async move {
-            let config = Config { url: Secret::new(url), connections, wait_ms: WAIT_MS };
+            let config = Config { url: Secret::new(url), connections, wait_ms: WAIT_MS, ..Config::default() };
             Store::open(&config, Clock::System).await.expect("it opens")
         };
         let store = open(proxy.url("wired"), 4).await;

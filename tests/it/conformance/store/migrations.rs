@@ -5,7 +5,14 @@ use sluice::store::{Store, StoreError};
 use super::{Db, on_both};
 use crate::harness::postgres as server;
 
-on_both!(a_second_start_changes_nothing, a_schema_from_the_future_is_refused, an_edited_migration_is_refused);
+on_both!(
+    a_second_start_changes_nothing,
+    a_schema_from_the_future_is_refused,
+    an_edited_migration_is_refused,
+    the_program_before_finds_only_what_it_knows,
+    an_addition_of_the_next_program_is_no_reason_to_refuse,
+    without_migrating_a_schema_that_is_behind_is_refused_and_left_alone,
+);
 
 async fn open_again(db: Db) -> (Result<Store, StoreError>, Option<tempfile::TempDir>) {
     let Db { store, config, clock, _folder: folder } = db;
@@ -42,6 +49,44 @@ async fn an_edited_migration_is_refused(db: Db) {
     let (refused, _folder) = open_again(db).await;
     let refused = refused.err().expect("it is refused");
     assert!(matches!(&refused, StoreError::Misconfigured(why) if why.contains("0002_ledger")), "{refused}");
+}
+
+/// The first release refuses a database whose `schema_migrations` has a name that it does not know. It knows these.
+const OF_THE_FIRST_RELEASE: i64 = 19;
+
+async fn the_program_before_finds_only_what_it_knows(db: Db) {
+    // What it looks at before anything else, as it asks for it.
+    let unknown = "SELECT COUNT(*) FROM (SELECT name FROM schema_migrations) AS known WHERE name >= '0020'";
+    assert_eq!(db.count(unknown).await, 0);
+    assert_eq!(db.count("SELECT COUNT(*) FROM schema_migrations").await, OF_THE_FIRST_RELEASE);
+    assert!(db.count("SELECT COUNT(*) FROM schema_additions WHERE name >= '0020'").await > 0);
+    // What it writes, it still can: a row of each table that an addition has touched is one of its own making.
+    db.sql("INSERT INTO api_keys (id, hash, name, scopes, created_at) VALUES ('k', 'h', 'n', 'admin', 0)")
+        .await
+        .expect("a key of the program before");
+}
+
+async fn an_addition_of_the_next_program_is_no_reason_to_refuse(db: Db) {
+    db.sql("INSERT INTO schema_additions VALUES ('9999_from_the_future', '', 0)").await.expect("written");
+    let (opened, _folder) = open_again(db).await;
+    opened.expect("what was only added harms nobody");
+}
+
+async fn without_migrating_a_schema_that_is_behind_is_refused_and_left_alone(db: Db) {
+    let Db { store, mut config, clock, _folder: folder } = db;
+    store.close().await;
+    config.migrate = false;
+    let opened = Store::open(&config, clock.clone()).await.expect("it is up to date");
+    opened.close().await;
+    config.migrate = true;
+    let db = Db { store: Store::open(&config, clock.clone()).await.expect("it opens"), config, clock, _folder: folder };
+    db.sql("DELETE FROM schema_additions WHERE name = '0026_admin'").await.expect("forgotten");
+    let Db { store, mut config, clock, _folder: folder } = db;
+    store.close().await;
+    config.migrate = false;
+    let refused = Store::open(&config, clock).await.err().expect("it is behind");
+    assert!(matches!(&refused, StoreError::Misconfigured(why) if why.contains("0026_admin")), "{refused}");
+    drop(folder);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
