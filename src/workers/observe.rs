@@ -9,6 +9,7 @@ use bitcoin::constants::genesis_block;
 
 use super::chain_follow::wrong_network;
 use super::supervise::{Next, Worker};
+use crate::clock::Timestamp;
 use crate::flows::assets::learn;
 use crate::flows::health::{AssetsRail, Health, LightningRail};
 use crate::flows::{Error, Flows, consignments};
@@ -164,8 +165,15 @@ impl Observe {
         }
         self.counted = Some(Instant::now());
         let mut conn = self.flows.store().read().await?;
-        let Gauges { open_requests, effects_pending } = gauges::count(&mut conn).await?;
+        let Gauges { open_requests, effects_pending, oldest_effect, oldest_withdrawal, wallets_to_scan } =
+            gauges::count(&mut conn).await?;
         drop(conn);
+        let now = self.flows.store().clock().now();
+        metrics::gauge!("sluice_effects_oldest_seconds").set(age(oldest_effect, now));
+        metrics::gauge!("sluice_withdrawals_oldest_waiting_seconds").set(age(oldest_withdrawal, now));
+        metrics::gauge!("sluice_wallets_to_scan").set(as_gauge(wallets_to_scan));
+        metrics::gauge!("sluice_store_writes_waiting").set(as_gauge(self.flows.store().writes_waiting()));
+        metrics::gauge!("sluice_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
         metrics::gauge!("sluice_effects_pending").set(as_gauge(effects_pending));
         let megabytes = consignments::used_by_strangers(&self.flows).await? / MEGABYTE;
         metrics::gauge!("sluice_proxy_strangers_megabytes").set(u32::try_from(megabytes).unwrap_or(u32::MAX));
@@ -185,6 +193,11 @@ impl Observe {
 /// A gauge holds a floating-point number, in which every number of these is exact.
 fn as_gauge(count: i64) -> u32 {
     u32::try_from(count.max(0)).unwrap_or(u32::MAX)
+}
+
+/// For how long something waits, in seconds; 0 where nothing does.
+fn age(since: Option<Timestamp>, now: Timestamp) -> u32 {
+    since.map_or(0, |since| as_gauge(now.millis().saturating_sub(since.millis()) / 1_000))
 }
 
 fn set_open(kind: &str, state: &str, number: u32) {
