@@ -1,5 +1,6 @@
 //! Wiring: configuration in, a running gateway out. The only file that sees every room.
 
+mod first_key;
 mod node;
 
 use std::future::Future;
@@ -28,8 +29,8 @@ use crate::chain::indexer::IndexerError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::flows::health::Health;
-use crate::flows::{AssetSide, Flows, NodeSlot, Policy};
-use crate::http::{self, HttpState, OperatorState};
+use crate::flows::{self, AssetSide, Flows, NodeSlot, Policy};
+use crate::http::{self, HttpState, OperatorSocket, OperatorState};
 use crate::ports::PortError;
 use crate::ports::chain::ChainBackend;
 use crate::store::shelf::Shelf;
@@ -55,6 +56,8 @@ pub enum StartError {
     Indexer(#[from] IndexerError),
     #[error("{0}")]
     Assets(PortError),
+    #[error("the first key of the operator can't be made: {0}")]
+    FirstKey(#[from] flows::Error),
     #[error(
         "bitcoind is of another network: its first block is {found}, and chain.network = \"{network}\" begins with {wanted}"
     )]
@@ -93,6 +96,8 @@ pub struct Running {
     workers: Workers,
     api: Server,
     operator: Server,
+    /// Empty where there is none, or another gateway has it.
+    socket: Option<Server>,
     upkeep: JoinHandle<()>,
 }
 
@@ -133,6 +138,10 @@ pub async fn start_in(config: &Config, world: World) -> Result<Running, StartErr
     let (operator_listener, operator_addr) = bind(config.operator.listen, "operator.listen").await?;
     let store = Store::open(&config.store, clock).await?;
     bind_network(&store, config).await?;
+    if let Some(path) = &config.admin.first_key_file {
+        let flows = Flows::new(store.clone(), Arc::clone(&chain), config.chain.network, config.policy.clone());
+        first_key::write(&flows, path).await?;
+    }
     require_keys(&store, config, api_addr).await?;
     check_node(chain.as_ref(), config).await?;
 
@@ -153,13 +162,43 @@ pub async fn start_in(config: &Config, world: World) -> Result<Running, StartErr
     let workers = Workers::start(&flows, &health, pace(config), node);
     let upkeep = tokio::spawn(http::metrics_upkeep(metrics.clone()));
     let http_state = HttpState::new(flows.clone(), &config.http);
+    let socket = serve_socket(config, http_state.clone())?;
     let api_router = http::router(http_state);
     let operator_router =
         http::operator_router(OperatorState { health: health.clone(), metrics, mode: config.http.mode() });
     let api = Server::spawn("api", api_listener, api_router, config);
     let operator = Server::spawn("operator", operator_listener, operator_router, config);
     tracing::info!(%api_addr, %operator_addr, network = %config.chain.network, "the gateway serves");
-    Ok(Running { api_addr, operator_addr, flows, health, workers, api, operator, upkeep })
+    Ok(Running { api_addr, operator_addr, flows, health, workers, api, operator, socket, upkeep })
+}
+
+/// Serves the operator's calls to whoever runs the gateway on this machine.
+fn serve_socket(config: &Config, state: HttpState) -> Result<Option<Server>, StartError> {
+    let Some(path) = config.admin_socket() else { return Ok(None) };
+    match OperatorSocket::bind(&path) {
+        Ok(Some(socket)) => {
+            let (stop, stopping) = watch::channel(false);
+            let task = tokio::spawn(http::serve_operator(socket, http::operator_calls(state), asked(stopping)));
+            tracing::info!(path = %path.display(), "the operator's socket");
+            Ok(Some(Server { stop, task }))
+        }
+        Ok(None) => {
+            tracing::warn!(path = %path.display(), "another gateway has the operator's socket; this one goes without");
+            Ok(None)
+        }
+        Err(error) if config.admin.socket.is_some() => {
+            Err(StartError::Settings(format!("admin.socket: {}: {error}", path.display())))
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the operator's socket can't be made; admin.socket names another place");
+            Ok(None)
+        }
+    }
+}
+
+/// Until a stop is asked for. A sender that is gone asks for it, too.
+async fn asked(mut stopping: watch::Receiver<bool>) {
+    drop(stopping.wait_for(|stop| *stop).await);
 }
 
 /// Opens the store for a command that does one thing and ends: nobody listens and no worker runs.
@@ -236,7 +275,10 @@ impl Running {
 
     /// Stops in the order in which others depend on it: callers, workers, probes, and last the database.
     pub async fn stop(self) {
-        let Self { flows, workers, api, operator, upkeep, api_addr: _, operator_addr: _, health: _ } = self;
+        let Self { flows, workers, api, operator, socket, upkeep, api_addr: _, operator_addr: _, health: _ } = self;
+        if let Some(socket) = socket {
+            socket.stop().await;
+        }
         api.stop().await;
         workers.stop().await;
         operator.stop().await;
@@ -262,14 +304,10 @@ struct Server {
 
 impl Server {
     fn spawn(name: &'static str, listener: TcpListener, router: Router, config: &Config) -> Self {
-        let (stop, mut stopping) = watch::channel(false);
+        let (stop, stopping) = watch::channel(false);
         let config = config.http.clone();
         let task = tokio::spawn(async move {
-            let asked_to_stop = async move {
-                // A sender that is gone asks for it, too.
-                drop(stopping.wait_for(|stop| *stop).await);
-            };
-            if let Err(error) = http::serve(listener, router, &config, asked_to_stop).await {
+            if let Err(error) = http::serve(listener, router, &config, asked(stopping)).await {
                 tracing::error!(name, %error, "a listener has failed");
             }
         });

@@ -22,6 +22,7 @@ use crate::{flows, http, store};
 pub struct Config {
     pub http: http::Config,
     pub operator: Operator,
+    pub admin: Admin,
     pub auth: http::config::AuthConfig,
     pub store: store::Config,
     pub chain: Chain,
@@ -47,6 +48,16 @@ impl Default for Operator {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
     }
+}
+
+/// How the operator reaches the gateway without a key, and gets the first one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// The socket over which `sluice` on this machine reaches the gateway. Unset: beside the database. Empty text: there is none.
+    pub socket: Option<PathBuf>,
+    /// Where `serve` writes a first key for the operator, once, if none was ever made. Unset: nowhere.
+    pub first_key_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -115,6 +126,21 @@ impl Config {
         config.policy.liquidity = config.liquidity.clone();
         config.policy.proxy = config.proxy.clone();
         Ok(config)
+    }
+
+    /// Where the operator's socket is; `None` where there is to be none.
+    #[must_use]
+    pub fn admin_socket(&self) -> Option<PathBuf> {
+        match &self.admin.socket {
+            Some(path) if path.as_os_str().is_empty() => None,
+            Some(path) => Some(path.clone()),
+            None => {
+                // A database that can't be named is refused when it is opened.
+                let mut name = self.store.local_name().ok()?.into_os_string();
+                name.push(".sock");
+                Some(name.into())
+            }
+        }
     }
 
     /// Points the gateway at a regtest node of this machine, whatever was configured: for `sluice regtest`.

@@ -2,7 +2,9 @@
 
 mod audit;
 mod config;
+mod desk;
 mod failure;
+mod halts;
 mod health;
 mod keys;
 mod logging;
@@ -72,6 +74,8 @@ enum Command {
     Migrate(migrate::Migrate),
     Openapi(openapi::Openapi),
     #[command(subcommand)]
+    Halts(halts::Halts),
+    #[command(subcommand)]
     Keys(keys::Keys),
     #[command(subcommand)]
     Wallets(wallets::Wallets),
@@ -100,6 +104,7 @@ fn run(settings: &Settings, command: Command) -> Result<ExitCode, Failure> {
         Command::Regtest(regtest) => regtest.run(settings),
         Command::Migrate(migrate) => migrate.run(&settings.load()?),
         Command::Openapi(openapi) => openapi.run(),
+        Command::Halts(halts) => halts.run(&settings.load()?),
         Command::Keys(keys) => keys.run(&settings.load()?),
         Command::Wallets(wallets) => wallets.run(&settings.load()?),
         Command::Node(node) => node.run(&settings.load()?),

@@ -1,20 +1,19 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde::Serialize;
 
 use super::block_on;
+use super::desk::Desk;
 use super::failure::{Failure, print, print_json};
-use crate::app;
 use crate::config::Config;
-use crate::flows::operator;
+use crate::http::api::admin::wallets::{ReleasedResponse, WalletView, WalletsResponse};
 use crate::ids::WalletId;
 
 const PAGE: u32 = 500;
 
 /// List wallets, and release one
 ///
-/// On SQLite the gateway has to be stopped meanwhile.
+/// While a gateway runs here, it is asked over its socket.
 #[derive(Subcommand)]
 pub(super) enum Wallets {
     /// List every wallet that was ever registered
@@ -34,76 +33,54 @@ pub(super) enum Wallets {
     },
 }
 
-#[derive(Serialize)]
-struct Line {
-    id: WalletId,
-    fingerprint: String,
-    registered_at: String,
-    scanned_at: Option<String>,
-    released_at: Option<String>,
-    xpub_van: String,
-    xpub_col: String,
-}
-
 impl Wallets {
     pub(super) fn run(self, config: &Config) -> Result<ExitCode, Failure> {
         block_on(async {
-            match self {
-                Self::List { json } => list(config, json).await,
-                Self::Release { id } => release(config, &id).await,
-            }
+            let desk = Desk::open(config).await?;
+            let done = match self {
+                Self::List { json } => list(&desk, json).await,
+                Self::Release { id } => release(&desk, &id).await,
+            };
+            desk.close().await;
+            done.map(|()| ExitCode::SUCCESS)
         })
     }
 }
 
-async fn list(config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    let lines = read_all(config).await?;
+async fn list(desk: &Desk, json: bool) -> Result<(), Failure> {
+    let all = read_all(desk).await?;
     if json {
-        print_json(&lines)?;
-        return Ok(ExitCode::SUCCESS);
+        return print_json(&all);
     }
-    if lines.is_empty() {
+    if all.is_empty() {
         print("No wallet is registered yet.")?;
     }
-    for line in lines {
-        let state = match (&line.released_at, &line.scanned_at) {
+    for wallet in all {
+        let state = match (&wallet.released_at, &wallet.scanned_at) {
             (Some(at), _) => format!("released {at}"),
             (None, Some(_)) => "watched".to_owned(),
             (None, None) => "being scanned".to_owned(),
         };
-        print(&format!("{}  fingerprint {}  registered {}  {state}", line.id, line.fingerprint, line.registered_at))?;
+        let (id, fingerprint, registered) = (wallet.id, wallet.master_fingerprint, wallet.registered_at);
+        print(&format!("{id}  fingerprint {fingerprint}  registered {registered}  {state}"))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-async fn read_all(config: &Config) -> Result<Vec<Line>, Failure> {
-    let flows = app::open(config).await?;
-    let mut lines: Vec<Line> = Vec::new();
+async fn read_all(desk: &Desk) -> Result<Vec<WalletView>, Failure> {
+    let mut all = Vec::new();
+    let mut path = format!("/admin/wallets?limit={PAGE}");
     loop {
-        let page = operator::wallets_after(&flows, lines.last().map(|line| &line.id), PAGE).await?;
-        if page.is_empty() {
-            break;
-        }
-        lines.extend(page.into_iter().map(|row| Line {
-            id: row.id,
-            fingerprint: row.fingerprint,
-            registered_at: row.created_at.to_string(),
-            scanned_at: row.scanned_at.map(|at| at.to_string()),
-            released_at: row.released_at.map(|at| at.to_string()),
-            xpub_van: row.xpub_van,
-            xpub_col: row.xpub_col,
-        }));
+        let page: WalletsResponse = desk.get(&path).await?;
+        all.extend(page.wallets);
+        let Some(cursor) = page.next_cursor else { return Ok(all) };
+        path = format!("/admin/wallets?limit={PAGE}&cursor={cursor}");
     }
-    flows.store().close().await;
-    Ok(lines)
 }
 
-async fn release(config: &Config, id: &str) -> Result<ExitCode, Failure> {
+async fn release(desk: &Desk, id: &str) -> Result<(), Failure> {
     let wallet: WalletId =
         id.parse().map_err(|_| Failure::new("a wallet id has 16 hexadecimal characters; see `sluice wallets list`"))?;
-    let flows = app::open(config).await?;
-    operator::release_wallet(&flows, wallet).await?;
-    flows.store().close().await;
-    print(&format!("Released {id}."))?;
-    Ok(ExitCode::SUCCESS)
+    let _done: ReleasedResponse = desk.post_empty(&format!("/admin/wallets/{wallet}/release")).await?;
+    print(&format!("Released {id}."))
 }

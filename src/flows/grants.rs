@@ -92,7 +92,8 @@ fn check(flows: &Flows, wanted: &WantedGrant) -> Result<(), Error> {
     if !wanted.scopes.contains(&Scope::Send) {
         return Err(Error::field("scope", "a key that may spend needs the scope send"));
     }
-    if wanted.scopes.contains(&Scope::Register) || wanted.scopes.contains(&Scope::Admin) {
+    let is_of_one_wallet = |scope: &Scope| matches!(scope, Scope::Read | Scope::Receive | Scope::Send);
+    if !wanted.scopes.iter().all(is_of_one_wallet) {
         return Err(Error::field(
             "scope",
             "a key that may spend is for one wallet: it can have read, receive and send",

@@ -23,11 +23,17 @@ pub enum Scope {
     Receive,
     Send,
     Register,
+    /// Everything that an operator may do. Keys of today have one of the two below, or both.
     Admin,
+    AdminRead,
+    AdminWrite,
 }
 
 impl Scope {
-    pub const ALL: [Self; 5] = [Self::Read, Self::Receive, Self::Send, Self::Register, Self::Admin];
+    pub const ALL: [Self; 7] =
+        [Self::Read, Self::Receive, Self::Send, Self::Register, Self::Admin, Self::AdminRead, Self::AdminWrite];
+    /// Those with which an operator changes something.
+    pub const OF_ADMINS: [Self; 2] = [Self::Admin, Self::AdminWrite];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -37,6 +43,8 @@ impl Scope {
             Self::Send => "send",
             Self::Register => "register",
             Self::Admin => "admin",
+            Self::AdminRead => "admin:read",
+            Self::AdminWrite => "admin:write",
         }
     }
 }
@@ -50,10 +58,9 @@ impl fmt::Display for Scope {
 impl FromStr for Scope {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|scope| scope.as_str() == text)
-            .ok_or_else(|| format!("{text} is no scope; there are read, receive, send, register, admin"))
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or_else(|| {
+            format!("{text} is no scope; there are read, receive, send, register, admin:read, admin:write, admin")
+        })
     }
 }
 
@@ -67,7 +74,8 @@ pub struct Caller {
 impl Caller {
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
-        self.scopes.contains(&scope)
+        let is_admins = matches!(scope, Scope::AdminRead | Scope::AdminWrite);
+        self.scopes.contains(&scope) || (is_admins && self.scopes.contains(&Scope::Admin))
     }
 }
 
@@ -188,14 +196,19 @@ impl Write for Create {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
         keys::insert(tx, &self.row).await?;
-        for wallet in &self.wallets {
-            if crate::store::wallets::find(tx.conn(), wallet).await?.is_none() {
-                return Err(Error::field("wallet", format!("{wallet} is not registered")));
-            }
-            keys::bind_wallet(tx, &self.row.id, wallet).await?;
-        }
-        Ok(())
+        bind(tx, &self.row.id, &self.wallets, "wallet").await
     }
+}
+
+/// Lets a key act for registered wallets.
+pub(super) async fn bind(tx: &mut Tx<'_>, key: &KeyId, wallets: &[WalletId], field: &'static str) -> Result<(), Error> {
+    for wallet in wallets {
+        if crate::store::wallets::find(tx.conn(), wallet).await?.is_none() {
+            return Err(Error::field(field, format!("{wallet} is not registered")));
+        }
+        keys::bind_wallet(tx, key, wallet).await?;
+    }
+    Ok(())
 }
 
 struct Revoke(KeyId);
@@ -206,15 +219,19 @@ impl Write for Revoke {
     type Error = StoreError;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-        if !keys::revoke(tx, &self.0).await? {
-            return grants::withdraw(tx, &self.0).await;
-        }
-        let Some(grant) = grants::of_key(tx.conn(), &self.0).await? else { return Ok(true) };
-        let note =
-            EventNote { kind: "spending_grant.revoked", data: json!({ "key_id": grant.key, "name": grant.name }) };
-        events::append(tx, Some(&grant.wallet), None, &note).await?;
-        Ok(true)
+        end(tx, &self.0).await
     }
+}
+
+/// Ends a key, or takes back what was asked for one, and tells the owner of the wallet that it could spend for.
+pub(super) async fn end(tx: &mut Tx<'_>, key: &KeyId) -> Result<bool, StoreError> {
+    if !keys::revoke(tx, key).await? {
+        return grants::withdraw(tx, key).await;
+    }
+    let Some(grant) = grants::of_key(tx.conn(), key).await? else { return Ok(true) };
+    let note = EventNote { kind: "spending_grant.revoked", data: json!({ "key_id": grant.key, "name": grant.name }) };
+    events::append(tx, Some(&grant.wallet), None, &note).await?;
+    Ok(true)
 }
 
 #[cfg(test)]

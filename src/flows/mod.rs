@@ -6,6 +6,7 @@ pub mod assets;
 pub mod audit;
 pub mod audit_assets;
 mod audit_node;
+pub mod audit_runs;
 pub mod balance;
 pub mod books;
 pub mod bump;
@@ -26,6 +27,7 @@ pub mod health;
 pub mod history;
 mod ingest;
 pub mod invoice;
+pub mod key_admin;
 pub mod keys;
 pub mod liquidity;
 mod locks;
@@ -169,6 +171,8 @@ struct Inner {
     liquidity: tokio::sync::Notify,
     /// Payees of offers that are being asked.
     fetches: fetches::Fetches,
+    /// Held by the audit that an operator has asked for.
+    auditing: tokio::sync::Mutex<()>,
 }
 
 /// What moves assets, besides the chain.
@@ -249,6 +253,7 @@ impl Flows {
             ended,
             liquidity,
             fetches: fetches::Fetches::default(),
+            auditing: tokio::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -391,6 +396,10 @@ impl Flows {
             return Err(Error::Later { code: Code::RateLimited, detail, seconds: 5 });
         }
         Ok(lock)
+    }
+
+    fn auditing(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.auditing
     }
 
     /// The lock under which coins of a wallet are chosen in this process.

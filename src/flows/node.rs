@@ -303,7 +303,8 @@ pub async fn look_at_outgoing(flows: &Flows, id: PaymentId) -> Result<(), Error>
     }
 }
 
-/// Has the node pay. The same request is the same payment, however often this is called.
+/// Has the node pay. The same request is the same payment, however often this is called. While payouts are stopped, the node is given
+/// nothing new, and asked how what it has stands.
 pub(super) async fn pay(flows: &Flows, request: RequestId) -> Result<(), Error> {
     // What has failed is never given to a node again, whatever that would make of it.
     let is_wanted = |request: &Request<Pay>| request.machine.state == pay::State::Paying;

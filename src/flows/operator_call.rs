@@ -44,6 +44,66 @@ pub(super) async fn once<T: Serialize + DeserializeOwned>(
     }
 }
 
+/// What an operator changes in the database and nowhere else: it is done, noted and remembered in one transaction, or not at all.
+#[async_trait]
+pub(super) trait Change: Send + Sync + 'static {
+    /// What is remembered with an idempotency key. No secret may be in it.
+    type Done: Serialize + DeserializeOwned + Send + 'static;
+
+    async fn make(&self, tx: &mut Tx<'_>) -> Result<(Self::Done, Option<EventNote>), Error>;
+}
+
+/// What a change came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed<T> {
+    pub done: T,
+    /// It was made now, and not by an earlier call with the same idempotency key.
+    pub is_new: bool,
+}
+
+/// Makes a change, once for an idempotency key.
+///
+/// # Errors
+/// What the change refuses, and that the key was used for something else.
+pub(super) async fn change<C: Change>(
+    flows: &Flows,
+    idempotency: Option<Idempotency>,
+    change: C,
+) -> Result<Changed<C::Done>, Error> {
+    flows.store().write(MakeOnce { idempotency, change }).await
+}
+
+struct MakeOnce<C> {
+    idempotency: Option<Idempotency>,
+    change: C,
+}
+
+#[async_trait]
+impl<C: Change> Write for MakeOnce<C> {
+    type Output = Changed<C::Done>;
+    type Error = Error;
+
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Changed<C::Done>, Error> {
+        let id = self.idempotency.as_ref().map(|given| RequestId::from_operator_key(&given.key));
+        if let (Some(id), Some(given)) = (id, &self.idempotency)
+            && !operator_calls::begin(tx, id, &given.body_hash).await?
+        {
+            let before = operator_calls::find(tx.conn(), id).await?;
+            let before = before.ok_or(StoreError::Conflict("an idempotency key"))?;
+            return Ok(Changed { done: said_before(&before, &given.body_hash)?, is_new: false });
+        }
+        let (done, note) = self.change.make(tx).await?;
+        if let Some(id) = id {
+            let answer = serde_json::to_string(&done).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            operator_calls::finish(tx, id, &answer).await?;
+        }
+        if let Some(note) = note {
+            events::append(tx, None, None, &note).await?;
+        }
+        Ok(Changed { done, is_new: true })
+    }
+}
+
 fn said_before<T: DeserializeOwned>(before: &Call, body_hash: &str) -> Result<T, Error> {
     if before.body_hash != body_hash {
         let detail = "this idempotency key was used for another call";

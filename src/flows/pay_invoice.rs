@@ -421,7 +421,7 @@ pub async fn end(flows: &Flows, keys: &WalletKeys, door: Door, signed_psbt: &str
 /// The consent is written down: a node that can't be asked now is asked by the effect.
 pub(super) fn later(error: Error) -> Result<(), Error> {
     match error.code() {
-        Code::LightningNotReady | Code::LightningUnavailable | Code::ChainUnavailable => {
+        Code::LightningNotReady | Code::LightningUnavailable | Code::ChainUnavailable | Code::PayoutsHalted => {
             tracing::warn!(%error, "a payment waits for the node");
             Ok(())
         }

@@ -4,6 +4,7 @@
 //! nothing about the wallets of others.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,8 +15,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bitcoin::Network;
 
+use super::api::problems::OPERATOR;
 use super::client::Client;
 use super::config::Mode;
+use super::endpoint::{About, Documented};
 use super::limits::Registrar;
 use super::problem::Problem;
 use super::{HttpState, local};
@@ -46,7 +49,7 @@ macro_rules! scopes {
     };
 }
 
-scopes!(ToRead => Read, ToReceive => Receive, ToSend => Send);
+scopes!(ToRead => Read, ToReceive => Receive, ToSend => Send, ToLook => AdminRead, ToAdminister => AdminWrite);
 
 /// The registered wallet that a call is for, by a caller who may make the call.
 pub struct Wallet<S> {
@@ -152,16 +155,47 @@ impl FromRequestParts<HttpState> for Registrant {
     }
 }
 
-/// The operator. No wallet headers stand for him: he shows a key in every mode.
-pub struct Operator {
-    pub key: KeyId,
+/// The operator. No wallet headers stand for him: he shows a key in every mode, or calls over the socket of this machine, which lets
+/// nobody in but whoever runs the gateway.
+pub struct Operator<S> {
+    /// Who it is, for the log of events: the id of his key, or that he called over the socket.
+    pub by: String,
+    needs: PhantomData<S>,
 }
 
-impl FromRequestParts<HttpState> for Operator {
+impl<S: Needs> FromRequestParts<HttpState> for Operator<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
-        Ok(Self { key: by_key(state, parts, Scope::Admin).await?.key })
+        let by = match parts.extensions.get::<SocketPeer>() {
+            Some(peer) => peer.to_string(),
+            None => by_key(state, parts, S::SCOPE).await?.key.to_string(),
+        };
+        Ok(Self { by, needs: PhantomData })
+    }
+}
+
+impl<S: Needs> Documented for Operator<S> {
+    fn describe(about: &mut About) {
+        about.scope = Some(S::SCOPE);
+        about.may_answer(OPERATOR);
+    }
+}
+
+/// Somebody who called over the socket of this machine, or from this process. Only the server of the socket says so of a request; what
+/// a client sends can't.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketPeer {
+    /// Empty: the system did not tell.
+    pub uid: Option<u32>,
+}
+
+impl fmt::Display for SocketPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.uid {
+            Some(uid) => write!(f, "socket:{uid}"),
+            None => f.write_str("socket"),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri, header};
 use base64::Engine as _;
@@ -13,7 +13,9 @@ use bitcoin::hashes::{Hash, HashEngine, sha256};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 
+use super::api::problems::WITH_BODY;
 use super::config::{BODY_MAX, BODY_TIMEOUT, SIGNED_BODY_MAX};
+use super::endpoint::{About, Documented};
 use super::problem::Problem;
 use crate::clock::Timestamp;
 use crate::flows::history::PAGE_MAX;
@@ -58,6 +60,37 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybePost
         let (raw, idempotency) = read(request).await?;
         let value = if matches!(raw.trim_ascii(), b"" | b"null") { T::default() } else { parse_json(&raw)? };
         Ok(Self { value, idempotency })
+    }
+}
+
+impl<T> Documented for Posted<T> {
+    fn describe(about: &mut About) {
+        about.takes_idempotency_key = true;
+        about.may_answer(WITH_BODY);
+        about.may_answer(&[Code::IdempotencyMismatch]);
+    }
+}
+
+impl<T> Documented for MaybePosted<T> {
+    fn describe(about: &mut About) {
+        Posted::<T>::describe(about);
+        about.body_may_be_left_out = true;
+    }
+}
+
+impl<T> Documented for State<T> {
+    fn describe(_about: &mut About) {}
+}
+
+impl<T> Documented for Params<T> {
+    fn describe(about: &mut About) {
+        about.may_answer(&[Code::InvalidRequest]);
+    }
+}
+
+impl Documented for AnyId {
+    fn describe(about: &mut About) {
+        about.may_answer(&[Code::NotFound]);
     }
 }
 

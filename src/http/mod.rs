@@ -8,6 +8,7 @@ mod auth;
 mod client;
 pub mod config;
 mod docs;
+mod endpoint;
 mod extract;
 mod guesses;
 mod limits;
@@ -19,6 +20,7 @@ pub mod problem;
 mod proxy;
 mod server;
 mod slow;
+mod socket;
 mod trace;
 
 use std::sync::Arc;
@@ -26,11 +28,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
 
+pub use auth::SocketPeer;
 pub use config::{Config, Mode};
 pub use operator::{OperatorState, install_metrics, metrics_upkeep, operator_router};
 pub use proxy::ROUTE as PROXY_ROUTE;
 pub use server::serve;
+pub use socket::{OperatorSocket, serve_operator};
 
 use crate::flows::{Code, Flows};
 use problem::Problem;
@@ -82,6 +87,17 @@ pub fn router(state: HttpState) -> Router {
     // Without origins there is no such layer: it would answer every OPTIONS, that of an unknown path too.
     let router = if origins.is_empty() { router } else { router.layer(cors(&origins)) };
     router.layer(axum::middleware::from_fn(trace::layer))
+}
+
+/// The operator's calls alone, for the socket of this machine and for commands: the same handlers as on the API's listener. Whoever
+/// serves it says of each request who called, by `SocketPeer`.
+pub fn operator_calls(state: HttpState) -> Router {
+    let (endpoints, _document) = api::admin::add_to(OpenApiRouter::new()).split_for_parts();
+    endpoints
+        .fallback(async || Problem::new(Code::NotFound, "there is no such path; only the operator's calls are here"))
+        .method_not_allowed_fallback(async || Problem::plain(Code::MethodNotAllowed))
+        .with_state(state)
+        .layer(axum::middleware::from_fn(trace::layer))
 }
 
 /// Web pages may call from where the operator says, and read our headers.

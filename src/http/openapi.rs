@@ -19,6 +19,7 @@ use super::api::deposits::STATES;
 use super::api::send_view::SEND_STATES;
 use super::api::{self, admin, examples, payments, problems};
 use super::auth::WALLET_HEADERS;
+use super::endpoint;
 use super::problem::{Problem, WireProblem, entry};
 use super::proxy;
 use crate::flows::Code;
@@ -75,7 +76,7 @@ fn tags() -> Vec<utoipa::openapi::Tag> {
         ("settle", "Moving the wallet's coins off-chain."),
         ("history", "Balances, requests and events."),
         ("assets", "RGB assets on-chain: coins that carry them, issuing, receiving, sending, and leaving with them."),
-        (admin::TAG, "The operator's own calls. They need a key with the scope `admin`, and name no wallet."),
+        (admin::TAG, "The operator's own calls. They need a key with the scope `admin:read` or, where they change something, `admin:write`, and name no wallet; `admin` means both."),
         (proxy::TAG, "What wallets of RGB hand each other, in a dialect of its own."),
     ]
     .map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build())
@@ -104,8 +105,41 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.post].into_iter().filter_map(Option::as_mut)
 }
 
-/// Adds what every operation has: headers, security, examples, problems.
+/// Adds what every operation has: headers, security, examples, problems. What its signature told is there already.
 fn complete(operation: &mut Operation, components: &Components) {
+    if !endpoint::is_complete(operation) {
+        return complete_by_name(operation, components);
+    }
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        for content in body.content.values_mut() {
+            copy_example(content, components);
+        }
+    }
+    for response in operation.responses.responses.values_mut() {
+        let RefOr::T(response) = response else { continue };
+        for content in response.content.values_mut() {
+            copy_example(content, components);
+        }
+    }
+}
+
+/// How a caller says who it is.
+pub(super) fn security(by_key: bool, by_wallet_headers: bool) -> Vec<SecurityRequirement> {
+    let no_scopes = || Vec::<String>::new();
+    let mut all = Vec::new();
+    if by_key {
+        all.push(SecurityRequirement::new("bearer", no_scopes()));
+        all.push(SecurityRequirement::new("basic", no_scopes()));
+    }
+    if by_wallet_headers {
+        // The empty one stands for a gateway on one's own machine, which believes the wallet headers.
+        all.push(SecurityRequirement::default());
+    }
+    all
+}
+
+/// What tables that are keyed by an operation's name say of it. Operations of `endpoint!` are in none.
+fn complete_by_name(operation: &mut Operation, components: &Components) {
     let id = operation.operation_id.clone().unwrap_or_default();
     let (is_operators, is_public) = (is_operators(operation), is_public(operation));
     let parameters = operation.parameters.get_or_insert_default();
@@ -115,17 +149,7 @@ fn complete(operation: &mut Operation, components: &Components) {
     if takes_idempotency_key(&id) {
         parameters.push(idempotency_header(&id).into());
     }
-    // The empty one stands for a gateway on one's own machine, which believes the wallet headers.
-    let no_scopes = || Vec::<String>::new();
-    let mut security =
-        vec![SecurityRequirement::new("bearer", no_scopes()), SecurityRequirement::new("basic", no_scopes())];
-    if !is_operators {
-        security.push(SecurityRequirement::default());
-    }
-    if is_public {
-        security.clear();
-    }
-    operation.security = Some(security);
+    operation.security = Some(security(!is_public, !is_public && !is_operators));
     name_the_states(operation, &id);
     let has_body = operation.request_body.is_some();
     if let Some(RefOr::T(body)) = &mut operation.request_body {
@@ -156,7 +180,7 @@ fn complete(operation: &mut Operation, components: &Components) {
             response.headers.insert(NEXT_CURSOR.to_string(), text_header(about));
         }
     }
-    add_problems(operation, &id, has_body);
+    add_problems_by_name(operation, &id, has_body);
 }
 
 /// Which words a parameter of a list takes depends on the list.
@@ -249,7 +273,7 @@ fn wallet_headers() -> impl Iterator<Item = RefOr<utoipa::openapi::path::Paramet
     })
 }
 
-fn idempotency_header(id: &str) -> utoipa::openapi::path::Parameter {
+pub(super) fn idempotency_header(id: &str) -> utoipa::openapi::path::Parameter {
     ParameterBuilder::new()
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
@@ -347,20 +371,24 @@ fn describe_begin(response: &mut utoipa::openapi::Response, id: &str) {
     }
 }
 
-fn add_problems(operation: &mut Operation, id: &str, has_body: bool) {
+fn add_problems_by_name(operation: &mut Operation, id: &str, has_body: bool) {
     let own = problems::of(id).unwrap_or_default();
     let is_public = is_public(operation);
     let with_body: &[Code] = if has_body && !is_public { problems::WITH_BODY } else { &[] };
-    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     let common = match (is_operators(operation), is_public) {
         (true, _) => problems::OPERATOR,
         (false, true) => problems::PUBLIC,
         (false, false) => problems::COMMON,
     };
-    for code in common.iter().chain(with_body).chain(&own).copied() {
-        if id == "walletRegister" && code == Code::WalletNotRegistered {
-            continue;
-        }
+    let is_impossible = |code: &Code| id == "walletRegister" && *code == Code::WalletNotRegistered;
+    let all = common.iter().chain(with_body).chain(&own).copied().filter(|code| !is_impossible(code));
+    add_problems(operation, &all.collect::<Vec<_>>());
+}
+
+/// How an operation refuses: an answer for each status, with an example for each code.
+pub(super) fn add_problems(operation: &mut Operation, codes: &[Code]) {
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in codes.iter().copied() {
         let codes = by_status.entry(entry(code).status).or_default();
         if !codes.contains(&code) {
             codes.push(code);

@@ -27,7 +27,7 @@ use super::trace::TraceId;
 use crate::flows::Code;
 
 /// After the system refused to accept (out of file descriptors, say), trying again at once would only burn CPU.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown` is done, then lets calls in flight finish for a while.
 ///

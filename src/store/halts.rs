@@ -28,14 +28,12 @@ impl Scope {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Halt {
+    pub id: String,
     pub scope: Scope,
     pub reason: String,
     pub detail: String,
     pub created_at: Timestamp,
 }
-
-/// An operator has raised it.
-pub const OPERATOR: &str = "operator";
 
 /// The chain was reorganised deeper than the operator allows.
 pub const DEEP_REORG: &str = "deep_reorg";
@@ -47,6 +45,12 @@ pub const INSOLVENT: &str = "insolvent";
 
 /// The node paid more for routing than it was allowed, or paid what it had called failed.
 pub const NODE_OVERSPENT: &str = "node_overspent";
+
+/// An operator stopped payouts, and gave it no name of its own.
+pub const OPERATOR: &str = "operator";
+
+/// The names of alarms. An operator raises none of them: to clear one says something about what it was about.
+pub const ALARMS: [&str; 4] = [DEEP_REORG, AUDIT_DRIFT, INSOLVENT, NODE_OVERSPENT];
 
 /// # Errors
 /// When the database can't do it.
@@ -83,15 +87,16 @@ pub async fn clear(tx: &mut Tx<'_>, reason: &str) -> Result<bool, StoreError> {
 /// # Errors
 /// When the database can't answer.
 pub async fn in_force(conn: &mut Conn) -> Result<Vec<Halt>, StoreError> {
-    let rows = sqlx::query("SELECT reason, detail, created_at FROM halts WHERE cleared_at IS NULL ORDER BY created_at")
-        .fetch_all(conn)
-        .await?;
+    let rows =
+        sqlx::query("SELECT id, reason, detail, created_at FROM halts WHERE cleared_at IS NULL ORDER BY created_at")
+            .fetch_all(conn)
+            .await?;
     rows.iter().map(|row| read(row, Scope::Everybody)).collect()
 }
 
 fn read(row: &AnyRow, scope: Scope) -> Result<Halt, StoreError> {
-    let (reason, detail) = (row.take("reason")?, row.take("detail")?);
-    Ok(Halt { scope, reason, detail, created_at: row.time("created_at")? })
+    let (id, reason, detail) = (row.take("id")?, row.take("reason")?, row.take("detail")?);
+    Ok(Halt { id, scope, reason, detail, created_at: row.time("created_at")? })
 }
 
 fn read_scoped(row: &AnyRow) -> Result<Halt, StoreError> {
@@ -109,7 +114,7 @@ fn read_scoped(row: &AnyRow) -> Result<Halt, StoreError> {
 pub async fn all_in_force(conn: &mut Conn) -> Result<Vec<Halt>, StoreError> {
     let mut all = in_force(conn).await?;
     let rows = sqlx::query(
-        "SELECT scope, subject, reason, detail, created_at FROM scoped_halts WHERE cleared_at IS NULL ORDER BY created_at, id",
+        "SELECT id, scope, subject, reason, detail, created_at FROM scoped_halts WHERE cleared_at IS NULL ORDER BY created_at, id",
     )
     .fetch_all(conn)
     .await?;
@@ -125,8 +130,8 @@ pub async fn all_in_force(conn: &mut Conn) -> Result<Vec<Halt>, StoreError> {
 /// When the database can't answer.
 pub async fn stopping(conn: &mut Conn, wallet: &WalletId) -> Result<Option<Halt>, StoreError> {
     let row = sqlx::query(
-        "SELECT 'everybody' AS scope, reason, detail, created_at FROM halts WHERE cleared_at IS NULL \
-         UNION ALL SELECT scope, reason, detail, created_at FROM scoped_halts \
+        "SELECT id, 'everybody' AS scope, reason, detail, created_at FROM halts WHERE cleared_at IS NULL \
+         UNION ALL SELECT id, scope, reason, detail, created_at FROM scoped_halts \
          WHERE scope = 'wallet' AND subject = $1 AND cleared_at IS NULL ORDER BY scope, created_at LIMIT 1",
     )
     .bind(wallet.to_string())

@@ -7,8 +7,7 @@ use async_trait::async_trait;
 
 use super::supervise::{Next, Worker};
 use crate::flows::alarms::Watch;
-use crate::flows::audit;
-use crate::flows::{Error, Flows};
+use crate::flows::{Error, Flows, audit, audit_runs};
 
 /// A gateway that has just started has better things to do first.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
@@ -42,12 +41,15 @@ impl Worker for Audit {
             return Ok(Next::After(FIRST_AFTER.min(self.every)));
         }
         let is_due = self.whole.is_none_or(|before| before.elapsed() >= self.every);
+        let started_at = self.flows.store().clock().now();
         let report =
             if is_due { audit::audit(&self.flows).await? } else { audit::audit_node_alone(&self.flows).await? };
         let found = u32::try_from(report.drifts.len()).unwrap_or(u32::MAX);
         if is_due {
             self.whole = Some(Instant::now());
+            audit_runs::keep(&self.flows, None, started_at, &report).await?;
             metrics::gauge!("sluice_audit_drifts").set(found);
+            metrics::gauge!("sluice_audit_last_timestamp_seconds").set(lossy(started_at.millis() / 1_000));
         }
         if let Some(solvency) = report.solvency {
             metrics::gauge!("sluice_solvency_claims_msat").set(lossy(solvency.claims_msat));

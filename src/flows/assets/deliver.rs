@@ -20,7 +20,7 @@ use crate::ports::assets::{AssetEngine, AssetError, Consignment, Refusal};
 use crate::ports::courier::{Brought, Parcel};
 use crate::store::consignments::{Label, Posted};
 use crate::store::issued::{self, IssuedTx};
-use crate::store::{StoreError, Tx, Write, apply, consignments as kept, requests};
+use crate::store::{StoreError, Tx, Write, apply, consignments as kept, halts, requests};
 
 /// How long a payee that has not answered is left alone: at first, and at most.
 const SOON: Duration = Duration::from_secs(1);
@@ -110,6 +110,8 @@ async fn deliver_one(flows: &Flows, request: Request<OnchainSend>) -> Result<(),
             Ok(())
         }
         Some(refusal) => fail(flows, &request, assets, txid, &refusal).await,
+        // The engine offers it by itself: while payouts are stopped, it is not told.
+        None if all_accepted && is_halted(flows, &request).await? => Ok(()),
         None if all_accepted => send_out(flows, &request, assets, txid).await,
         None => Ok(()),
     }
@@ -176,6 +178,11 @@ async fn ask_payees(
         }
     }
     Ok(None)
+}
+
+async fn is_halted(flows: &Flows, request: &Request<OnchainSend>) -> Result<bool, Error> {
+    let mut conn = flows.store().read().await?;
+    Ok(halts::stopping(&mut conn, &request.wallet).await?.is_some())
 }
 
 enum Said {

@@ -11,6 +11,7 @@ mod liquidity;
 mod lists;
 mod mutated;
 mod not_offered;
+mod operator_desk;
 mod proxy;
 mod secrets;
 mod sends;

@@ -36,3 +36,6 @@ mod assets_side_by_side;
 
 mod node_rows;
 mod offers_asked;
+mod operator;
+mod socket;
+mod stopped;

@@ -203,11 +203,21 @@ async fn a_second_process_on_one_sqlite_file_is_refused() {
     let Some(node) = Bitcoind::start().await else { return };
     let site = Site::at(None, &node);
     let gateway = Gateway::start(&site).await;
-    for command in ["serve", "audit", "migrate"] {
+    for command in ["serve", "migrate"] {
         let refused = site.run(&[command]).await;
         let said = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(1), "{said}");
         assert!(said.contains("another process uses this database") && said.contains("PostgreSQL"), "{said}");
     }
     gateway.wait_ready().await;
+    // What an operator asks goes over the socket of the process that has the file.
+    assert_eq!(site.audit().await, 0);
+    assert!(site.folder().join("sluice.db.sock").exists());
+    gateway.kill();
+    // What the killed process has left behind answers nobody: the command uses the file itself, and the next process takes its place.
+    assert_eq!(site.audit().await, 0);
+    gateway.restart(None).await;
+    assert_eq!(site.audit().await, 0);
+    gateway.terminate().await;
+    assert!(!site.folder().join("sluice.db.sock").exists(), "it is taken away");
 }

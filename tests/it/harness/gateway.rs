@@ -23,7 +23,7 @@ use super::bitcoind::Bitcoind;
 use super::client::Caller;
 use super::lightning::Lightning;
 use super::postgres;
-use super::rig::{Client, Database};
+use super::rig::{Client, Database, Sql};
 
 /// What a machine with two busy cores may need for anything that comes by itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const AUDITS: usize = 20;
 
 /// Every table, in the order of the migrations.
-const TABLES: [&str; 49] = [
+const TABLES: [&str; 53] = [
     "asset_exports",
     "asset_intents",
     "asset_invoices",
@@ -61,7 +61,10 @@ const TABLES: [&str; 49] = [
     "deposits",
     "effects",
     "halts",
+    "scoped_halts",
     "api_keys",
+    "api_key_successors",
+    "audit_runs",
     "payments",
     "authorizations",
     "spending_grants",
@@ -74,6 +77,7 @@ const TABLES: [&str; 49] = [
     "operator_calls",
     "reserve_addresses",
     "node_movements",
+    "node_forwards",
     "book_entries",
     "close_budget",
     "liquidity_openings",
@@ -256,6 +260,11 @@ impl Gateway {
         rows
     }
 
+    /// Changes the database behind the gateway's back.
+    pub async fn sql(&self, sql: &str) {
+        self.flows().store().write(Sql(sql.to_owned())).await.expect("the statement runs");
+    }
+
     /// Stops, after the books were found to balance and to agree with the chain.
     pub async fn stop(self) {
         self.at_tip().await;
@@ -310,9 +319,12 @@ async fn config(database: Database, overrides: &[&str]) -> Option<(Config, tempf
     };
     let store = format!("store.url={url}");
     let consignments = format!("proxy.data_dir={}", folder.path().join("consignments").display());
+    // On PostgreSQL it would be in the folder that all tests share.
+    let socket = format!("admin.socket={}", folder.path().join("sluice.sock").display());
     let usual = [
         store.as_str(),
         consignments.as_str(),
+        socket.as_str(),
         "http.listen=127.0.0.1:0",
         "operator.listen=127.0.0.1:0",
         "http.limits.enabled=false",

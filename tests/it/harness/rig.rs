@@ -446,7 +446,7 @@ impl Write for ClearHalt {
     }
 }
 
-struct Sql(String);
+pub struct Sql(pub String);
 
 #[async_trait]
 impl Write for Sql {

@@ -5,19 +5,17 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::read_reason;
 use crate::clock::Timestamp;
+use crate::flows::Error;
 use crate::flows::books::{self, Claimant, Resolution};
 use crate::flows::values::{Suspended, TrialLine};
-use crate::flows::{Code, Error};
 use crate::http::HttpState;
 use crate::http::api::examples;
 use crate::http::api::wire::PageParams;
-use crate::http::auth::Operator;
+use crate::http::auth::{Operator, ToAdminister, ToLook};
 use crate::http::extract::{AnyId, PAGE_USUAL, Params, Posted, cursor, limit, read_cursor};
 use crate::http::problem::Problem;
-
-/// A reason is a sentence.
-const REASON_MAX: usize = 500;
 
 /// One account, or all accounts of one kind together.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,7 +60,7 @@ pub struct TrialBalanceResponse {
     responses((status = 200, description = "The accounts", body = TrialBalanceResponse)))]
 pub async fn trial_balance(
     State(state): State<HttpState>,
-    _operator: Operator,
+    _operator: Operator<ToLook>,
 ) -> Result<Json<TrialBalanceResponse>, Problem> {
     let (at, lines) = books::trial_balance(&state.flows).await?;
     let sum_msat = lines.iter().map(|line| line.total).fold(0_i64, i64::saturating_add);
@@ -116,7 +114,7 @@ pub struct ProfitAndLossResponse {
     responses((status = 200, description = "Gains and losses", body = ProfitAndLossResponse)))]
 pub async fn profit_and_loss(
     State(state): State<HttpState>,
-    _operator: Operator,
+    _operator: Operator<ToLook>,
     Params(span): Params<SpanParams>,
 ) -> Result<Json<ProfitAndLossResponse>, Problem> {
     let time = |seconds: u32| Timestamp::from_millis(i64::from(seconds).saturating_mul(1_000));
@@ -203,7 +201,7 @@ pub struct SuspenseResponse {
     responses((status = 200, description = "What waits", body = SuspenseResponse)))]
 pub async fn suspense(
     State(state): State<HttpState>,
-    _operator: Operator,
+    _operator: Operator<ToLook>,
     Params(page): Params<PageParams>,
 ) -> Result<Json<SuspenseResponse>, Problem> {
     let most = limit(page.limit, PAGE_USUAL)?;
@@ -259,7 +257,7 @@ impl From<Resolution> for ResolutionResponse {
     responses((status = 200, description = "It is resolved", body = ResolutionResponse)))]
 pub async fn resolve(
     State(state): State<HttpState>,
-    operator: Operator,
+    operator: Operator<ToAdminister>,
     id: AnyId,
     posted: Posted<ResolveRequestModel>,
 ) -> Result<Json<ResolutionResponse>, Problem> {
@@ -270,12 +268,8 @@ pub async fn resolve(
             Claimant::Wallet(wallet.parse().map_err(|_| Error::field("to", "must be `capital` or a wallet's id"))?)
         }
     };
-    let length = reason.chars().count();
-    if !(1..=REASON_MAX).contains(&length) || reason.chars().any(char::is_control) {
-        let detail = format!("reason: must be 1 to {REASON_MAX} characters without control characters");
-        return Err(Problem::field(Code::InvalidRequest, "reason", detail));
-    }
+    let reason = read_reason(reason)?;
     let item = id.0.replacen(':', "/", 1);
-    let done = books::resolve(&state.flows, item, to, reason, operator.key.to_string(), posted.idempotency).await?;
+    let done = books::resolve(&state.flows, item, to, reason, operator.by, posted.idempotency).await?;
     Ok(Json(done.into()))
 }

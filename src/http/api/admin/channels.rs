@@ -11,7 +11,7 @@ use crate::flows::values::{Channel, CloseHow, ForwardingFees, NewChannel, Peer};
 use crate::flows::{Code, Error};
 use crate::http::HttpState;
 use crate::http::api::examples;
-use crate::http::auth::Operator;
+use crate::http::auth::{Operator, ToAdminister, ToLook};
 use crate::http::extract::{AnyId, MaybePosted, Posted};
 use crate::http::problem::Problem;
 use crate::money::{Amount, Sat};
@@ -61,7 +61,14 @@ pub struct ConnectRequestModel {
 /// Everybody whom the node is connected to, has a channel with, or has been told of.
 #[utoipa::path(get, path = "/admin/peers", operation_id = "adminPeers", tag = "operator",
     responses((status = 200, description = "The peers", body = PeersResponse)))]
-pub async fn peers(State(state): State<HttpState>, _operator: Operator) -> Result<Json<PeersResponse>, Problem> {
+pub async fn peers(
+    State(state): State<HttpState>,
+    _operator: Operator<ToLook>,
+) -> Result<Json<PeersResponse>, Problem> {
+    all_peers(&state).await
+}
+
+async fn all_peers(state: &HttpState) -> Result<Json<PeersResponse>, Problem> {
     let peers = node_admin::peers(&state.flows).await?;
     Ok(Json(PeersResponse { peers: peers.into_iter().map(Into::into).collect() }))
 }
@@ -74,7 +81,7 @@ pub async fn peers(State(state): State<HttpState>, _operator: Operator) -> Resul
     responses((status = 200, description = "The peers", body = PeersResponse)))]
 pub async fn connect(
     State(state): State<HttpState>,
-    operator: Operator,
+    _operator: Operator<ToAdminister>,
     posted: Posted<ConnectRequestModel>,
 ) -> Result<Json<PeersResponse>, Problem> {
     let ConnectRequestModel { peer, address } = posted.value;
@@ -83,7 +90,7 @@ pub async fn connect(
         return Err(Problem::field(Code::InvalidRequest, "address", "address: must be a host and a port"));
     }
     node_admin::connect(&state.flows, id, &address).await?;
-    peers(State(state), operator).await
+    all_peers(&state).await
 }
 
 /// A channel of the node.
@@ -146,7 +153,10 @@ pub struct ChannelsResponse {
 /// Every channel that is open or about to be.
 #[utoipa::path(get, path = "/admin/channels", operation_id = "adminChannels", tag = "operator",
     responses((status = 200, description = "The channels", body = ChannelsResponse)))]
-pub async fn list(State(state): State<HttpState>, _operator: Operator) -> Result<Json<ChannelsResponse>, Problem> {
+pub async fn list(
+    State(state): State<HttpState>,
+    _operator: Operator<ToLook>,
+) -> Result<Json<ChannelsResponse>, Problem> {
     let channels = node_admin::channels(&state.flows).await?;
     Ok(Json(ChannelsResponse { channels: channels.into_iter().map(Into::into).collect() }))
 }
@@ -185,7 +195,7 @@ pub struct OpeningResponse {
     responses((status = 200, description = "It is being opened", body = OpeningResponse)))]
 pub async fn open(
     State(state): State<HttpState>,
-    _operator: Operator,
+    _operator: Operator<ToAdminister>,
     posted: Posted<OpenChannelRequestModel>,
 ) -> Result<Json<OpeningResponse>, Problem> {
     let OpenChannelRequestModel { peer, amount_sats, push_msat, announced } = posted.value;
@@ -236,7 +246,7 @@ pub struct ChannelToldResponse {
     responses((status = 200, description = "It is being closed", body = ChannelToldResponse)))]
 pub async fn close(
     State(state): State<HttpState>,
-    _operator: Operator,
+    _operator: Operator<ToAdminister>,
     id: AnyId,
     posted: MaybePosted<CloseChannelRequestModel>,
 ) -> Result<Json<ChannelToldResponse>, Problem> {
@@ -267,7 +277,7 @@ pub struct ChannelFeesRequestModel {
     responses((status = 200, description = "They are in force", body = ChannelToldResponse)))]
 pub async fn set_fees(
     State(state): State<HttpState>,
-    _operator: Operator,
+    _operator: Operator<ToAdminister>,
     id: AnyId,
     posted: Posted<ChannelFeesRequestModel>,
 ) -> Result<Json<ChannelToldResponse>, Problem> {

@@ -7,7 +7,7 @@ use crate::flows::history;
 use crate::http::HttpState;
 use crate::http::api::events::{EventParams, EventsResponse};
 use crate::http::api::examples;
-use crate::http::auth::Operator;
+use crate::http::auth::{Operator, ToLook};
 use crate::http::extract::Params;
 use crate::http::problem::Problem;
 
@@ -26,7 +26,7 @@ use crate::http::problem::Problem;
     }))))]
 pub async fn list(
     State(state): State<HttpState>,
-    _operator: Operator,
+    _operator: Operator<ToLook>,
     Params(params): Params<EventParams>,
 ) -> Result<Json<EventsResponse>, Problem> {
     let (after, most) = params.read()?;

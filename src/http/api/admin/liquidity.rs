@@ -10,7 +10,7 @@ use crate::flows::liquidity::{self, Overview};
 use crate::flows::values::{LiquidityOpening, Word};
 use crate::http::HttpState;
 use crate::http::api::examples;
-use crate::http::auth::Operator;
+use crate::http::auth::{Operator, ToLook};
 use crate::http::problem::Problem;
 use crate::money::Sat;
 
@@ -179,7 +179,10 @@ pub struct LiquidityResponse {
 /// to open.
 #[utoipa::path(get, path = "/admin/liquidity", operation_id = "adminLiquidity", tag = "operator",
     responses((status = 200, description = "The policy and what came of it", body = LiquidityResponse)))]
-pub async fn get(State(state): State<HttpState>, _operator: Operator) -> Result<Json<LiquidityResponse>, Problem> {
+pub async fn get(
+    State(state): State<HttpState>,
+    _operator: Operator<ToLook>,
+) -> Result<Json<LiquidityResponse>, Problem> {
     let Overview { policy, decision, inbound_low_since, spent_today, openings } =
         liquidity::overview(&state.flows).await?;
     Ok(Json(LiquidityResponse {

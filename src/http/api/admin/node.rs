@@ -9,7 +9,7 @@ use crate::flows::node_admin::{self, Overview, Reserve};
 use crate::flows::values::{Capabilities, Halt, NodeBalance};
 use crate::http::HttpState;
 use crate::http::api::examples;
-use crate::http::auth::Operator;
+use crate::http::auth::{Operator, ToAdminister, ToLook};
 use crate::http::problem::Problem;
 
 /// The node, and what it has.
@@ -126,7 +126,7 @@ pub struct HaltView {
 
 impl From<Halt> for HaltView {
     fn from(halt: Halt) -> Self {
-        let Halt { scope: _, reason, detail, created_at } = halt;
+        let Halt { id: _, scope: _, reason, detail, created_at } = halt;
         Self { reason, detail, since: created_at.rfc3339() }
     }
 }
@@ -136,7 +136,7 @@ impl From<Halt> for HaltView {
 /// What the node is, what it can do, where its money is, and whether payouts are stopped.
 #[utoipa::path(get, path = "/admin/node", operation_id = "adminNode", tag = "operator",
     responses((status = 200, description = "The node", body = NodeResponse)))]
-pub async fn get(State(state): State<HttpState>, _operator: Operator) -> Result<Json<NodeResponse>, Problem> {
+pub async fn get(State(state): State<HttpState>, _operator: Operator<ToLook>) -> Result<Json<NodeResponse>, Problem> {
     let Overview { info, capabilities, balance, accepts_spends, halts } = node_admin::overview(&state.flows).await?;
     Ok(Json(NodeResponse {
         id: info.id.to_string(),
@@ -185,7 +185,10 @@ impl From<Reserve> for ReserveResponse {
 /// the operator's capital by itself.
 #[utoipa::path(get, path = "/admin/reserve", operation_id = "adminReserve", tag = "operator",
     responses((status = 200, description = "The reserve", body = ReserveResponse)))]
-pub async fn reserve(State(state): State<HttpState>, _operator: Operator) -> Result<Json<ReserveResponse>, Problem> {
+pub async fn reserve(
+    State(state): State<HttpState>,
+    _operator: Operator<ToLook>,
+) -> Result<Json<ReserveResponse>, Problem> {
     Ok(Json(node_admin::reserve(&state.flows).await?.into()))
 }
 
@@ -196,7 +199,7 @@ pub async fn reserve(State(state): State<HttpState>, _operator: Operator) -> Res
     responses((status = 200, description = "The reserve, with the new address", body = ReserveResponse)))]
 pub async fn new_reserve_address(
     State(state): State<HttpState>,
-    _operator: Operator,
+    _operator: Operator<ToAdminister>,
 ) -> Result<Json<ReserveResponse>, Problem> {
     Ok(Json(node_admin::reserve_with_new_address(&state.flows).await?.into()))
 }
