@@ -290,7 +290,11 @@ fn threats_are_shown_by_tests() {
     let clean = [("docs/THREATS.md", &*page("| a | b | `attacks::door::a_stranger_knocks` |")), story];
     prove(books::threats, &[("docs/THREATS.md", &page("| a | b | nothing |")), story], &clean);
     prove(books::threats, &[("docs/THREATS.md", &page("| a | b | `attacks::door::a_stranger` |")), story], &clean);
-    prove(books::threats, &[("docs/THREATS.md", &page("| a | b | `attacks::gone::a_stranger_knocks` |")), story], &clean);
+    prove(
+        books::threats,
+        &[("docs/THREATS.md", &page("| a | b | `attacks::gone::a_stranger_knocks` |")), story],
+        &clean,
+    );
 }
 
 #[test]

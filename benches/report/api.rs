@@ -237,7 +237,7 @@ impl Wallet {
         serde_json::from_str(&text).expect("JSON")
     }
 
-    async fn address(&self) {
+    pub async fn address(&self) {
         self.post("/lightning/onchain-receive", "{}".to_owned()).await;
     }
 

@@ -189,7 +189,7 @@ fn send_event(event: &send::Event) -> &'static str {
     match event {
         E::Signed { txid } if is_ours(txid) => "`end` took a signature",
         E::Signed { .. } => "`end` took a signature of another version",
-        E::TimedOut => "the time for the signature is over",
+        E::TimedOut => "the time for the signature is over, or its owner takes it back",
         E::Acknowledged { .. } => "every payee of an asset has accepted",
         E::GivenUp { .. } => "a payee refused, or time was over, or the owner gave it up",
         E::Accepted { .. } => "a node took it",
@@ -253,7 +253,7 @@ fn pay_event(event: &pay::Event) -> &'static str {
     match event {
         E::Signed => "`end` took the consent",
         E::Booked { .. } => "`end` took it, and the books have paid",
-        E::TimedOut => "the time for the consent is over",
+        E::TimedOut => "the time for the consent is over, or its owner takes it back",
         E::Paid(paid) if paid.fee <= msat(10) => "the node has paid",
         E::Paid(_) => "the node has paid more than it was allowed",
         E::Failed { .. } => "the node says that it failed for good",

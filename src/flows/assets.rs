@@ -57,12 +57,13 @@ async fn engine_to_read<'a>(flows: &'a Flows, keys: &WalletKeys) -> Result<&'a A
     engine(flows)
 }
 
-/// Refuses while the engine knows a free coin that is in no block: it may choose any of them, and an asset on a coin that is replaced
-/// is lost with it.
+/// Refuses while the engine knows a free coin that is in no block, or that a send under way pays its fee with, which the engine does not
+/// set aside: it may choose any of them, and an asset on a coin that is replaced or spent is lost with it.
 async fn require_coins_in_blocks(flows: &Flows, keys: &WalletKeys, engine: &dyn AssetEngine) -> Result<(), Error> {
     let known = engine.coins(keys).await?;
     let free: Vec<OutPoint> =
         known.iter().filter(|coin| coin.allocations.is_empty()).map(|coin| coin.outpoint).collect();
+    require_not_spent(flows, &free).await?;
     let mut conn = flows.store().read().await?;
     let in_blocks =
         chain::coins_among(&mut conn, &free).await?.into_iter().filter(|coin| coin.height.is_some()).count();
@@ -76,6 +77,18 @@ async fn require_coins_in_blocks(flows: &Flows, keys: &WalletKeys, engine: &dyn 
             "{waiting} coins that could carry an asset are in no block yet; an asset on one that is replaced would be lost"
         ),
     ))
+}
+
+/// Refuses when a transaction that is out, or may go out, spends one of these coins.
+async fn require_not_spent(flows: &Flows, coins: &[OutPoint]) -> Result<(), Error> {
+    let mut conn = flows.store().read().await?;
+    let coins = chain::coins_among(&mut conn, coins).await?;
+    if coins.iter().all(|coin| coin.leased_by.is_none() && coin.spent_by.is_none()) {
+        return Ok(());
+    }
+    let detail = "a coin that could carry an asset pays the fee of a send that is under way, and an asset on it would be lost: \
+                  end that send, or wait until it has expired or is in a block";
+    Err(Error::refused(Code::CoinsUnconfirmed, detail))
 }
 
 /// # Errors

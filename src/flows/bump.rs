@@ -139,9 +139,10 @@ fn replaceable(send: &Send) -> Result<&IssuedTx, Error> {
             .find(|version| version.unsigned_txid == txid)
             .ok_or_else(|| StoreError::Corrupt(format!("{txid} stands for a request and was not issued")).into()),
         State::WaitingAck { .. } => Err(Error::refused(Code::NotBroadcast, "this send waits for its payees")),
-        State::AwaitingSignature => {
-            Err(Error::refused(Code::NotBroadcast, "this send is not signed yet; sign it or let it expire"))
-        }
+        State::AwaitingSignature => Err(Error::refused(
+            Code::NotBroadcast,
+            "this send is not signed yet; sign it, or take it back with POST /requests/{id}/cancel",
+        )),
         State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. } => {
             Err(Error::refused(Code::AlreadyConfirmed, "this send is in a block already"))
         }

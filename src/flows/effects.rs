@@ -15,7 +15,7 @@ use crate::domain::onchain_send::{Event, OnchainSend, State};
 use crate::ids::RequestId;
 use crate::ports::PortError;
 use crate::ports::chain::BroadcastOutcome;
-use crate::store::chain::{self, Status};
+
 use crate::store::effects::{self, Able, Due};
 use crate::store::{StoreError, Tx, Write, apply, halts, issued, requests};
 
@@ -134,12 +134,12 @@ async fn still_wanted(flows: &Flows, request: RequestId, txid: Txid) -> Result<O
 }
 
 /// Offers a transaction to the network and writes down what the node said. What it said moves no money: only a block does. While payouts
-/// are stopped, what the network has never had stays here.
+/// are stopped, what is in no mempool and no block stays here.
 ///
 /// # Errors
 /// When the store can't be used. The effect's row stays due then.
 pub(super) async fn offer(flows: &Flows, request: RequestId, transaction: &Transaction) -> Result<(), Error> {
-    let said = match why_it_waits(flows, request, transaction.compute_txid()).await? {
+    let said = match why_it_waits(flows, request).await? {
         Some(reason) => Ok(BroadcastOutcome::Refused { reason }),
         None => flows.chain().broadcast(transaction).await,
     };
@@ -152,25 +152,13 @@ pub(super) async fn offer(flows: &Flows, request: RequestId, transaction: &Trans
     Ok(())
 }
 
-/// A halt that was raised since the client signed holds back what no mempool and no block has had. What one had is in other hands, and
-/// offering it again gives nothing away.
-async fn why_it_waits(flows: &Flows, request: RequestId, txid: Txid) -> Result<Option<String>, Error> {
+/// A halt that was raised since the client signed holds it back, also what has left the mempool since: others may have it, and nothing is
+/// lost when it waits.
+async fn why_it_waits(flows: &Flows, request: RequestId) -> Result<Option<String>, Error> {
     let mut conn = flows.store().read().await?;
-    let known = chain::find_tx(&mut conn, txid).await?;
-    if known.is_some_and(|row| was_out(row.status)) {
-        return Ok(None);
-    }
     let Some(request) = requests::load::<OnchainSend>(&mut conn, request).await? else { return Ok(None) };
     let halt = halts::stopping(&mut conn, &request.wallet).await?;
     Ok(halt.map(|halt| format!("payouts are stopped: {}", halt.reason)))
-}
-
-/// Whether a mempool or a block has had it.
-const fn was_out(status: Status) -> bool {
-    match status {
-        Status::Offered => false,
-        Status::Mempool | Status::Mined { .. } | Status::Evicted | Status::Replaced { .. } => true,
-    }
 }
 
 struct Offered {

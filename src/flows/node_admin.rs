@@ -117,7 +117,12 @@ pub struct Bumped {
 ///
 /// # Errors
 /// As `overview`, when no withdrawal of this id waits for a block, and when the node refuses.
-pub async fn bump(flows: &Flows, id: RequestId, fee_rate: FeeRate) -> Result<Bumped, Error> {
+pub async fn bump(
+    flows: &Flows,
+    id: RequestId,
+    fee_rate: FeeRate,
+    idempotency: Option<Idempotency>,
+) -> Result<Bumped, Error> {
     let data = json!({ "request": id.to_string(), "milli_sat_per_vb": fee_rate.milli_sat_per_vb() });
     let note = |bumped: &Bumped| {
         noted("operator.send_bumped", json!({ "asked": data, "txid": bumped.txid, "fee_sats": bumped.fee }))
@@ -127,7 +132,7 @@ pub async fn bump(flows: &Flows, id: RequestId, fee_rate: FeeRate) -> Result<Bum
         let asked = withdraw::bump(flows, id, fee_rate).await?;
         done(asked).map(|SentOnchain { txid, fee }| Bumped { txid, fee })
     };
-    once(flows, None, note, act).await
+    once(flows, idempotency, note, act).await
 }
 
 /// The node's own coins, and what of them must stay.

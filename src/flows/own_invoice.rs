@@ -113,6 +113,8 @@ mod tests {
             preimage,
             amount,
             description: None,
+            attempts: 0,
+            surplus: Amount::ZERO,
             state: receive::State::Open,
         };
         let (created_at, updated_at) = (now, now);

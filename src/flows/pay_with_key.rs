@@ -133,7 +133,7 @@ async fn decide(
     let amount = pay_invoice::agreed(wanted.amount, payee.amount)?;
     let mut conn = flows.store().read().await?;
     // That it was paid says more than that a limit is too small to pay it again.
-    pay_invoice::refuse_second(&mut conn, wallet, payee.hash).await?;
+    pay_invoice::refuse_second(&mut conn, wallet, payee.hash, None).await?;
     allowance.check(amount)?;
     let available = ledger::available(&mut conn, wallet).await?;
     drop(conn);
@@ -230,7 +230,7 @@ impl Write for PayNow {
             idempotency::remember(tx, id, &self.wallet, &what).await?;
         }
         send::require_room(tx, &self.flows, &self.wallet).await?;
-        pay_invoice::refuse_second(tx.conn(), &self.wallet, self.terms.hash).await?;
+        pay_invoice::refuse_second(tx.conn(), &self.wallet, self.terms.hash, Some(id)).await?;
         let (state, terms) = (State::AwaitingSignature, self.terms.clone());
         let machine = Pay { request: id, wallet: self.wallet.clone(), terms, state };
         let too_much = || Error::field("destination", "asks for more than there is");

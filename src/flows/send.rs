@@ -164,7 +164,10 @@ pub(super) async fn answered_before(
 }
 
 pub(super) fn expired_error() -> Error {
-    Error::refused(Code::RequestExpired, "no signature came in time and the coins were given back; begin again")
+    Error::refused(
+        Code::RequestExpired,
+        "no signature came in time, or it was taken back, and its coins are free again; begin again",
+    )
 }
 
 fn destination(flows: &Flows, wanted: &BeginSend) -> Result<ScriptBuf, Error> {
@@ -464,6 +467,10 @@ impl Write for Begin {
         if self.choice.planned.has_change {
             let index = self.choice.change_index;
             issue(tx, &self.keys, Account::Vanilla, index, issued.request, policy.lookahead).await?;
+        }
+        // Scripts before the first one are the engine's, also where a process died before that was written down.
+        if let Some(given) = self.asset_scripts.clone().next().and_then(|first| first.checked_sub(1)) {
+            wallets::skip_to(tx, &wallet, Account::Colored, given).await?;
         }
         for index in self.asset_scripts.clone() {
             issue(tx, &self.keys, Account::Colored, index, issued.request, policy.lookahead).await?;

@@ -88,6 +88,12 @@ impl<T> Documented for Params<T> {
     }
 }
 
+impl Documented for Id {
+    fn describe(about: &mut About) {
+        AnyId::describe(about);
+    }
+}
+
 impl Documented for AnyId {
     fn describe(about: &mut About) {
         about.may_answer(&[Code::NotFound]);

@@ -105,13 +105,22 @@ impl Written {
     }
 }
 
+/// The last transfer that is written; empty before the first.
+///
+/// # Errors
+/// When the database can't answer.
+pub async fn last(conn: &mut Conn, wallet: &WalletId) -> Result<Option<i32>, StoreError> {
+    let last = sqlx::query("SELECT idx FROM asset_transfers WHERE wallet_id = $1 ORDER BY idx DESC LIMIT 1")
+        .bind(wallet.to_string())
+        .fetch_optional(conn)
+        .await?;
+    last.map(|row| row.number("idx")).transpose()
+}
+
 /// # Errors
 /// When the database can't answer or a row is corrupt.
 pub async fn written(conn: &mut Conn, wallet: &WalletId) -> Result<Written, StoreError> {
-    let last = sqlx::query("SELECT idx FROM asset_transfers WHERE wallet_id = $1 ORDER BY idx DESC LIMIT 1")
-        .bind(wallet.to_string())
-        .fetch_optional(&mut *conn)
-        .await?;
+    let last = last(conn, wallet).await?;
     let unfinished = sqlx::query(
         "SELECT idx FROM asset_transfers WHERE wallet_id = $1 \
          AND status IN ('initiated', 'waiting_counterparty', 'waiting_confirmations')",
@@ -119,10 +128,7 @@ pub async fn written(conn: &mut Conn, wallet: &WalletId) -> Result<Written, Stor
     .bind(wallet.to_string())
     .fetch_all(conn)
     .await?;
-    Ok(Written {
-        last: last.map(|row| row.number("idx")).transpose()?,
-        unfinished: unfinished.iter().map(|row| row.number("idx")).collect::<Result<_, _>>()?,
-    })
+    Ok(Written { last, unfinished: unfinished.iter().map(|row| row.number("idx")).collect::<Result<_, _>>()? })
 }
 
 /// Writes a transfer as the engine tells it. Its request, once known, and what the chain tells of it stay.

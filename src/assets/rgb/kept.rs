@@ -3,7 +3,7 @@
 //! rgb-lib rewrites its files where they are, so a kill in the middle of a call cuts them short. It therefore works on a folder that
 //! may be lost at any time. What a call has done is copied from there to objects, which are never written again, and a manifest that
 //! names them takes the place of the one before by a rename. What the library leaves half-done is thrown away, and the folder is made
-//! anew from the objects. See docs/adr/0021-the-engine-works-on-a-copy.md.
+//! anew from the objects. See docs/adr/0025-the-engine-works-on-a-copy.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};

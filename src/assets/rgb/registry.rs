@@ -336,6 +336,7 @@ mod tests {
                 fs::write(&object, "cut").unwrap();
             }
         }
+        fs::write(kept.join("open"), "").unwrap();
         let third = registry(data_dir.path());
         assert!(third.try_out(&keys).await.is_err());
     }

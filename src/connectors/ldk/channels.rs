@@ -69,7 +69,7 @@ impl Node {
     }
 
     /// The same, as coins.
-    fn keep(&self) -> Keep {
+    fn coins_kept(&self) -> Keep {
         Keep { each: self.reserve_for(1), coins: self.anchored() }
     }
 
@@ -103,15 +103,16 @@ impl Node {
 
     /// The peer has agreed to a channel, and waits for its funding.
     pub fn fund(&self, channel: ChannelId, peer: PublicKey, value: bitcoin::Amount, script: ScriptBuf) {
-        let funded = self.wallet.pay(script, value, self.fees.funding(), self.keep()).and_then(|(transaction, _)| {
-            // Until the peer has signed only LDK has it, and after a start nobody would know which coins it spends.
-            self.stage.push(put(FUNDINGS, &transaction.compute_txid().to_string(), serialize(&transaction)));
-            let given = self.manager.funding_transaction_generated(channel, peer, transaction.clone());
-            given.map_err(|error| {
-                self.wallet.let_go(&transaction);
-                format!("{error:?}")
-            })
-        });
+        let funded =
+            self.wallet.pay(script, value, self.fees.funding(), self.coins_kept()).and_then(|(transaction, _)| {
+                // Until the peer has signed only LDK has it, and after a start nobody would know which coins it spends.
+                self.stage.push(put(FUNDINGS, &transaction.compute_txid().to_string(), serialize(&transaction)));
+                let given = self.manager.funding_transaction_generated(channel, peer, transaction.clone());
+                given.map_err(|error| {
+                    self.wallet.let_go(&transaction);
+                    format!("{error:?}")
+                })
+            });
         if let Err(why) = funded {
             tracing::warn!(%peer, why, "a channel could not be funded");
             // It is gone already when that fails.
@@ -237,7 +238,7 @@ impl Node {
         if self.wallet.owns(&script) {
             return Ok(OnchainQuote::OwnAddress);
         }
-        Ok(match self.wallet.quote(script, sat.to_bitcoin(), self.rate_for_sends(rate)?, self.keep()) {
+        Ok(match self.wallet.quote(script, sat.to_bitcoin(), self.rate_for_sends(rate)?, self.coins_kept()) {
             Ok(fee) => OnchainQuote::Fee(fee),
             Err(reason) => OnchainQuote::Short { reason },
         })
@@ -250,7 +251,7 @@ impl Node {
         }
         let (script, amount) = (order.to.script_pubkey(), order.amount.to_bitcoin());
         let rate = self.rate_for_sends(order.fee_rate)?;
-        let (transaction, fee) = match self.wallet.pay(script, amount, rate, self.keep()) {
+        let (transaction, fee) = match self.wallet.pay(script, amount, rate, self.coins_kept()) {
             Ok(paid) => paid,
             Err(why) => return Ok(no(why)),
         };
@@ -271,7 +272,7 @@ impl Node {
     pub async fn bump_onchain(&self, id: RequestId, rate: FeeRate) -> Result<Asked<SentOnchain>, PortError> {
         let _one_at_a_time = self.sending.lock().await;
         let Some(before) = self.sent_before(id).await? else { return Ok(no("nothing was sent for it")) };
-        let (transaction, fee) = match self.wallet.bump(before.txid, self.rate_for_sends(rate)?, self.keep()) {
+        let (transaction, fee) = match self.wallet.bump(before.txid, self.rate_for_sends(rate)?, self.coins_kept()) {
             Ok(bumped) => bumped,
             Err(why) => return Ok(no(why)),
         };

@@ -34,3 +34,18 @@ pub fn user_config(config: &Config, network: Network) -> UserConfig {
     user.manually_handle_bolt12_invoices = true;
     user
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payment_of_others_is_asked_about_unless_forwarding_is_wanted() {
+        let mut config = Config::default();
+        let off = user_config(&config, Network::Bitcoin);
+        assert_eq!((off.htlc_interception_flags, off.accept_forwards_to_priv_channels), (u8::MAX, false));
+        config.routing.forward = true;
+        let on = user_config(&config, Network::Bitcoin);
+        assert_eq!((on.htlc_interception_flags, on.accept_forwards_to_priv_channels), (0, true));
+    }
+}

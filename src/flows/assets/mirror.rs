@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bitcoin::Txid;
+use bitcoin::{OutPoint, Txid};
 
 use super::look_back::{self, Held};
 use crate::domain::asset_receive::{self, AssetReceive};
@@ -50,6 +50,13 @@ pub(super) async fn read(
     Ok(Told { held, ..told })
 }
 
+/// Whether all transfers before this one are written: one that a process died over would be taken for an old one ever after.
+pub(super) async fn is_next(flows: &Flows, wallet: &WalletId, transfer: &Transfer) -> Result<bool, Error> {
+    let mut conn = flows.store().read().await?;
+    let last = asset_transfers::last(&mut conn, wallet).await?;
+    Ok(last.unwrap_or(0).checked_add(1) == Some(transfer.index))
+}
+
 /// What the engine has told of the one transfer that it has just made: it costs the same however many there were before.
 pub(super) fn of_one(wallet: &WalletId, transfer: Transfer, of: Made) -> Told {
     let (transfers, written) = (vec![transfer], Written::default());
@@ -57,6 +64,12 @@ pub(super) fn of_one(wallet: &WalletId, transfer: Transfer, of: Made) -> Told {
 }
 
 impl Told {
+    /// Where what is left of the assets is to be, by what this call has had the engine make.
+    pub(super) fn change_coins(&self) -> Vec<OutPoint> {
+        let made = self.of.as_ref().map(|made| made.batch);
+        self.transfers.iter().filter(|of| Some(of.batch) == made).filter_map(|of| of.change_coin).collect()
+    }
+
     /// The transfer that a recipient is paid by.
     pub(super) fn to(&self, recipient: &str) -> Option<&Transfer> {
         self.transfers.iter().find(|transfer| transfer.recipient.as_deref() == Some(recipient))

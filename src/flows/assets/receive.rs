@@ -112,7 +112,11 @@ pub async fn for_address(
     open_of(flows, address.id).await
 }
 
-async fn open_of(flows: &Flows, address: RequestId) -> Result<Option<Request<AssetReceive>>, Error> {
+/// The invoice that is open for an address. None is made.
+///
+/// # Errors
+/// When the store can't be used.
+pub async fn open_of(flows: &Flows, address: RequestId) -> Result<Option<Request<AssetReceive>>, Error> {
     let mut conn = flows.store().read().await?;
     let Some(id) = asset_transfers::invoice_of(&mut conn, address).await? else { return Ok(None) };
     let known = requests::load::<AssetReceive>(&mut conn, id).await?;
@@ -218,10 +222,11 @@ async fn open_to_the_end(
     let (onto, made) = made;
     let endpoints = [(made.recipient.clone(), side.endpoints.clone())].into();
     let of = mirror::Made { batch: made.batch, request: id, endpoints };
-    // What was made is all that has changed; only the list says which coin a blinded invoice names.
-    let told = match onto {
-        asset_receive::Onto::Witness => mirror::of_one(&wallet, made.transfer, of),
-        asset_receive::Onto::Blind => mirror::read(flows, keys, &side.engine, Some(of)).await?,
+    // Only the list says which coin a blinded invoice names.
+    let told = if onto == asset_receive::Onto::Witness && mirror::is_next(flows, &wallet, &made.transfer).await? {
+        mirror::of_one(&wallet, made.transfer, of)
+    } else {
+        mirror::read(flows, keys, &side.engine, Some(of)).await?
     };
     let scripts = indexes_given_away(flows, keys, &side.engine).await?;
     let machine = AssetReceive {

@@ -10,7 +10,7 @@ use bitcoin::{OutPoint, Psbt, ScriptBuf};
 use serde_json::json;
 
 use super::receive::{count_together, depth, indexes_given_away};
-use super::{engine_with_coins, mirror, side, turn};
+use super::{engine_with_coins, mirror, require_not_spent, side, turn};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::onchain_send::{AssetTerms, Door, OnchainSend, Payee, Role, Terms};
@@ -384,6 +384,7 @@ async fn write_down(
     let endpoints = made.payees.iter().map(to).collect();
     let of = mirror::Made { batch: made.begun.batch, request: id, endpoints };
     let told = mirror::read(flows, keys, &side.engine, Some(of)).await?;
+    require_not_spent(flows, &told.change_coins()).await?;
     let scripts = indexes_given_away(flows, keys, &side.engine).await?;
     let begin = Begin { id, flows: flows.clone(), keys: keys.clone(), made, inputs, fee, scripts, told, idempotency };
     flows.store().write(begin).await

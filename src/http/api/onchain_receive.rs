@@ -57,13 +57,20 @@ const CURRENT_WAITS: Duration = Duration::from_millis(250);
 /// How long a call waits that has asked for one.
 const ASKED_WAITS: Duration = Duration::from_secs(10);
 
-/// The RGB invoice that goes with an address, for a call that has asked for one.
+/// The RGB invoice that goes with an address, for a call that has asked for one. A call that is made again with its idempotency key shows what
+/// there is already, as gateways did that made one for every address.
 pub(super) async fn asset_invoice(
     state: &HttpState,
     keys: &WalletKeys,
     address: &Request<ReceiveAddress>,
+    is_wanted: Option<bool>,
+    may_be_repeated: bool,
 ) -> Result<Option<Request<AssetReceive>>, Problem> {
-    Ok(receive::for_address(&state.flows, keys, address, ASKED_WAITS).await?)
+    Ok(match is_wanted {
+        Some(true) => receive::for_address(&state.flows, keys, address, ASKED_WAITS).await?,
+        Some(false) | None if may_be_repeated => receive::open_of(&state.flows, address.id).await?,
+        Some(false) | None => None,
+    })
 }
 
 /// The current deposit address
@@ -110,11 +117,9 @@ pub async fn new(
 ) -> Result<Json<SingleUseDepositAddressResponse>, Problem> {
     let NewAddressRequestModel { label, reference, asset_invoice: wants_invoice } = body.value;
     let wanted = NewAddress { label: super::own_word("label", label)?, reference: super::reference(reference)? };
+    let may_be_repeated = body.idempotency.is_some();
     let address = address::new(&state.flows, &wallet.keys, wanted, body.idempotency).await?;
-    let invoice = match wants_invoice {
-        Some(true) => asset_invoice(&state, &wallet.keys, &address).await?,
-        Some(false) | None => None,
-    };
+    let invoice = asset_invoice(&state, &wallet.keys, &address, wants_invoice, may_be_repeated).await?;
     Ok(Json(SingleUseDepositAddressResponse::of(address, invoice.map(|made| made.machine.invoice))))
 }
 

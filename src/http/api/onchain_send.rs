@@ -237,7 +237,7 @@ pub async fn cancel(
     match history::send(&state.flows, &wallet.id, id).await? {
         Some(_) => Err(Problem::new(
             Code::NotCancellable,
-            "it sends the wallet's own coins: let it expire, or cancel it with bump-begin once it is out",
+            "it sends the wallet's own coins: take it back with POST /requests/{id}/cancel before it is signed, or cancel it with bump-begin once it is out",
         )),
         None => Err(unknown()),
     }

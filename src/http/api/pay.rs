@@ -88,10 +88,9 @@ pub async fn receive(
     let request = address::new(&state.flows, &wallet.keys, NewAddress::default(), body.idempotency).await?;
     let (invoice, rgb) = match wanted {
         None => {
-            let rgb = match body.value.asset_invoice {
-                Some(true) => onchain_receive::asset_invoice(&state, &wallet.keys, &request).await?,
-                Some(false) | None => None,
-            };
+            let is_wanted = body.value.asset_invoice;
+            let rgb =
+                onchain_receive::asset_invoice(&state, &wallet.keys, &request, is_wanted, asset_key.is_some()).await?;
             (invoice(&state, &wallet.keys, body.value.amount_sat, invoice_key).await?, rgb)
         }
         Some(wanted) => {

@@ -265,7 +265,6 @@ fn of_assets(operation_id: &str) -> Option<Vec<Code>> {
         "walletBeginExport" => {
             [ASSETS, &[Code::IdempotencyMismatch, Code::RequestExpired, Code::TooManyOpenRequests]].concat()
         }
-        "walletBeginExport" => [ASSETS, &[Code::IdempotencyMismatch]].concat(),
         "walletEndExport" => [ASSETS, SIGNED].concat(),
         "walletDecodeRgbInvoice" => vec![Code::AssetsUnavailable, Code::InvalidInvoice],
         _ => return None,

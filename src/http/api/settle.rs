@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::send_view::{self, GetOnchainSendResponse};
-use super::wire::{LightningAsset, SendAssetEndRequestModel};
+use super::wire::{AssetAmount, LightningAsset, SendAssetEndRequestModel};
 use super::{begun, examples};
 use crate::flows::Code;
 use crate::flows::assets::pockets::{self, Pocket};
@@ -25,7 +25,7 @@ use crate::money::Sat;
 #[schema(example = json!({
     "result": "success", "total_channels_opened": 0,
     "results": [
-        { "type": "btc", "asset_id": null, "amount": 50_000, "result": "pending", "confirmations_left": 2,
+        { "type": "btc", "asset_id": null, "amount": 50_000, "amount_str": null, "result": "pending", "confirmations_left": 2,
           "next": "wait for blocks; it is credited by itself", "error": null },
         { "type": "btc", "asset_id": null, "amount": 120_000, "result": "needs_signature", "confirmations_left": null,
           "next": "POST /lightning/settle-begin", "error": null },
@@ -52,6 +52,8 @@ pub struct SettleRow {
     pub asset_id: Option<String>,
     /// Satoshis, or base units of the asset.
     pub amount: Option<u64>,
+    /// The amount of an asset once more, as text.
+    pub amount_str: Option<String>,
     /// nothing_to_do, credited, pending or needs_signature.
     pub result: &'static str,
     /// Blocks until it is credited.
@@ -67,6 +69,7 @@ impl From<Found> for SettleRow {
             kind: "btc",
             asset_id: None,
             amount: amount.map(Sat::to_u64),
+            amount_str: None,
             result,
             confirmations_left,
             next,
@@ -89,10 +92,12 @@ impl From<Found> for SettleRow {
 impl From<Pocket> for SettleRow {
     fn from(pocket: Pocket) -> Self {
         let waits = pocket.future > pocket.settled;
+        let amount = pocket.future.max(pocket.settled).base_units();
         Self {
             kind: "asset",
             asset_id: Some(pocket.asset),
-            amount: Some(pocket.future.max(pocket.settled).base_units()),
+            amount: Some(amount),
+            amount_str: Some(amount.to_string()),
             result: if waits { "pending" } else { "nothing_to_do" },
             confirmations_left: None,
             next: waits.then_some("wait for blocks; it is settled by itself"),
@@ -108,6 +113,7 @@ impl SettleRow {
             kind: "asset",
             asset_id: None,
             amount: None,
+            amount_str: None,
             result: "nothing_to_do",
             confirmations_left: None,
             next: Some("ask again"),
@@ -242,7 +248,7 @@ pub struct SettleView {
     pub txid: Option<String>,
     /// The address of the node that is bound to this wallet.
     pub address: String,
-    pub asset: Option<LightningAsset>,
+    pub asset: Option<AssetAmount>,
     pub created_at: String,
     pub updated_at: String,
     /// Until when the signature is waited for.

@@ -139,7 +139,6 @@ async fn each_endpoint_asks_for_exactly_one_scope() {
         ("adminReserve", "admin:read"),
         ("adminReserveNew", "admin:write"),
         ("adminOpenChannel", "admin:write"),
-        ("adminResolve", "admin:write"),
         ("adminHalts", "admin:read"),
         ("adminRaiseHalt", "admin:write"),
         ("adminKeys", "admin:read"),

@@ -204,7 +204,7 @@ async fn who_hangs_up_has_paid_all_the_same(market: &Market) {
     grants::give(market.gateway.flows(), &asked.key, &signed).await.expect("it is given");
     let (invoice, preimage) = market.lightning.shop_invoice(Some(sat(10_000)));
     let body = json!({ "destination": invoice, "wait": 30 }).to_string();
-    let mut head = format!("{} {PAY} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n", Method::POST);
+    let mut head = format!("{} {PAY} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n", Method::POST);
     for (name, value) in owner.wallet_headers() {
         head += &format!("{name}: {value}\r\n");
     }

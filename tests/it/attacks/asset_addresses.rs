@@ -10,6 +10,7 @@ use serde_json::json;
 use sluice::assets::fake::{FakeEngine, World};
 use sluice::chain::fake::FakeChain;
 use sluice::clock::Clock;
+use sluice::flows::assets::learn;
 use sluice::ports::PortError;
 use sluice::ports::assets::{
     Asset, AssetEngine, AssetError, BegunTransfer, ColoredCoin, Consignment, NewAsset, NewReceive, NewTransfer,
@@ -20,7 +21,7 @@ use sluice::secret::Secret;
 use crate::api::funded_on_fake;
 use crate::harness::assets::side;
 use crate::harness::client::Caller;
-use crate::harness::gateway::{Gateway, eventually};
+use crate::harness::gateway::Gateway;
 
 /// An engine that may be stuck or broken, and counts what it is asked.
 struct Moody {
@@ -226,10 +227,10 @@ async fn readers_who_poll_when_there_are_new_coins() {
         let told = caller.get("/lightning/balance").await.ok();
         assert_eq!(told["asset_balances_known"], true, "what is known needs no indexer");
     }
-    eventually("the worker has tried", async || (engine.online.load(Ordering::SeqCst) == 1).then_some(())).await;
-    for _ in 0..10 {
-        caller.get("/lightning/balance").await.ok();
+    for _ in 0..3 {
+        learn::learn_of_coins(gateway.flows()).await.expect("the worker's round");
     }
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(engine.online.load(Ordering::SeqCst), 1, "an indexer that has failed is left alone for a while");
+    let known = engine.engine.coins(&caller.wallet.keys).await.expect("the engine answers");
+    assert_eq!(known, Vec::new());
 }

@@ -71,6 +71,7 @@ struct Killed {
 async fn run(database: Database, until: Until) -> Option<()> {
     let scene = scene(database).await?;
     let alice = RgbWallet::start(&scene.node, scene.esplora.as_ref().expect("an indexer")).await?;
+    scene.gateway.wait_synced(&scene.node).await;
     let clients: Vec<Client> = (1..=WALLETS).map(Client::number).collect();
     for client in &clients {
         if client.keys.id() != scene.client.keys.id() {
@@ -125,10 +126,11 @@ impl Field {
 
     async fn keep_killing(&self, until: Until, mut dice: StdRng) -> Killed {
         let (begun, mut killed) = (Instant::now(), Killed::default());
-        while match until {
-            Until::Kills(most) => killed.all < most,
+        let goes_on = |kills: usize| match until {
+            Until::Kills(most) => kills < most,
             Until::Time(span) => begun.elapsed() < span,
-        } {
+        };
+        while goes_on(killed.all) {
             tokio::time::sleep(Duration::from_millis(dice.random_range(200..1_500))).await;
             if dice.random_bool(0.8) {
                 let waited = Instant::now();
@@ -163,7 +165,8 @@ impl Field {
         while !self.over.load(Ordering::SeqCst) {
             turn += 1;
             let key = format!("turn {turn}");
-            match if turn == 1 { 0 } else { dice.random_range(0..10) } {
+            let what = if turn == 1 { 0 } else { dice.random_range(0..10) };
+            match what {
                 0 => self.issue(client, &key, &mut dice).await,
                 1 => self.invoice(client, "/wallet/blindreceive", &key).await.map(drop),
                 _ => {

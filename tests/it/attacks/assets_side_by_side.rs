@@ -81,4 +81,10 @@ async fn a_coin_for_the_fee_that_two_sends_want(pair: &Pair) {
     pair.scene.ok(&begin(pair, &pair.asset, 10, 30).await).await;
     let refused = pair.scene.refused(&begin(pair, text(&silver["asset_id"]), 10, 30).await, 409, "coins_leased").await;
     assert_eq!(refused["retryable"], true, "{refused}");
+    // An asset on that coin would be spent with it.
+    let copper = json!({ "ticker": "COPPER", "name": "Copper", "amounts": [100] });
+    let refused = pair.scene.refused(&pair.scene.post("/wallet/issueassetnia", copper), 409, "coins_unconfirmed").await;
+    assert_eq!(refused["retryable"], true, "{refused}");
+    let blind = pair.scene.post("/wallet/blindreceive", json!({}));
+    pair.scene.refused(&blind, 409, "coins_unconfirmed").await;
 }

@@ -40,16 +40,16 @@ on_both!(further_versions_and_exports_are_begun_without_end, four(), async |rig:
     let sent = rig.sent(&client, 10_000).await.request;
     for rate in [10, 20] {
         rig.bump(&client, sent, rate, false).await.expect("there is room for it");
-        export::begin(&rig.flows, &client.keys, None).await.expect("and for it");
+        export::begin(&rig.flows, &client.keys, None, None).await.expect("and for it");
     }
     let code = |error: sluice::flows::Error| error.code();
     assert_eq!(rig.bump(&client, sent, 30, false).await.map_err(code), Err(Code::TooManyOpenRequests));
-    let fifth = export::begin(&rig.flows, &client.keys, None).await;
+    let fifth = export::begin(&rig.flows, &client.keys, None, None).await;
     assert_eq!(fifth.map(drop).map_err(code), Err(Code::TooManyOpenRequests));
     rig.wait(3_600).await;
     let bump = rig.bump(&client, sent, 30, false).await.expect("their time is over");
     rig.end_bump(&client, &bump).await.expect("it ends");
-    export::begin(&rig.flows, &client.keys, None).await.expect("there is room again");
+    export::begin(&rig.flows, &client.keys, None, None).await.expect("there is room again");
     rig.mine(6).await;
     rig.audit().await;
 });

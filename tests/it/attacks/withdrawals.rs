@@ -176,10 +176,11 @@ on_both!(a_withdrawal_that_nobody_mines_is_hurried_at_the_cost_of_the_operator, 
         let sent = end(&rig.flows, &client, &begun).await.expect("no panic").expect("it ends");
         let (first, paid) = (sent.txid().expect("it is out"), sent.fee().expect("it is out"));
         let before = rig.available(&client).await;
-        let bumped =
-            node_admin::bump(&rig.flows, begun.request, FeeRate::from_sat_per_vb(20)).await.expect("it is bumped");
+        let bumped = node_admin::bump(&rig.flows, begun.request, FeeRate::from_sat_per_vb(20), None)
+            .await
+            .expect("it is bumped");
         assert!(bumped.txid != first && bumped.fee > paid, "{bumped:?}");
-        let lower = node_admin::bump(&rig.flows, begun.request, FeeRate::from_sat_per_vb(3)).await;
+        let lower = node_admin::bump(&rig.flows, begun.request, FeeRate::from_sat_per_vb(3), None).await;
         assert_eq!(lower.expect_err("it pays more already").code(), Code::NodeRefused);
         assert_eq!(look(&rig, &client, begun.request).await.txid(), Some(bumped.txid));
         rig.mine(1).await;
@@ -187,7 +188,7 @@ on_both!(a_withdrawal_that_nobody_mines_is_hurried_at_the_cost_of_the_operator, 
         assert!(matches!(confirmed.state, State::Confirmed { .. }), "{confirmed:?}");
         assert_eq!(confirmed.fee(), Some(paid), "the wallet has paid what it agreed to");
         assert_eq!(rig.available(&client).await, before);
-        let late = node_admin::bump(&rig.flows, begun.request, FeeRate::from_sat_per_vb(50)).await;
+        let late = node_admin::bump(&rig.flows, begun.request, FeeRate::from_sat_per_vb(50), None).await;
         assert_eq!(late.expect_err("it is in a block").code(), Code::NotBumpable);
     }
     rig.mine(1).await;

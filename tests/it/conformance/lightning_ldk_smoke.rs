@@ -47,15 +47,18 @@ impl Place {
         Self { folder: TempDir::with_prefix("sluice-ldk-").expect("a folder"), name }
     }
 
+    /// Of one that also forwards for others.
     pub(super) fn config(&self) -> Config {
-        Config {
+        let mut config = Config {
             enabled: true,
             listen: Some("127.0.0.1:0".parse().expect("an address")),
             alias: self.name.to_owned(),
             seed_file: self.path().join("node.seed"),
             poll_ms: 100,
             ..Config::default()
-        }
+        };
+        config.routing.forward = true;
+        config
     }
 
     pub(super) fn path(&self) -> &Path {

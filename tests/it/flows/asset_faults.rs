@@ -15,7 +15,9 @@ use sluice::flows::assets::coins::{self, NewCoins};
 use sluice::flows::assets::receive::{self, NewInvoice, Where};
 use sluice::flows::assets::send::{self as asset_send, Fields, NewPayee, NewSend};
 use sluice::flows::assets::{deliver, give_up, issue};
+use sluice::flows::halts::{self, NewHalt};
 use sluice::flows::send::{self, Begun};
+use sluice::flows::values::HaltScope;
 use sluice::flows::{Code, Error, audit};
 use sluice::money::Amount;
 use sluice::ports::PortError;
@@ -28,7 +30,7 @@ use sluice::secret::Secret;
 use sluice::store::requests;
 
 use crate::harness::assets::side;
-use crate::harness::rig::{Client, Rig, amount, on_both};
+use crate::harness::rig::{Client, Rig, amount, on_both, unsigned};
 
 /// An engine that does what it is asked, and whose next answer never arrives when a test says so. Its clock may be wrong.
 struct Hushed {
@@ -267,6 +269,23 @@ on_both!(an_answer_that_is_lost_sets_nothing_aside, async |rig: Rig| {
     desk.rig.audit().await;
 });
 
+// The halt is raised after its owner has signed: nothing of it goes out before the halt is cleared.
+on_both!(a_transfer_that_was_signed_waits_while_its_wallet_is_stopped, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    let invoice = desk.invoice().await.expect("it opens");
+    let begun = desk.begin(&invoice).await.expect("it begins");
+    desk.end(&begun).await;
+    let (scope, reason, by) = (HaltScope::Wallet(desk.ann.keys.id()), "operator".to_owned(), "key".to_owned());
+    let halt = NewHalt { scope: scope.clone(), reason: reason.clone(), detail: "ticket 9".to_owned(), by: by.clone() };
+    assert!(halts::raise(&desk.rig.flows, halt).await.expect("it is raised"));
+    desk.work().await;
+    let txid = unsigned(&begun.psbt).compute_txid();
+    assert!(!desk.rig.chain.mempool_ids().contains(&txid), "it has gone out");
+    assert!(halts::clear(&desk.rig.flows, scope, reason, by).await.expect("it is cleared"));
+    desk.comes_through().await;
+    desk.rig.audit().await;
+});
+
 // Also without another call of its owner, by the next block.
 on_both!(what_nobody_asks_for_again_is_tidied_up, async |rig: Rig| {
     let desk = Desk::open(rig).await;
@@ -328,6 +347,48 @@ on_both!(what_is_out_is_not_given_up, async |rig: Rig| {
     // Until the effect is due that frees what has expired.
     desk.rig.wait(60).await;
     desk.comes_through().await;
+    desk.rig.audit().await;
+});
+
+// The engine counts scripts that nobody has written down; coins for assets are made all the same.
+on_both!(a_script_that_the_engine_gave_away_keeps_no_coins_from_being_made, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    desk.lose_the_next_answer();
+    let wanted = NewInvoice {
+        at: Where::Witness,
+        asset: None,
+        amount: None,
+        min_confirmations: Some(1),
+        lifetime: std::time::Duration::from_secs(3_600),
+        address: None,
+    };
+    assert_eq!(code(receive::open(&desk.rig.flows, &desk.bob.keys, wanted, None).await), Code::AssetsNotReady);
+    let wanted = NewCoins { number: 2, size: amount(5_000), up_to: false, fee_rate: 2, expires_in_seconds: None };
+    let begun = coins::begin(&desk.rig.flows, &desk.bob.keys, wanted, None).await.expect("it begins");
+    let made = coins::end(&desk.rig.flows, &desk.bob.keys.id(), &desk.bob.sign(&begun.psbt)).await.expect("it ends");
+    assert_eq!(made, 2);
+    desk.rig.mine(1).await;
+    desk.rig.audit().await;
+});
+
+// A process died between the engine and the rows; what is made next is written by itself, and what was before it all the same.
+on_both!(what_nobody_wrote_down_is_not_hidden_by_what_comes_next, async |rig: Rig| {
+    let desk = Desk::open(rig).await;
+    let (ticker, name) = ("SILVER".to_owned(), "Silver".to_owned());
+    let silver = NewAsset { ticker, name, precision: 0, amounts: vec![units(7)] };
+    desk.engine.issue(&desk.ann.keys, silver).await.expect("it is issued");
+    let wanted = NewInvoice {
+        at: Where::Witness,
+        asset: None,
+        amount: None,
+        min_confirmations: Some(1),
+        lifetime: std::time::Duration::from_secs(3_600),
+        address: None,
+    };
+    receive::open(&desk.rig.flows, &desk.ann.keys, wanted, None).await.expect("it opens");
+    let rows = sluice::flows::assets::transfers(&desk.rig.flows, &desk.ann.keys.id(), None, None, 100).await;
+    let rows = rows.expect("the rows");
+    assert_eq!(rows.iter().filter(|row| row.kind == "issuance").count(), 2, "{rows:?}");
     desk.rig.audit().await;
 });
 

@@ -106,6 +106,10 @@ pub struct Opening {
     pub announced: bool,
 }
 
+fn new_folder() -> TempDir {
+    TempDir::with_prefix("sluice-ldk-peer-").expect("a temporary folder")
+}
+
 impl LdkPeer {
     /// `None`, after saying so, when there is no peer's program on this machine.
     pub async fn start(bitcoind: &Bitcoind, alias: &str) -> Option<Self> {
@@ -114,7 +118,7 @@ impl LdkPeer {
 
     /// The same with other options, such as `--sloppy-fees 1000:0`.
     pub async fn start_with(bitcoind: &Bitcoind, options: &[&str]) -> Option<Self> {
-        Self::start_in(TempDir::with_prefix("sluice-ldk-peer-").expect("a temporary folder"), bitcoind, options).await
+        Self::start_in(new_folder(), bitcoind, options).await
     }
 
     /// The same on what a peer has kept before in the folder `data` of this one.
@@ -123,7 +127,7 @@ impl LdkPeer {
             skip("LDK_PEER names no ldk-node-peer (see scripts/ensure-ldk-peer)");
             return None;
         };
-        Some(Self::run(program, bitcoind, options).await)
+        Some(Self::run(program, folder, bitcoind, options).await)
     }
 
     /// A peer that breaks rules, over the same wires (`tests/peers/hostile-peer`). What it answers to is its own.
@@ -132,10 +136,10 @@ impl LdkPeer {
             skip("HOSTILE_PEER names no hostile-peer (see scripts/ensure-hostile-peer)");
             return None;
         };
-        Some(Self::run(program, bitcoind, options).await)
+        Some(Self::run(program, new_folder(), bitcoind, options).await)
     }
 
-    async fn run(program: std::ffi::OsString, bitcoind: &Bitcoind, options: &[&str]) -> Self {
+    async fn run(program: std::ffi::OsString, folder: TempDir, bitcoind: &Bitcoind, options: &[&str]) -> Self {
         let rpc = bitcoind.url();
         let rpc = rpc.strip_prefix("http://").expect("the address of bitcoind");
         let common = ["--rpc", rpc, "--rpc-user", USER, "--rpc-password", PASSWORD];

@@ -71,6 +71,8 @@ impl Stubborn<'_> {
 
 async fn every_step(database: Database) {
     let Some(mut pair) = pair(database).await else { return };
+    // Each payment is received on a coin of its own.
+    pair.scene.make_coins_for(&pair.bob, json!({ "num": 9, "size": 3_000, "fee_rate": 2 })).await;
     let before = pair.balance(&pair.bob).await;
     let mut paid = 0;
     for point in TRANSFER_POINTS {

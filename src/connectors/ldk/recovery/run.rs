@@ -130,7 +130,7 @@ impl Recovery {
         self.follow_sweeps().await?;
         self.sweep()?;
         let on_the_way = self.found.iter().chain(self.sweeps.iter().flat_map(|sweep| &sweep.coins));
-        let on_the_way = on_the_way.fold(Sat::ZERO, |sum, coin| plus(sum, coin));
+        let on_the_way = on_the_way.fold(Sat::ZERO, plus);
         Ok(Progress {
             height: self.searched.map_or(0, |block| block.height),
             open: still_open.len(),

@@ -31,7 +31,7 @@ pub fn add_to(router: OpenApiRouter<HttpState>) -> OpenApiRouter<HttpState> {
     router
         .routes(routes!(node::get))
         .routes(routes!(node::reserve, node::new_reserve_address))
-        .routes(routes!(sends::bump))
+        .routes(endpoint!(sends::bump, sends::BUMP))
         .routes(routes!(channels::peers, channels::connect))
         .routes(routes!(channels::list, channels::open))
         .routes(routes!(channels::close))

@@ -5,10 +5,11 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::flows::Code;
 use crate::flows::node_admin::{self, Bumped};
 use crate::http::HttpState;
 use crate::http::api::examples;
-use crate::http::auth::Operator;
+use crate::http::auth::{Operator, ToAdminister};
 use crate::http::extract::{Id, Posted};
 use crate::http::problem::Problem;
 use crate::money::FeeRate;
@@ -35,6 +36,15 @@ pub struct NodeSendBumpedResponse {
     pub fee_sats: u64,
 }
 
+pub const BUMP: &[Code] = &[
+    Code::FeeRateOutOfRange,
+    Code::OutcomeUnknown,
+    Code::NotBumpable,
+    Code::NodeRefused,
+    Code::LightningUnavailable,
+    Code::LightningNotReady,
+];
+
 /// Raise the fee of a withdrawal
 ///
 /// Replaces the transaction with which the node pays a withdrawal of off-chain money by a version that pays more, while it waits for a block.
@@ -45,11 +55,11 @@ pub struct NodeSendBumpedResponse {
     responses((status = 200, description = "It is replaced", body = NodeSendBumpedResponse)))]
 pub async fn bump(
     State(state): State<HttpState>,
-    _operator: Operator,
+    _operator: Operator<ToAdminister>,
     Id(id): Id,
     body: Posted<BumpNodeSendRequestModel>,
 ) -> Result<Json<NodeSendBumpedResponse>, Problem> {
     let rate = FeeRate::from_sat_per_vb(body.value.fee_rate);
-    let Bumped { txid, fee } = node_admin::bump(&state.flows, id, rate).await?;
+    let Bumped { txid, fee } = node_admin::bump(&state.flows, id, rate, body.idempotency).await?;
     Ok(Json(NodeSendBumpedResponse { id: id.to_string(), txid: txid.to_string(), fee_sats: fee.to_u64() }))
 }

@@ -51,8 +51,9 @@ fn the_call_and_the_uri_must_agree() {
     let sat = |way: Result<Way, Problem>| way.map(|way| amount(way).0).map_err(|p| p.code);
     assert_eq!(sat(asked("bitcoin:x?amount=0.00000007", None, false)), Ok(Some(7)));
     assert_eq!(sat(asked("bitcoin:x?amount=0.00000007", Some(7), false)), Ok(Some(7)));
-    assert_eq!(sat(asked("bitcoin:x?amount=0.00000007", Some(8), false)), Err(Code::InvalidRequest));
-    assert_eq!(sat(asked("bitcoin:x", None, false)), Err(Code::InvalidRequest));
+    let uri = format!("bitcoin:{}?amount=0.00000007", examples::ADDRESS);
+    assert_eq!(sat(asked(&uri, Some(8), false)), Err(Code::InvalidRequest));
+    assert_eq!(sat(asked("bitcoin:x", None, false)), Err(Code::InvalidAddress), "what is no address needs no amount");
     assert_eq!(sat(asked("bitcoin:x?amount=a", None, false)), Err(Code::InvalidAddress));
     let invoice = examples::INVOICE;
     assert_eq!(sat(asked("bitcoin:?lightning=lno1abc&amount=0.00000007", Some(8), false)), Err(Code::InvalidRequest));

@@ -15,20 +15,20 @@ use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
 use lightning::ln::peer_handler::{IgnoringMessageHandler, MessageHandler};
 use lightning::routing::gossip::{NetworkGraph, P2PGossipSync};
 use lightning::routing::router::DefaultRouter;
-use lightning::routing::scoring::{
-    ProbabilisticScorer, ProbabilisticScoringDecayParameters, ProbabilisticScoringFeeParameters,
-};
+use lightning::routing::scoring::{ProbabilisticScoringDecayParameters, ProbabilisticScoringFeeParameters};
 use lightning::sign::{KeysManager, NodeSigner as _, Recipient};
 use lightning::util::config::UserConfig;
 use lightning_block_sync::init::validate_best_block_header;
-use lightning_block_sync::poll::ChainPoller;
+use lightning_block_sync::poll::{ChainPoller, ValidatedBlockHeader};
 use lightning_block_sync::rpc::RpcClient;
 use lightning_block_sync::{HeaderCache, SpvClient};
 use tokio::net::TcpListener;
 
 use crate::Args;
 use crate::offers::Lure;
-use crate::types::{Chain, Forgetful, Log, Manager, MessageRouter, Monitors, Onion, Peers};
+use crate::types::{
+    Chain, Forgetful, Graph, Log, Logs, Manager, MessageRouter, Monitors, Onion, Peers, Router, Scorer,
+};
 
 const ROUND: Duration = Duration::from_millis(20);
 const POLL: Duration = Duration::from_millis(100);
@@ -59,32 +59,9 @@ pub async fn start(args: &Args) -> Result<Arc<Hostile>, Box<dyn Error>> {
 
     let (logs, chain) = (Arc::new(Log), Arc::new(Chain));
     let graph = Arc::new(NetworkGraph::new(Network::Regtest, Arc::clone(&logs)));
-    let decay = ProbabilisticScoringDecayParameters::default();
-    let scorer = Arc::new(RwLock::new(ProbabilisticScorer::new(decay, Arc::clone(&graph), Arc::clone(&logs))));
-    let router = Arc::new(DefaultRouter::new(
-        Arc::clone(&graph),
-        Arc::clone(&logs),
-        Arc::clone(&keys),
-        scorer,
-        ProbabilisticScoringFeeParameters::default(),
-    ));
+    let router = router(&graph, &logs, &keys);
     let messages = Arc::new(MessageRouter::new(Arc::clone(&graph), Arc::clone(&keys)));
-    let monitors = Arc::new(Monitors::new(
-        None,
-        Arc::clone(&chain),
-        Arc::clone(&logs),
-        Arc::clone(&chain),
-        Arc::new(Forgetful),
-        Arc::clone(&keys),
-        keys.get_peer_storage_key(),
-        false,
-    ));
-    let mut config = UserConfig::default();
-    config.channel_handshake_config.minimum_depth = 1;
-    config.channel_handshake_config.our_htlc_minimum_msat = args.htlc_minimum_msat;
-    config.channel_handshake_config.announced_channel_max_inbound_htlc_value_in_flight_percentage = 100;
-    config.channel_handshake_config.unannounced_channel_max_inbound_htlc_value_in_flight_percentage = 100;
-    config.channel_handshake_limits.force_announced_channel_preference = false;
+    let monitors = monitors(&chain, &logs, &keys);
     let manager: Arc<Manager> = Arc::new(ChannelManager::new(
         Arc::clone(&chain),
         Arc::clone(&monitors),
@@ -95,7 +72,7 @@ pub async fn start(args: &Args) -> Result<Arc<Hostile>, Box<dyn Error>> {
         Arc::clone(&keys),
         Arc::clone(&keys),
         Arc::clone(&keys),
-        config,
+        config(args),
         ChainParameters { network: Network::Regtest, best_block: tip.to_block_locator() },
         tip.header.time,
     ));
@@ -137,17 +114,44 @@ pub async fn start(args: &Args) -> Result<Arc<Hostile>, Box<dyn Error>> {
     tokio::spawn(listen(Arc::clone(&hostile), listener));
     tokio::spawn(turn(Arc::clone(&hostile)));
     let followers = (Arc::clone(&hostile.monitors), Arc::clone(&hostile.manager));
-    tokio::spawn(async move {
-        let poller = ChainPoller::new(source, Network::Regtest);
-        let mut client = SpvClient::new(tip, poller, HeaderCache::new(), &followers);
-        loop {
-            if let Err(error) = client.poll_best_tip().await {
-                eprintln!("bitcoind: {error:?}");
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    });
+    tokio::spawn(follow(source, tip, followers));
     Ok(hostile)
+}
+
+fn config(args: &Args) -> UserConfig {
+    let mut config = UserConfig::default();
+    config.channel_handshake_config.minimum_depth = 1;
+    config.channel_handshake_config.our_htlc_minimum_msat = args.htlc_minimum_msat;
+    config.channel_handshake_config.announced_channel_max_inbound_htlc_value_in_flight_percentage = 100;
+    config.channel_handshake_config.unannounced_channel_max_inbound_htlc_value_in_flight_percentage = 100;
+    config.channel_handshake_limits.force_announced_channel_preference = false;
+    config
+}
+
+/// It keeps nothing.
+fn monitors(chain: &Arc<Chain>, logs: &Logs, keys: &Arc<KeysManager>) -> Arc<Monitors> {
+    let (chain, logs) = (|| Arc::clone(chain), Arc::clone(logs));
+    let storage = keys.get_peer_storage_key();
+    Arc::new(Monitors::new(None, chain(), logs, chain(), Arc::new(Forgetful), Arc::clone(keys), storage, false))
+}
+
+async fn follow(source: Arc<RpcClient>, tip: ValidatedBlockHeader, followers: (Arc<Monitors>, Arc<Manager>)) {
+    let poller = ChainPoller::new(source, Network::Regtest);
+    let mut client = SpvClient::new(tip, poller, HeaderCache::new(), &followers);
+    loop {
+        if let Err(error) = client.poll_best_tip().await {
+            eprintln!("bitcoind: {error:?}");
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Of a network that it hardly knows.
+fn router(graph: &Arc<Graph>, logs: &Logs, keys: &Arc<KeysManager>) -> Arc<Router> {
+    let decay = ProbabilisticScoringDecayParameters::default();
+    let scorer = Arc::new(RwLock::new(Scorer::new(decay, Arc::clone(graph), Arc::clone(logs))));
+    let fees = ProbabilisticScoringFeeParameters::default();
+    Arc::new(DefaultRouter::new(Arc::clone(graph), Arc::clone(logs), Arc::clone(keys), scorer, fees))
 }
 
 async fn listen(hostile: Arc<Hostile>, listener: TcpListener) {
