@@ -1,37 +1,17 @@
 //! A payer who knows an invoice's hash signs a text of his own over it, and has the books pay that one.
 
-use std::time::{Duration, UNIX_EPOCH};
-
-use bitcoin::hashes::{Hash, sha256};
-use bitcoin::secp256k1::{Secp256k1, SecretKey};
-use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
 use sluice::domain::lightning::PaymentHash;
 use sluice::flows::{Code, audit, estimate, invoice};
 use sluice::money::Amount;
 
-use crate::harness::lightning::{msat, sat};
+use crate::harness::lightning::{forged_invoice, msat, sat};
 use crate::harness::rig::{Client, Rig, on_both};
 
 const ASKED: Amount = Amount::from_sat(sluice::money::Sat::literal(40_000));
 
 /// An invoice that a stranger's key signs over any hash.
 fn forged(rig: &Rig, hash: PaymentHash, amount: Option<Amount>) -> String {
-    let key = SecretKey::from_slice(&[0x42; 32]).expect("a key");
-    let now = Duration::from_millis(u64::try_from(rig.clock.now().millis()).expect("after 1970"));
-    let builder = InvoiceBuilder::new(Currency::Regtest)
-        .description("cheap".to_owned())
-        .payment_hash(lightning::types::payment::PaymentHash(hash.0))
-        .payment_secret(PaymentSecret(sha256::Hash::hash(b"secret").to_byte_array()))
-        .timestamp(UNIX_EPOCH + now)
-        .min_final_cltv_expiry_delta(144)
-        .expiry_time(Duration::from_secs(3_600))
-        .basic_mpp();
-    let builder = match amount {
-        Some(amount) => builder.amount_milli_satoshis(amount.base_units()),
-        None => builder,
-    };
-    let signed = builder.build_signed(|message| Secp256k1::new().sign_ecdsa_recoverable(message, &key));
-    signed.expect("an invoice").to_string()
+    forged_invoice(hash, amount, rig.clock.now())
 }
 
 async fn merchant_and_thief(rig: &Rig) -> (Client, Client) {

@@ -3,7 +3,7 @@
 mod channel;
 mod channel_points;
 mod owners;
-mod pair;
+pub mod pair;
 mod points;
 mod rail_points;
 pub mod random;

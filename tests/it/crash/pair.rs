@@ -13,7 +13,7 @@ use crate::harness::bitcoind::Bitcoind;
 use crate::harness::lightning::{msat, sat};
 use crate::harness::ports::free_address;
 use crate::harness::process::{Answer, Call, DEADLINE, Gateway, POLL, Site};
-use crate::harness::rig::{Client, stranger};
+use crate::harness::rig::{Client, Database, stranger};
 
 pub const CHANNEL: Sat = Sat::literal(10_000_000);
 /// What each wallet has off-chain to begin with, in satoshis.
@@ -38,9 +38,15 @@ pub struct Pair {
 impl Pair {
     /// `None` after a loud skip where there is no bitcoind. Both gateways run.
     pub async fn prepare() -> Option<Self> {
+        Self::prepare_on(Database::Sqlite).await
+    }
+
+    /// The same, the first of them on this database.
+    pub async fn prepare_on(database: Database) -> Option<Self> {
         let node = Bitcoind::start().await?;
         node.mine_to(101, &stranger()).await;
-        let [one, other] = [1, 2].map(|_| site(&node));
+        let one = settings(Site::new(database, &node).await?);
+        let other = settings(Site::at(None, &node));
         let configs = [&one, &other].map(|site| config(site, &node));
         let lone =
             [LoneNode::start(&configs[0]).await.expect("a node"), LoneNode::start(&configs[1]).await.expect("a node")];
@@ -100,13 +106,14 @@ impl Side {
     }
 }
 
-fn site(node: &Bitcoind) -> Site {
-    Site::at(None, node)
-        .with("ldk.enabled", "true")
+fn settings(site: Site) -> Site {
+    site.with("ldk.enabled", "true")
         .with("ldk.seed_file", "node.seed")
         .with("ldk.listen", free_address().to_string())
         .with("ldk.poll_ms", "200")
         .with("policy.max_waiting_sends", "10000")
+        // The nodes have paid each other before the gateways came, which no book knows: a running gateway would notice after a minute.
+        .with("audit.every_minutes", "0")
 }
 
 /// The same as the site's settings, for a node in this process.

@@ -1,7 +1,12 @@
 //! The rig's Lightning side: a node of the gateway, a shop with a node of its own, and a channel between them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bitcoin::hashes::{Hash as _, sha256};
+use bitcoin::secp256k1::{Secp256k1, SecretKey};
+use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
+use sluice::clock::Timestamp;
 use sluice::connectors::fake::{FakeNetwork, FakeNode};
 use sluice::domain::Request;
 use sluice::domain::lightning::{Destination, PaymentHash, PaymentId, Preimage};
@@ -27,6 +32,26 @@ pub fn sat(n: u64) -> Amount {
 
 pub fn msat(n: u64) -> Amount {
     Amount::from_msat(n).expect("it fits")
+}
+
+/// An invoice that a stranger's key signs over a hash which is not its own.
+pub fn forged_invoice(hash: PaymentHash, amount: Option<Amount>, now: Timestamp) -> String {
+    let key = SecretKey::from_slice(&[0x42; 32]).expect("a key");
+    let seconds = u64::try_from(now.unix_seconds()).expect("after 1970");
+    let builder = InvoiceBuilder::new(Currency::Regtest)
+        .description("cheap".to_owned())
+        .payment_hash(lightning::types::payment::PaymentHash(hash.0))
+        .payment_secret(PaymentSecret(sha256::Hash::hash(b"secret").to_byte_array()))
+        .duration_since_epoch(Duration::from_secs(seconds))
+        .min_final_cltv_expiry_delta(144)
+        .expiry_time(Duration::from_secs(3_600))
+        .basic_mpp();
+    let builder = match amount {
+        Some(amount) => builder.amount_milli_satoshis(amount.base_units()),
+        None => builder,
+    };
+    let signed = builder.build_signed(|message| Secp256k1::new().sign_ecdsa_recoverable(message, &key));
+    signed.expect("an invoice").to_string()
 }
 
 /// The nodes of a rig.

@@ -221,6 +221,11 @@ impl Call {
         self
     }
 
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.headers.push(("idempotency-key", key.into()));
         self
@@ -294,6 +299,11 @@ impl Gateway {
             process.ports = line.map(|line| (port_in(line, "api_addr="), port_in(line, "operator_addr=")));
         }
         process.ports
+    }
+
+    /// The port of the API, while it serves.
+    pub fn api_port(&self) -> Option<u16> {
+        self.ports().map(|(api, _)| api)
     }
 
     /// Where payers and payees exchange consignments, as their wallets write it.
