@@ -32,6 +32,11 @@ struct Scene {
 impl Scene {
     /// `None` after a loud skip where something is missing.
     async fn set(options: &[&str]) -> Option<Self> {
+        Self::ticking(options, Config::default().ldk.tick_seconds).await
+    }
+
+    /// Where LDK's clock goes at another pace: what it would give up within half a minute it gives up sooner.
+    async fn ticking(options: &[&str], tick_seconds: u64) -> Option<Self> {
         let bitcoind = Bitcoind::start().await?;
         let hostile = LdkPeer::start_hostile(&bitcoind, options).await?;
         let folder = TempDir::with_prefix("sluice-hostile-").expect("a temporary folder");
@@ -42,8 +47,7 @@ impl Scene {
         config.ldk.listen = Some(free_address());
         config.ldk.seed_file = folder.path().join("node.seed");
         config.ldk.poll_ms = 100;
-        // LDK's clock goes faster, so that what it would give up within half a minute it would give up within seconds.
-        config.ldk.tick_seconds = 1;
+        config.ldk.tick_seconds = tick_seconds;
         let lone = LoneNode::start(&config).await.expect("the node starts");
         let scene = Self { bitcoind, lone, hostile, _folder: folder };
         scene.open().await;
@@ -137,10 +141,10 @@ async fn a_payee_that_takes_only_three_times_the_amount_gets_nothing() {
     scene.lone.stop().await;
 }
 
-/// Five seconds are more than three ticks here.
+/// Eight seconds are more than three ticks here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payer_whose_second_part_is_late_is_waited_for() {
-    let Some(scene) = Scene::set(&[]).await else { return };
+    let Some(scene) = Scene::ticking(&[], 2).await else { return };
     let preimage = Preimage::fresh();
     let new = NewInvoice {
         hash: preimage.hash(),
@@ -151,7 +155,7 @@ async fn a_payer_whose_second_part_is_late_is_waited_for() {
     let invoice = scene.node().create_invoice(&new).await.expect("an invoice");
     let part = json!({ "invoice": invoice, "msat": 10_000_000, "total_msat": 20_000_000 });
     scene.hostile.call("pay_part", part.clone()).await;
-    stays("the first part waits", std::time::Duration::from_secs(5), async || {
+    stays("the first part waits", std::time::Duration::from_secs(8), async || {
         scene.hostile.call("ended", json!({})).await == json!({})
     })
     .await;
