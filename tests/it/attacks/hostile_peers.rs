@@ -106,7 +106,8 @@ async fn an_offer_that_is_answered_with_a_static_invoice_is_not_paid() {
     let Fetched::Refused { reason } = fetched else { panic!("{fetched:?}") };
     assert!(reason.contains("static"), "{reason}");
     let lured = scene.hostile.call("lured", json!({})).await;
-    assert_eq!(lured["asked"], 1, "it was asked, and answered");
+    // LDK may ask over more than one path.
+    assert!(lured["asked"].as_u64() >= Some(1), "it was asked, and answered: {lured}");
     // It would tell us to pay as soon as it hears that something is held for it.
     stays("nothing is paid", std::time::Duration::from_secs(2), async || {
         let lured = scene.hostile.call("lured", json!({})).await;
