@@ -22,7 +22,6 @@ pub mod fees;
 mod fetches;
 pub mod follow;
 pub mod grants;
-pub mod halts;
 pub mod health;
 pub mod history;
 mod ingest;

@@ -1,7 +1,7 @@
 //! What a halt of one wallet stops, and that it stops nobody else.
 
 use sluice::domain::onchain_send::State;
-use sluice::flows::halts::{self, NewHalt};
+use sluice::flows::operator::{self, Stop};
 use sluice::flows::values::HaltScope;
 use sluice::flows::{Code, Error};
 
@@ -9,19 +9,19 @@ use crate::harness::lightning::sat;
 use crate::harness::rig::{Client, Rig, on_both, stranger};
 
 async fn stop(rig: &Rig, client: &Client) {
-    let new = NewHalt {
+    let stop = Stop {
         scope: HaltScope::Wallet(client.keys.id()),
-        reason: "operator".to_owned(),
-        detail: "ticket 9: its owner has lost a key".to_owned(),
-        by: "key".to_owned(),
+        name: "operator".to_owned(),
+        reason: "ticket 9: its owner has lost a key".to_owned(),
     };
-    assert!(halts::raise(&rig.flows, new.clone()).await.expect("it is raised"));
-    assert!(!halts::raise(&rig.flows, new).await.expect("once is enough"));
+    for _twice_is_once in 0..2 {
+        operator::halt(&rig.flows, stop.clone(), "key".to_owned(), None).await.expect("it is raised");
+    }
+    assert_eq!(operator::halts(&rig.flows).await.expect("a list").len(), 1);
 }
 
-async fn let_go_on(rig: &Rig, client: &Client) {
-    let scope = HaltScope::Wallet(client.keys.id());
-    assert!(halts::clear(&rig.flows, scope, "operator".to_owned(), "key".to_owned()).await.expect("cleared"));
+async fn let_go_on(rig: &Rig) {
+    operator::resume(&rig.flows, "operator".to_owned(), None, "key".to_owned(), None).await.expect("it is cleared");
 }
 
 fn is_halted<T>(answer: Result<T, Error>) -> bool {
@@ -55,7 +55,7 @@ on_both!(a_thief_of_a_wallet_gets_nothing_more_out_once_it_is_stopped, async |ri
     let paid = rig.begin_pay(&other, &rig.lightning.shop_invoice(Some(sat(1_000))).0, None).await;
     rig.end_pay(&other, &paid.expect("nobody has stopped it")).await.expect("it pays");
 
-    let_go_on(&rig, &robbed).await;
+    let_go_on(&rig).await;
     rig.end(&robbed, &begun.psbt).await.expect("it ends now");
     rig.mine(3).await;
     rig.audit().await;
@@ -86,7 +86,7 @@ on_both!(what_was_signed_and_has_not_gone_out_waits_while_its_wallet_is_stopped,
     assert!(!rig.chain.mempool_ids().contains(&txid), "asking again has sent it out");
     rig.audit().await;
 
-    let_go_on(&rig, &robbed).await;
+    let_go_on(&rig).await;
     rig.wait(60).await;
     assert!(rig.chain.mempool_ids().contains(&txid), "it goes out now");
     assert_eq!(rig.lightning.node.paid().0, 1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sluice::connectors::fake::FakeNode;
 use sluice::flows::alarms::{LOOKS, Watch};
 use sluice::flows::differences::{self, Against, DifferenceBooking, Direction, NodeAccount};
-use sluice::flows::{audit, books, halts};
+use sluice::flows::{audit, books, operator};
 use sluice::ids::RequestId;
 use sluice::money::{FeeRate, Sat};
 use sluice::ports::lightning::{Asked, CloseHow, LightningNode, NewChannel, OnchainOrder};
@@ -33,7 +33,7 @@ async fn look(rig: &Rig, watch: &mut Watch) -> audit::Report {
 }
 
 async fn halted(rig: &Rig) -> Vec<String> {
-    halts::list(&rig.flows).await.expect("the store answers").into_iter().map(|halt| halt.reason).collect()
+    operator::halts(&rig.flows).await.expect("the store answers").into_iter().map(|halt| halt.reason).collect()
 }
 
 on_both!(a_channel_that_is_only_announced_is_no_money_and_keeps_nothing_from_being_compared, async |rig: Rig| {
@@ -124,7 +124,7 @@ on_both!(what_one_wallet_brings_about_stops_that_wallet, async |rig: Rig| {
     .await;
     let mut watch = Watch::default();
     look(&rig, &mut watch).await;
-    let all = halts::list(&rig.flows).await.expect("the store answers");
+    let all = operator::halts(&rig.flows).await.expect("the store answers");
     assert_eq!(all.len(), 1, "{all:?}");
     assert_eq!(all[0].scope, sluice::flows::values::HaltScope::Wallet(odd.keys.id()));
     assert!(rig.begin(&odd, &stranger(), 10_000).await.is_err());
