@@ -27,8 +27,8 @@ use crate::money::Sat;
     "results": [
         { "type": "btc", "asset_id": null, "amount": 50_000, "amount_str": null, "result": "pending", "confirmations_left": 2,
           "next": "wait for blocks; it is credited by itself", "error": null },
-        { "type": "btc", "asset_id": null, "amount": 120_000, "result": "needs_signature", "confirmations_left": null,
-          "next": "POST /lightning/settle-begin", "error": null },
+        { "type": "btc", "asset_id": null, "amount": 120_000, "amount_str": null, "result": "needs_signature",
+          "confirmations_left": null, "next": "POST /lightning/settle-begin", "error": null },
     ],
 }))]
 pub struct SettleResponse {
@@ -42,7 +42,7 @@ pub struct SettleResponse {
 /// One pocket, or one payment on its way.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "type": "btc", "asset_id": null, "amount": 50_000, "result": "pending", "confirmations_left": 2,
+    "type": "btc", "asset_id": null, "amount": 50_000, "amount_str": null, "result": "pending", "confirmations_left": 2,
     "next": "wait for blocks; it is credited by itself", "error": null,
 }))]
 pub struct SettleRow {
