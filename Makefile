@@ -39,10 +39,14 @@ run: rust ## Build, then run a gateway on a private regtest, ready to try; stop 
 
 ## --- check
 
+# A program that runs the test binaries, instead of cargo itself.
+TEST_RUNNER ?=
+with_runner := $(if $(TEST_RUNNER),--config "target.'cfg(unix)'.runner = '$(TEST_RUNNER)'")
+
 # All test binaries run, also when one fails: one run of CI says everything that is wrong.
 .PHONY: test
 test: rust ## Run every test, against a real bitcoind, PostgreSQL, Lightning peer and RGB wallets
-	exec scripts/with-tools bitcoind,embit,hostile-peer,ldk-peer,postgres,rgb-wallet,schemathesis cargo test --locked --workspace --no-fail-fast $(ARGS)
+	exec scripts/with-tools bitcoind,embit,hostile-peer,ldk-peer,postgres,rgb-wallet,schemathesis cargo test --locked --workspace --no-fail-fast $(with_runner) $(ARGS)
 
 .PHONY: check
 check: locked fmt-check deny clippy tidy openapi-check ## Run everything that needs no server: lock, format, licences, lints, house rules, API drift
