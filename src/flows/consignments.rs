@@ -169,7 +169,7 @@ async fn on_shelf<T: Send + 'static>(
 ) -> Result<T, Error> {
     let Some(shelf) = flows.shelf().cloned() else { return Ok(without) };
     let done = tokio::task::spawn_blocking(move || job(&shelf)).await;
-    Ok(done.map_err(|error| StoreError::Unavailable(format!("the consignments: {error}")))??)
+    Ok(done.map_err(|error| Error::panicked("the consignments", &error))??)
 }
 
 /// What a recipient is to this gateway.

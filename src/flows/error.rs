@@ -1,5 +1,7 @@
 //! Everything that can be answered instead of success, as one closed list. Each dialect of the API maps all of it.
 
+use tokio::task::JoinError;
+
 use crate::domain::policy::{BadSignatureTime, FeeRefusal};
 use crate::domain::psbt::PsbtProblem;
 use crate::domain::wallet::BadKeys;
@@ -111,9 +113,18 @@ pub enum Error {
     Assets(PortError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A fault of this program. Trying again does not help.
+    #[error("a fault of this program: {0}")]
+    Internal(String),
 }
 
 impl Error {
+    /// A task of this program has panicked.
+    #[must_use]
+    pub fn panicked(task: &str, error: &JoinError) -> Self {
+        Self::Internal(format!("{task}: {error}"))
+    }
+
     #[must_use]
     pub fn field(field: &'static str, reason: impl Into<String>) -> Self {
         Self::Field { code: Code::InvalidRequest, field, reason: reason.into() }
@@ -142,6 +153,7 @@ impl Error {
             Self::Node(_) => Code::LightningNotReady,
             Self::Assets(_) => Code::AssetsNotReady,
             Self::Store(error) => store_code(error),
+            Self::Internal(_) => Code::Internal,
         }
     }
 
@@ -159,7 +171,8 @@ impl Error {
             | Self::Chain(_)
             | Self::Node(_)
             | Self::Assets(_)
-            | Self::Store(_) => None,
+            | Self::Store(_)
+            | Self::Internal(_) => None,
         }
     }
 }
@@ -246,7 +259,8 @@ impl Retryable for Error {
             | Self::Keys(_)
             | Self::Chain(_)
             | Self::Node(_)
-            | Self::Assets(_) => false,
+            | Self::Assets(_)
+            | Self::Internal(_) => false,
         }
     }
 }

@@ -128,7 +128,7 @@ fn was_not_done(error: &Error) -> bool {
         | Error::Fee(_)
         | Error::SignatureTime(_)
         | Error::Keys(_) => true,
-        Error::Chain(_) | Error::Node(_) | Error::Assets(_) | Error::Store(_) => false,
+        Error::Chain(_) | Error::Node(_) | Error::Assets(_) | Error::Store(_) | Error::Internal(_) => false,
     }
 }
 

@@ -35,7 +35,7 @@ pub async fn register(flows: &Flows, keys: &WalletKeys, bind_to: Option<KeyId>) 
             Account::ALL.map(|account| (account, for_deriving.scripts(account, 0..lookahead)))
         })
         .await
-        .map_err(|e| StoreError::Unavailable(format!("deriving scripts: {e}")))?;
+        .map_err(|error| Error::panicked("deriving scripts", &error))?;
         let most = flows.policy().max_wallets_per_key;
         flows.store().write(Register { keys: keys.clone(), scripts, lookahead, bind_to, most }).await?;
         crash::point("register.committed");

@@ -276,7 +276,7 @@ pub(super) async fn choose(
     let most = flows.policy().fees.clone();
     let mut planned = tokio::task::spawn_blocking(move || job.run(ripe, &rest, tip, depth))
         .await
-        .map_err(|e| StoreError::Unavailable(format!("choosing coins: {e}")))??;
+        .map_err(|error| Error::panicked("choosing coins", &error))??;
     most.check_fee(planned.fee, planned.amount_sent)?;
     make_new(flows, &mut planned.psbt, tip.height).await?;
     Ok(Choice { planned, change_index, depth })

@@ -217,7 +217,7 @@ fn below_dust() -> Error {
 }
 
 fn unexpected(reason: impl std::fmt::Display) -> Error {
-    Error::Store(crate::store::StoreError::Corrupt(format!("a transaction could not be built: {reason}")))
+    Error::Internal(format!("a transaction could not be built: {reason}"))
 }
 
 /// BDK counts foreign outputs as required. Here they are the ones to choose among: largest first, so that a payment

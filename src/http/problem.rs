@@ -319,7 +319,7 @@ impl From<Error> for Problem {
         let code = error.code();
         let entry = entry(code);
         let inside = match &error {
-            Error::Store(_) | Error::Chain(_) | Error::Node(_) | Error::Assets(_) => true,
+            Error::Store(_) | Error::Chain(_) | Error::Node(_) | Error::Assets(_) | Error::Internal(_) => true,
             Error::Field { .. }
             | Error::Refused { .. }
             | Error::Later { .. }
@@ -374,6 +374,16 @@ mod tests {
         assert_eq!(wire["field"], "amount_sats");
         assert_eq!(wire["status"], 400);
         assert_eq!(wire["type"], "/docs/errors#invalid_request");
+    }
+
+    /// The database has nothing to do with it, and trying again does not help.
+    #[tokio::test]
+    async fn a_panicked_task_is_a_fault_of_this_program() {
+        let panicked = tokio::spawn(async { panic!("in a task") }).await.unwrap_err();
+        let problem = Problem::from(Error::panicked("a task", &panicked));
+        let wire = serde_json::to_value(problem.wire("t", None)).unwrap();
+        assert_eq!((&wire["error"], &wire["status"]), (&"internal".into(), &500.into()), "{wire}");
+        assert!(!wire["detail"].to_string().contains("in a task"), "{wire}");
     }
 
     #[test]

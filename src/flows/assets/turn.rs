@@ -25,7 +25,7 @@ where
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
     let task = tokio::spawn(call.in_current_span());
-    task.await.map_err(|e| StoreError::Unavailable(format!("a call of the engine for assets: {e}")))?
+    task.await.map_err(|error| Error::panicked("a call of the engine for assets", &error))?
 }
 
 /// Says that the engine is about to be asked for something that can't be asked for twice.
@@ -42,9 +42,9 @@ pub(super) async fn nothing_came(flows: &Flows, wallet: &WalletId) -> Result<(),
 /// stays then, and what is there is found before the next call.
 pub(super) const fn is_in_doubt(error: &Error) -> bool {
     match error {
-        Error::Assets(_) | Error::Store(StoreError::Unavailable(_) | StoreError::InDoubt(_) | StoreError::Sql(_)) => {
-            true
-        }
+        Error::Assets(_)
+        | Error::Internal(_)
+        | Error::Store(StoreError::Unavailable(_) | StoreError::InDoubt(_) | StoreError::Sql(_)) => true,
         Error::Store(_)
         | Error::Field { .. }
         | Error::Refused { .. }
