@@ -117,6 +117,7 @@ fn crates_have_owners() {
     ];
     prove(words::owned_crates, &[("src/flows/mod.rs", "use sqlx::Row;")], &clean);
     prove(words::owned_crates, &[("src/chain/fake/mod.rs", "fn a() { reqwest::get(1) }")], &clean);
+    prove(words::owned_crates, &[("src/connectors/ldk/peers.rs", "use reqwest::Client;")], &clean);
 }
 
 #[test]

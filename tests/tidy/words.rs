@@ -6,9 +6,9 @@ use super::source::{Finding, Line, SourceFile, words};
 const OWNERS: &[(&str, &[&str])] = &[
     // The adapter of rgb-lib reads one row of the library's own database.
     ("sqlx", &["src/store/", "src/assets/rgb/last.rs"]),
-    // An adapter that talks to a node; the one that talks to payees' proxies, behind its guard; and the command that asks a running
-    // gateway how it is.
-    ("reqwest", &["src/chain/bitcoind/", "src/assets/courier/", "src/cli/"]),
+    // An adapter that talks to a node; the one that talks to payees' proxies, behind its guard; the one file of the built-in node that asks
+    // the rapid gossip sync server of the operator, and bounds what it answers; and the command that asks a running gateway how it is.
+    ("reqwest", &["src/chain/bitcoind/", "src/assets/courier/", "src/connectors/ldk/rapid.rs", "src/cli/"]),
 ];
 
 /// Types that hold a private key. Only the signer has them, and the built-in node, whose money is its own and nobody's wallet.

@@ -24,6 +24,10 @@ pub struct Config {
     pub seed: Option<Secret>,
     /// The folder of the file with the generation, where the seed has no file of its own.
     pub data_dir: Option<PathBuf>,
+    /// A rapid gossip sync server, which is asked how the network looks in the place of the peers. Empty: the peers are.
+    pub rapid_gossip_sync: Option<String>,
+    /// How often it is asked what is new.
+    pub rapid_gossip_sync_seconds: u64,
     /// How often LDK's clock ticks. Payments that ended stay in memory for eight ticks; a peer has two to answer.
     pub tick_seconds: u64,
     /// How often bitcoind is asked for new blocks.
@@ -86,6 +90,8 @@ impl Default for Config {
             seed_file: PathBuf::from("data/node.seed"),
             seed: None,
             data_dir: None,
+            rapid_gossip_sync: None,
+            rapid_gossip_sync_seconds: 3_600,
             tick_seconds: 10,
             poll_ms: 1_000,
             wait_for_peers_seconds: 60,

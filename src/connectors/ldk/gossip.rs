@@ -1,32 +1,82 @@
-//! What the node has learnt of the network: the graph, and how good its channels are. It is large, and whoever loses it learns it anew,
-//! so it is in files of its own: no commit of a payment waits for it.
+//! From whom the node hears of the network, and what it has learnt: the graph, and how good its channels are. That is large, and whoever
+//! loses it learns it anew, so it is in files of its own: no commit of a payment waits for it.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use lightning::ln::peer_handler::IgnoringMessageHandler;
+use lightning::routing::gossip::P2PGossipSync;
 use lightning::routing::scoring::{LockableScore as _, ScoreUpdate as _};
 use lightning::util::ser::Writeable as _;
+use lightning_block_sync::gossip::{GossipVerifier, TokioSpawner};
 
 use super::config::Config;
 use super::node::Node;
+use super::rapid::Rapid;
 use super::seed::beside;
+use super::source::Source;
 use super::start::{GRAPH, SCORER};
+use super::types::{Graph, Log, PeerGossip, RouteHandler, lock};
 use crate::store::node::Step;
 
+/// Who tells the node of the network.
+pub enum Gossip {
+    /// Its peers. What they announce is checked against the block that it names.
+    Peers(Arc<PeerGossip>),
+    /// The server that the operator names. No block is needed, and peers are not listened to.
+    Server(Rapid),
+}
+
+impl Gossip {
+    pub fn new(rapid: Option<Rapid>, source: &Arc<Source>, graph: &Arc<Graph>, log: &Log) -> Self {
+        let from_peers = || {
+            let verifier = Arc::new(GossipVerifier::new(Arc::clone(source), TokioSpawner));
+            Arc::new(P2PGossipSync::new(Arc::clone(graph), Some(verifier), Arc::clone(log)))
+        };
+        rapid.map_or_else(|| Self::Peers(from_peers()), Self::Server)
+    }
+
+    /// What hears the peers.
+    pub fn handler(&self) -> RouteHandler {
+        match self {
+            Self::Peers(gossip) => Arc::clone(gossip) as RouteHandler,
+            Self::Server(_) => Arc::new(IgnoringMessageHandler {}),
+        }
+    }
+
+    /// Comes back when a channel was looked up in the chain, and is to be told to others.
+    pub async fn has_checked(&self) {
+        match self {
+            Self::Peers(gossip) => gossip.validation_completion_future().await,
+            Self::Server(_) => std::future::pending().await,
+        }
+    }
+
+    /// Whether a channel that nobody has spoken of for long is gone, and not only unheard of.
+    pub fn tells_what_is_stale(&self) -> bool {
+        match self {
+            Self::Peers(_) => true,
+            Self::Server(rapid) => rapid.has_synced(),
+        }
+    }
+}
+
 /// The files.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Learnt {
     pub graph: PathBuf,
     pub scores: PathBuf,
+    /// One writes at a time: each begins with the same file beside them.
+    writing: Mutex<()>,
 }
 
 impl Learnt {
     #[must_use]
     pub fn beside(config: &Config) -> Self {
-        Self { graph: beside(config, "graph"), scores: beside(config, "scores") }
+        Self { graph: beside(config, "graph"), scores: beside(config, "scores"), writing: Mutex::default() }
     }
 }
 
@@ -75,6 +125,7 @@ impl Node {
     ) {
         let node = Arc::clone(self);
         let written = tokio::task::spawn_blocking(move || {
+            let _alone = lock(&node.learnt.writing);
             let (path, bytes) = encode(&node);
             write(&path, &bytes).map_err(|error| format!("{}: {error}", path.display()))
         });

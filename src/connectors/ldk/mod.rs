@@ -28,6 +28,7 @@ mod payments;
 mod peers;
 mod policy;
 mod quotes;
+mod rapid;
 mod recovery;
 mod router;
 mod routes;

@@ -15,14 +15,14 @@ use super::books::Books;
 use super::broadcast::Broadcaster;
 use super::config::Config;
 use super::fees::Fees;
-use super::gossip::Learnt;
+use super::gossip::{Gossip, Learnt};
 use super::lease::{Lease, die};
 use super::offers::Fetching;
 use super::payments::Paying;
 use super::quotes::Searches;
 use super::seed::Generation;
 use super::stage::Stage;
-use super::types::{Bumper, Gossip, Graph, Log, Manager, Monitors, Onion, Peers, Router, Scorer, Sweeper};
+use super::types::{Bumper, Graph, Log, Manager, Monitors, Onion, Peers, Router, Scorer, Sweeper};
 use super::wallet::NodeWallet;
 use crate::domain::lightning::PaymentHash;
 use crate::ports::PortError;
@@ -53,7 +53,7 @@ pub struct Node {
     pub router: Arc<Router>,
     pub monitors: Arc<Monitors>,
     pub manager: Arc<Manager>,
-    pub gossip: Arc<Gossip>,
+    pub gossip: Gossip,
     pub onion: Arc<Onion>,
     pub peers: Arc<Peers>,
     pub sweeper: Arc<Sweeper>,

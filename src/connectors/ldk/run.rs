@@ -22,7 +22,7 @@ use super::source::Followers;
 use super::stage::{Batch, encoded};
 use super::start::{MANAGER, Started, generation_step, put};
 use super::types::lock;
-use super::{fees, peers};
+use super::{fees, peers, rapid};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::store::node::Step;
@@ -148,6 +148,7 @@ pub fn run(started: Started, listener: Option<tokio::net::TcpListener>) {
         }
     });
     node.spawn("fees", keep_fees(Arc::clone(&node)));
+    node.spawn("rapid gossip sync", rapid::keep_synced(Arc::clone(&node)));
     node.spawn("reconnect", peers::keep_connected(Arc::clone(&node)));
     if let Some(listener) = listener {
         node.spawn("listen", peers::listen(Arc::clone(&node), listener));
@@ -201,7 +202,7 @@ async fn turn(node: Arc<Node>) {
             () = node.manager.get_event_or_persistence_needed_future() => {}
             () = node.monitors.get_update_future() => {}
             () = node.onion.get_update_future() => {}
-            () = node.gossip.validation_completion_future() => {}
+            () = node.gossip.has_checked() => {}
             () = node.stage.woken() => {}
         }
     }
@@ -299,7 +300,9 @@ impl Node {
             Chore::Sweep => drop(self.sweeper.regenerate_and_broadcast_spend_if_necessary()),
             Chore::Archive => self.monitors.archive_fully_resolved_channel_monitors(),
             Chore::Prune => {
-                self.graph.remove_stale_channels_and_tracking_with_time(self.since_epoch().as_secs());
+                if self.gossip.tells_what_is_stale() {
+                    self.graph.remove_stale_channels_and_tracking_with_time(self.since_epoch().as_secs());
+                }
                 drop(tokio::spawn(Arc::clone(self).keep_graph()));
                 let now = self.store.clock().now().millis();
                 let before = Timestamp::from_millis(now.saturating_sub(RECEIPTS_KEPT_MILLIS));

@@ -12,7 +12,7 @@ use lightning::chain::{BlockLocator, Listen};
 use lightning::io::Cursor;
 use lightning::ln::channelmanager::{ChainParameters, ChannelManager, ChannelManagerReadArgs};
 use lightning::ln::peer_handler::{IgnoringMessageHandler, MessageHandler};
-use lightning::routing::gossip::{NetworkGraph, P2PGossipSync};
+use lightning::routing::gossip::NetworkGraph;
 use lightning::routing::router::DefaultRouter;
 use lightning::routing::scoring::{
     ProbabilisticScorer, ProbabilisticScoringDecayParameters, ProbabilisticScoringFeeParameters,
@@ -21,7 +21,6 @@ use lightning::sign::{InMemorySigner, KeysManager, NodeSigner, Recipient};
 use lightning::util::ser::{Readable, ReadableArgs};
 use lightning::util::wallet_utils::WalletSync;
 use lightning_block_sync::HeaderCache;
-use lightning_block_sync::gossip::{GossipVerifier, TokioSpawner};
 use lightning_block_sync::init::{synchronize_listeners, validate_best_block_header};
 use lightning_block_sync::poll::ValidatedBlockHeader;
 use tokio::sync::{broadcast, watch};
@@ -32,7 +31,7 @@ use super::config::{Config, Rpc};
 use super::counter::Counter;
 use super::error::LdkError;
 use super::fees::Fees;
-use super::gossip::{self, Learnt};
+use super::gossip::{self, Gossip, Learnt};
 use super::lease::Lease;
 use super::logger::NodeLog;
 use super::node::{HINTS, Node, Phase};
@@ -40,13 +39,12 @@ use super::offers::{Fetching, Offers};
 use super::payments::Paying;
 use super::policy;
 use super::quotes::Searches;
+use super::rapid::Rapid;
 use super::recovery;
 use super::seed::{Generation, Seed};
 use super::source::Source;
 use super::stage::{SWEEPER, Stage, SweeperStore};
-use super::types::{
-    Bumper, Gossip, Graph, Log, Manager, MessageRouter, Monitors, Onion, Peers, Router, Scorer, Sweeper,
-};
+use super::types::{Bumper, Graph, Log, Manager, MessageRouter, Monitors, Onion, Peers, Router, Scorer, Sweeper};
 use super::wallet::NodeWallet;
 use crate::ports::chain::ChainBackend;
 use crate::store::Store;
@@ -89,6 +87,7 @@ pub struct Started {
 /// When something is missing, makes no sense, or must not be started.
 pub async fn start(parts: Parts) -> Result<Started, LdkError> {
     let Parts { config, network, rpc, chain, store, owner, recovering } = parts;
+    let rapid = Rapid::from_config(&config)?;
     let seed = Seed::find(&config)?;
     let now = store.clock().now();
     let seconds = u64::try_from(now.unix_seconds()).unwrap_or_default();
@@ -132,7 +131,8 @@ pub async fn start(parts: Parts) -> Result<Started, LdkError> {
         let known = monitors.load_existing_monitor(channel, monitor);
         known.map_err(|()| LdkError::Corrupt(format!("the channel {channel} is there twice")))?;
     }
-    let assembled = Assembled { base, store, lease, generation, chain, id, graph, scorer, router, monitors, sweeper };
+    let assembled =
+        Assembled { base, rapid, store, lease, generation, chain, id, graph, scorer, router, monitors, sweeper };
     let node = assembled.node(manager.0, &source, seconds).await?;
     Ok(Started { node, source, tip: synchronised.tip, headers: synchronised.headers })
 }
@@ -398,6 +398,7 @@ impl Base {
 
 struct Assembled {
     base: Base,
+    rapid: Option<Rapid>,
     store: Store,
     lease: Lease,
     generation: (Generation, Mutex<i64>),
@@ -416,8 +417,9 @@ impl Assembled {
         let learnt = Learnt::beside(&config);
         let fetching = Arc::new(Fetching::default());
         let offers = Arc::new(Offers::new(Arc::clone(&manager), Arc::clone(&fetching)));
-        let (gossip, onion, peers) =
-            network_side(source, &self.graph, &manager, offers, &self.monitors, (&keys, &log), seconds);
+        let gossip = Gossip::new(self.rapid, source, &self.graph, &log);
+        let (onion, peers) =
+            network_side(&gossip, &self.graph, &manager, offers, &self.monitors, (&keys, &log), seconds);
         let coins = Arc::new(WalletSync::new(Arc::clone(&wallet), Arc::clone(&log)));
         let bumper = Bumper::new(Arc::clone(&broadcaster), coins, Arc::clone(&keys), Arc::clone(&log));
 
@@ -475,16 +477,14 @@ impl Assembled {
 
 /// What speaks with peers.
 fn network_side(
-    source: &Arc<Source>,
+    gossip: &Gossip,
     graph: &Arc<Graph>,
     manager: &Arc<Manager>,
     offers: Arc<Offers>,
     monitors: &Arc<Monitors>,
     (keys, log): (&Arc<KeysManager>, &Log),
     seconds: u64,
-) -> (Arc<Gossip>, Arc<Onion>, Arc<Peers>) {
-    let verifier = Arc::new(GossipVerifier::new(Arc::clone(source), TokioSpawner));
-    let gossip = Arc::new(P2PGossipSync::new(Arc::clone(graph), Some(verifier), Arc::clone(log)));
+) -> (Arc<Onion>, Arc<Peers>) {
     let messages = Arc::new(MessageRouter::new(Arc::clone(graph), Arc::clone(keys)));
     let onion = Arc::new(Onion::new(
         Arc::clone(keys),
@@ -500,7 +500,7 @@ fn network_side(
     ));
     let handlers = MessageHandler {
         chan_handler: Arc::clone(manager),
-        route_handler: Arc::clone(&gossip),
+        route_handler: gossip.handler(),
         onion_message_handler: Arc::clone(&onion),
         custom_message_handler: IgnoringMessageHandler {},
         send_only_message_handler: Arc::clone(monitors),
@@ -508,5 +508,5 @@ fn network_side(
     let now = u32::try_from(seconds).unwrap_or(u32::MAX);
     let random: [u8; 32] = rand::random();
     let peers = Arc::new(Peers::new(handlers, now, &random, Arc::clone(log), Arc::clone(keys)));
-    (gossip, onion, peers)
+    (onion, peers)
 }

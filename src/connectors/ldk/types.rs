@@ -6,6 +6,7 @@ use lightning::chain::Filter;
 use lightning::chain::chainmonitor::ChainMonitor as LdkChainMonitor;
 use lightning::events::bump_transaction::sync::BumpTransactionEventHandlerSync;
 use lightning::ln::channelmanager::ChannelManager;
+use lightning::ln::msgs::RoutingMessageHandler;
 use lightning::ln::peer_handler::{IgnoringMessageHandler, PeerManager as LdkPeerManager};
 use lightning::onion_message::messenger::{DefaultMessageRouter, OnionMessenger as LdkOnionMessenger};
 use lightning::routing::gossip::{NetworkGraph, P2PGossipSync};
@@ -47,7 +48,8 @@ pub type Manager = ChannelManager<
     Log,
 >;
 pub type Verifier = GossipVerifier<TokioSpawner, Arc<Source>>;
-pub type Gossip = P2PGossipSync<Arc<Graph>, Arc<Verifier>, Log>;
+pub type PeerGossip = P2PGossipSync<Arc<Graph>, Arc<Verifier>, Log>;
+pub type RouteHandler = Arc<dyn RoutingMessageHandler + Send + Sync>;
 pub type Onion = LdkOnionMessenger<
     Arc<KeysManager>,
     Arc<KeysManager>,
@@ -62,7 +64,7 @@ pub type Onion = LdkOnionMessenger<
 pub type Peers = LdkPeerManager<
     SocketDescriptor,
     Arc<Manager>,
-    Arc<Gossip>,
+    RouteHandler,
     Arc<Onion>,
     Log,
     IgnoringMessageHandler,

@@ -9,4 +9,5 @@ mod ldk_peer;
 mod ldk_recovery;
 pub mod lightning;
 mod lightning_ldk_smoke;
+mod rapid_gossip;
 mod store;

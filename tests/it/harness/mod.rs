@@ -18,6 +18,7 @@ pub mod postgres;
 pub mod process;
 pub mod rgb_wallet;
 pub mod rig;
+pub mod snapshot;
 pub mod spec_signer;
 pub mod spending;
 pub mod tls;
