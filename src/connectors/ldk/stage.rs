@@ -13,8 +13,10 @@ use lightning::ln::types::ChannelId;
 use lightning::sign::InMemorySigner;
 use lightning::util::persist::{KVStoreSync, MonitorName};
 use lightning::util::ser::Writeable;
+use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 
+use super::lease::die;
 use super::types::lock;
 use crate::domain::lightning::PaymentId;
 use crate::ports::lightning::NodeEvent;
@@ -123,6 +125,12 @@ pub fn encoded(value: &impl Writeable) -> Vec<u8> {
     }
 }
 
+/// What the memory has already and the next start has to know, too. What can't be written ends the process: whatever came after it would
+/// rest on what only this process knows.
+pub fn written<T: Serialize>(what: &str, value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| die(&format!("{what} can't be written: {error}")))
+}
+
 /// Numbers of updates count from 1; only channels of very old versions have one that does not fit.
 fn number(update_id: u64) -> i64 {
     i64::try_from(update_id).unwrap_or(i64::MAX)
@@ -197,6 +205,34 @@ mod tests {
         let bytes: Vec<u8> = value.iter().flat_map(|number| number.to_be_bytes()).collect();
         assert!(bytes.len() > ROOM);
         assert_eq!(encoded(&bytes), bytes.encode());
+    }
+
+    struct Unwritable;
+
+    impl Serialize for Unwritable {
+        fn serialize<S: serde::Serializer>(&self, _serializer: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("it has no text"))
+        }
+    }
+
+    /// In a process of its own, which this test starts: it is the same test there, told to do it.
+    #[test]
+    fn a_change_that_can_not_be_written_ends_the_process() {
+        use std::os::unix::process::ExitStatusExt as _;
+        const TOLD: &str = "SLUICE_TEST_WRITES_THE_UNWRITABLE";
+        const SIGABRT: i32 = 6;
+        if std::env::var_os(TOLD).is_some() {
+            println!("it goes on with {}", written("a change of its wallet", &Unwritable));
+            return;
+        }
+        assert_eq!(written("a number", &7), "7");
+        let name = format!("{}::a_change_that_can_not_be_written_ends_the_process", module_path!());
+        let (_crate, name) = name.split_once("::").unwrap();
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let ended = again.args(["--exact", name, "--nocapture"]).env(TOLD, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(said.contains("running 1 test") && !said.contains("it goes on"), "{said}");
+        assert_eq!(ended.status.signal(), Some(SIGABRT), "{said}");
     }
 
     /// Taken at any moment, a batch has both of two steps that belong together, or none.

@@ -18,9 +18,8 @@ use lightning::util::wallet_utils::{Utxo, WalletSourceSync};
 
 use super::books::Books;
 use super::error::LdkError;
-use super::lease::die;
 use super::seed::Seed;
-use super::stage::Stage;
+use super::stage::{Stage, written};
 use super::types::lock;
 use crate::clock::Clock;
 use crate::ids::RequestId;
@@ -155,15 +154,9 @@ impl NodeWallet {
         let mut inner = lock(&self.inner);
         let result = act(&mut inner.wallet);
         if let Some(changes) = inner.wallet.take_staged() {
-            match serde_json::to_string(&changes) {
-                Ok(value) => {
-                    let number = inner.next;
-                    inner.next = number.saturating_add(1);
-                    steps.push(Step::Wallet { number, value });
-                }
-                // From here on the memory would know of coins that the next start does not.
-                Err(error) => die(&format!("a change of its wallet can't be written: {error}")),
-            }
+            let (number, value) = (inner.next, written("a change of its wallet", &changes));
+            inner.next = number.saturating_add(1);
+            steps.push(Step::Wallet { number, value });
         }
         if !steps.is_empty() {
             self.stage.push_all(steps);
