@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Address, ScriptBuf, Transaction};
+use bitcoin::{Address, OutPoint, ScriptBuf, Transaction, Txid};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::types::ChannelId;
 use lightning::types::features::ChannelTypeFeatures;
@@ -135,17 +135,16 @@ impl Node {
                 deserialize(&bytes).map_err(|error| StoreError::Corrupt(format!("the funding {name}: {error}")))?;
             fundings.insert(transaction.compute_txid(), transaction);
         }
-        let mut spent = HashSet::new();
-        for channel in self.manager.list_channels().iter().filter(|channel| channel.is_outbound) {
-            let Some(txid) = channel.funding_txo.map(|funding| funding.txid) else { continue };
-            match fundings.remove(&txid) {
-                _ if self.wallet.knows(txid) => {}
-                Some(funding) => spent.extend(funding.input.iter().map(|input| input.previous_output)),
-                // One of before there were notes: it may spend any of them.
-                None => return Ok(()),
+        let channels = self.manager.list_channels();
+        let opened = channels.iter().filter(|channel| channel.is_outbound);
+        let opened = opened.filter_map(|channel| Some(channel.funding_txo?.txid));
+        match under_way(&mut fundings, opened, |txid| self.wallet.knows(txid)) {
+            Ok(spent) => self.wallet.let_go_of_all_but(&spent),
+            Err(txid) => {
+                tracing::warn!(%txid, "nobody knows which coins a channel's funding spends: all that were set aside stay so until the next start");
+                return Ok(());
             }
         }
-        self.wallet.let_go_of_all_but(&spent);
         for txid in fundings.into_keys() {
             self.stage.push(Step::Remove { space: FUNDINGS, name: txid.to_string() });
         }
@@ -294,6 +293,26 @@ impl Node {
     }
 }
 
+/// Of the channels that we open, the coins that their fundings spend where only LDK has them. What is left of the notes is under way no more.
+///
+/// # Errors
+/// A funding of before there were notes: it may spend any coin.
+fn under_way(
+    noted: &mut HashMap<Txid, Transaction>,
+    opened: impl Iterator<Item = Txid>,
+    is_known: impl Fn(Txid) -> bool,
+) -> Result<HashSet<OutPoint>, Txid> {
+    let mut spent = HashSet::new();
+    for txid in opened {
+        match noted.remove(&txid) {
+            _ if is_known(txid) => {}
+            Some(funding) => spent.extend(funding.input.iter().map(|input| input.previous_output)),
+            None => return Err(txid),
+        }
+    }
+    Ok(spent)
+}
+
 fn per_kw(rate: FeeRate) -> Result<u32, PortError> {
     u32::try_from(rate.milli_sat_per_vb().div_ceil(4)).map_err(|_| refused("that fee rate is absurd"))
 }
@@ -349,4 +368,44 @@ fn sum(all: impl Iterator<Item = u64>) -> Amount {
 
 fn no<T>(reason: impl Into<String>) -> Asked<T> {
     Asked::Refused { reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash as _;
+    use bitcoin::{Sequence, TxIn, Witness, absolute, transaction};
+
+    use super::*;
+
+    fn coin(number: u8) -> OutPoint {
+        OutPoint { txid: Txid::from_byte_array([number; 32]), vout: 0 }
+    }
+
+    fn funding(coins: &[u8]) -> Transaction {
+        let input = |number: &u8| TxIn {
+            previous_output: coin(*number),
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        };
+        let (version, lock_time) = (transaction::Version::TWO, absolute::LockTime::ZERO);
+        Transaction { version, lock_time, input: coins.iter().map(input).collect(), output: Vec::new() }
+    }
+
+    #[test]
+    fn one_funding_that_only_ldk_has_keeps_its_own_coins_and_no_others() {
+        let [waits, sent, forgotten] = [&[1, 2][..], &[3], &[4]].map(funding);
+        let ids = [&waits, &sent, &forgotten].map(Transaction::compute_txid);
+        let notes = || HashMap::from([(ids[0], waits.clone()), (ids[1], sent.clone()), (ids[2], forgotten.clone())]);
+        let in_a_block = Txid::from_byte_array([9; 32]);
+        let is_known = |txid| txid == ids[1] || txid == in_a_block;
+
+        let mut noted = notes();
+        let kept = under_way(&mut noted, [ids[0], ids[1], in_a_block].into_iter(), is_known);
+        assert_eq!(kept, Ok(HashSet::from([coin(1), coin(2)])), "what is set aside for anything else is free");
+        assert_eq!(noted.into_keys().collect::<Vec<_>>(), [ids[2]], "no channel has it");
+        assert_eq!(under_way(&mut notes(), std::iter::empty(), is_known), Ok(HashSet::new()));
+        let unknown = Txid::from_byte_array([8; 32]);
+        assert_eq!(under_way(&mut notes(), [ids[0], unknown].into_iter(), is_known), Err(unknown));
+    }
 }
