@@ -1,70 +1,16 @@
 //! Registering keys that have a past, and releasing them.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use bitcoin::bip32::{Fingerprint, Xpub};
-use bitcoin::{Block, BlockHash, Network, OutPoint, ScriptBuf, Transaction, Txid};
+use bitcoin::{Network, OutPoint};
 use sluice::chain::fake::FakeChain;
 use sluice::domain::wallet::{Account, WalletKeys};
 use sluice::flows::{Code, Policy, balance, register, scan};
-use sluice::money::FeeRate;
-use sluice::ports::PortError;
-use sluice::ports::chain::{BlockRef, BroadcastOutcome, ChainBackend, ChainInfo, Mempool, Scan};
 use std::str::FromStr;
 
+use crate::harness::restless::Restless;
 use crate::harness::rig::{Client, Rig, amount, on_both, policy, spend_elsewhere, stranger};
-
-type Event = Box<dyn FnOnce(&FakeChain) + Send>;
-
-/// A chain that goes on while it is being searched.
-struct Restless {
-    inner: Arc<FakeChain>,
-    during_scan: Mutex<Option<Event>>,
-}
-
-#[async_trait]
-impl ChainBackend for Restless {
-    async fn info(&self) -> Result<ChainInfo, PortError> {
-        self.inner.info().await
-    }
-    async fn block_hash(&self, height: u32) -> Result<Option<BlockHash>, PortError> {
-        self.inner.block_hash(height).await
-    }
-    async fn block(&self, hash: BlockHash) -> Result<Block, PortError> {
-        self.inner.block(hash).await
-    }
-    async fn mempool(&self) -> Result<Mempool, PortError> {
-        self.inner.mempool().await
-    }
-    async fn mempool_transactions(&self, txids: &[Txid]) -> Result<Vec<Option<Transaction>>, PortError> {
-        self.inner.mempool_transactions(txids).await
-    }
-    async fn confirmed_transaction(&self, txid: Txid, block: BlockHash) -> Result<Option<Transaction>, PortError> {
-        self.inner.confirmed_transaction(txid, block).await
-    }
-    async fn scan(&self, scripts: &[ScriptBuf]) -> Result<Scan, PortError> {
-        let scan = self.inner.scan(scripts).await;
-        let event = self.during_scan.lock().expect("nobody panics").take();
-        if let Some(event) = event {
-            event(&self.inner);
-        }
-        scan
-    }
-    async fn still_unspent(&self, outpoints: &[OutPoint]) -> Result<(BlockRef, HashSet<OutPoint>), PortError> {
-        self.inner.still_unspent(outpoints).await
-    }
-    async fn broadcast(&self, transaction: &Transaction) -> Result<BroadcastOutcome, PortError> {
-        self.inner.broadcast(transaction).await
-    }
-    async fn fee_rate(&self, target_blocks: u16) -> Result<Option<FeeRate>, PortError> {
-        self.inner.fee_rate(target_blocks).await
-    }
-    async fn fee_floor(&self) -> Result<FeeRate, PortError> {
-        self.inner.fee_floor().await
-    }
-}
 
 fn fund(rig: &Rig, client: &Client, index: u32, sat: u64) -> OutPoint {
     let script = client.address_at(index).script_pubkey();
@@ -123,8 +69,7 @@ on_both!(the_chain_moves_during_the_search, |rig| async move {
         chain.fund_confirmed(&script, amount(40_000)).expect("the fake pays");
         chain.mine(3);
     };
-    let restless = Restless { inner: rig.chain.clone(), during_scan: Mutex::new(Some(Box::new(event))) };
-    rig.restart_with(Arc::new(restless));
+    rig.restart_with(Restless::during_scan(&rig.chain, event));
     // The follower reads the new blocks while the scanner waits for it.
     let follow = async {
         for _ in 0..20 {

@@ -16,6 +16,7 @@ pub mod peer;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod restless;
 pub mod rgb_wallet;
 pub mod rig;
 pub mod snapshot;
