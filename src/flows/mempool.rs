@@ -25,15 +25,16 @@ const FETCH: usize = 500;
 
 /// Takes in what has changed in the mempool since it was last looked at.
 pub(super) async fn look(flows: &Flows, owner: &Ownership, at: BlockRef) -> Result<Progress, Error> {
+    // Read first: what is written after this may be newer than the node's answer.
+    let mut conn = flows.store().read().await?;
+    let waiting = chain::unmined(&mut conn).await?;
+    drop(conn);
     let mempool = flows.chain().mempool().await?;
     if mempool.tip != at {
         return Ok(Progress::Moved);
     }
     let seen = flows.mempool_seen(owner);
     let fresh: Vec<Txid> = mempool.txids.iter().filter(|txid| !seen.contains(*txid)).copied().collect();
-    let mut conn = flows.store().read().await?;
-    let waiting = chain::unmined(&mut conn).await?;
-    drop(conn);
     let mut present = mempool.txids;
     let is_leaving = |row: &&TxRow| row.status == Status::Mempool && !present.contains(&row.txid);
     let leaving: Vec<TxRow> = waiting.iter().filter(is_leaving).cloned().collect();
@@ -43,18 +44,25 @@ pub(super) async fn look(flows: &Flows, owner: &Ownership, at: BlockRef) -> Resu
         // It left before it could be read; should it come back it is as new as ever.
         present.remove(&missed);
     }
-    let present = Arc::new(present);
+    let mut present = Arc::new(present);
+    let mut progress = Progress::CaughtUp;
     if !fetched.relevant.is_empty() || differs {
         let look = Look {
             flows: flows.clone(),
             owner: owner.clone(),
             at,
+            before: waiting.iter().map(|row| (row.txid, row.status)).collect(),
             fresh: fetched.relevant,
             replaced: fetched.replaced,
             present: Arc::clone(&present),
         };
-        let watched = flows.store().write(look).await?;
+        let (watched, too_early) = flows.store().write(look).await?;
         crash::point("follow.mempool_committed");
+        if !too_early.is_empty() {
+            // As if they had not been seen: the next look decides.
+            progress = Progress::Moved;
+            Arc::make_mut(&mut present).retain(|txid| !too_early.contains(txid));
+        }
         if watched == Watched::More {
             // There may be payments to what is watched only since now.
             flows.forget_mempool();
@@ -62,7 +70,7 @@ pub(super) async fn look(flows: &Flows, owner: &Ownership, at: BlockRef) -> Resu
         }
     }
     flows.remember_mempool(owner, &seen, present);
-    Ok(Progress::CaughtUp)
+    Ok(progress)
 }
 
 /// What is new in the mempool and means something here.
@@ -145,6 +153,8 @@ struct Look {
     flows: Flows,
     owner: Ownership,
     at: BlockRef,
+    /// What waited before the node was asked.
+    before: HashMap<Txid, Status>,
     fresh: Vec<Transaction>,
     replaced: HashMap<Txid, Txid>,
     present: Arc<HashSet<Txid>>,
@@ -152,25 +162,48 @@ struct Look {
 
 #[async_trait]
 impl Write for Look {
-    type Output = Watched;
+    /// And the new ones that were left for the next look.
+    type Output = (Watched, HashSet<Txid>);
     type Error = StoreError;
 
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<Watched, StoreError> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Output, StoreError> {
         let mut watched = Watched::Same;
         owners::fence(tx, &self.owner).await?;
         chain::hold_cursor(tx, self.at).await?;
-        for row in chain::unmined(tx.conn()).await? {
+        let (known, newer): (Vec<TxRow>, Vec<TxRow>) = chain::unmined(tx.conn())
+            .await?
+            .into_iter()
+            .partition(|row| self.before.get(&row.txid) == Some(&row.status));
+        let newer: HashSet<Txid> = newer.into_iter().map(|row| row.txid).collect();
+        for row in known {
             match (row.status == Status::Mempool, self.present.contains(&row.txid)) {
                 (true, false) => leave_mempool(tx, &row, self.replaced.get(&row.txid).copied()).await?,
                 (false, true) => watched = watched.or(self.take_in(tx, row.raw.as_ref()).await?),
                 (true, true) | (false, false) => {}
             }
         }
+        let mut too_early = HashSet::new();
         for transaction in &self.fresh {
-            watched = watched.or(self.take_in(tx, Some(transaction)).await?);
+            if competes_with(tx, transaction, &newer).await? {
+                too_early.insert(transaction.compute_txid());
+            } else {
+                watched = watched.or(self.take_in(tx, Some(transaction)).await?);
+            }
         }
-        Ok(watched)
+        Ok((watched, too_early))
     }
+}
+
+/// Whether it spends what one of these spends by what was written last. A call may have had one of them accepted since the node was asked for its
+/// mempool, and so this one is not there any more.
+async fn competes_with(tx: &mut Tx<'_>, transaction: &Transaction, newer: &HashSet<Txid>) -> Result<bool, StoreError> {
+    if newer.is_empty() {
+        return Ok(false);
+    }
+    let txid = transaction.compute_txid();
+    let spent: Vec<OutPoint> = transaction.input.iter().map(|input| input.previous_output).collect();
+    let coins = chain::coins_among(tx.conn(), &spent).await?;
+    Ok(coins.iter().filter_map(|coin| coin.spent_by).any(|by| by != txid && newer.contains(&by)))
 }
 
 impl Look {

@@ -1,9 +1,10 @@
 //! Another version of a send at a higher fee, or back to the wallet.
 
 use sluice::domain::onchain_send::State;
-use sluice::flows::{Code, Policy};
+use sluice::flows::{Code, Policy, follow};
 use sluice::money::Sat;
 
+use crate::harness::restless::Restless;
 use crate::harness::rig::{Client, amount, inputs_of, on_both, policy, stranger, unsigned, wanted};
 
 fn three_confirmations() -> Policy {
@@ -33,6 +34,30 @@ on_both!(a_bump_keeps_everything_but_the_change, |rig| async move {
     rig.end_bump(&client, &bump).await.expect("the same again");
     rig.mine(1).await;
     assert!(matches!(rig.state(&client, begun.request).await, State::Confirmed { txid: t, .. } if t == txid));
+    rig.audit().await;
+});
+
+on_both!(a_mempool_from_before_a_bump_takes_nothing_back, |rig| async move {
+    let mut rig = rig;
+    let client = Client::number(9);
+    rig.funded(&client, 100_000).await;
+    let begun = rig.sent(&client, 30_000).await;
+    let bump = rig.bump(&client, begun.request, 10, false).await.expect("it bumps");
+    let (chain, paused) = Restless::after_mempool(&rig.chain);
+    rig.restart_with(chain);
+    let bumped_meanwhile = async {
+        paused.given.await.expect("the follower looks");
+        rig.end_bump(&client, &bump).await.expect("it ends");
+        paused.go_on.send(()).expect("the follower waits");
+    };
+    let (looked, ()) = tokio::join!(follow::step(&rig.flows, &rig.owner), bumped_meanwhile);
+    looked.expect("it looks");
+    assert_eq!(rig.spendable(&client).await, 70_000 - bump.fee.to_u64(), "what the node has accepted stands");
+    rig.settle().await;
+    assert_eq!(rig.spendable(&client).await, 70_000 - bump.fee.to_u64());
+    rig.mine(1).await;
+    let new = unsigned(&bump.psbt).compute_txid();
+    assert!(matches!(rig.state(&client, begun.request).await, State::Confirmed { txid, .. } if txid == new));
     rig.audit().await;
 });
 
