@@ -9,19 +9,34 @@ use crate::store::chain;
 /// Another process may be the follower; its progress is only to be seen in the database.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// How far the follower is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// The last block that counts here.
+    pub at: BlockRef,
+    /// The node's tip where that is further below: the node has given blocks up and has no others in their place yet, so they count here still.
+    pub shorter: Option<BlockRef>,
+}
+
 /// Returns once the follower has reached the tip that the node has now.
 ///
 /// # Errors
 /// `sync_timeout` when that takes too long, `chain_unavailable` when the node does not answer.
-pub async fn wait_for_tip(flows: &Flows) -> Result<BlockRef, Error> {
+pub async fn wait_for_tip(flows: &Flows) -> Result<Reached, Error> {
     let wanted = flows.chain().info().await?.tip;
     let limit = Duration::from_secs(flows.policy().sync_seconds);
-    tokio::time::timeout(limit, until_reached(flows, wanted)).await.map_err(|_| {
+    let at = tokio::time::timeout(limit, until_reached(flows, wanted)).await.map_err(|_| {
         Error::refused(
             Code::SyncTimeout,
             format!("block {} was not reached within {} s", wanted.height, limit.as_secs()),
         )
-    })?
+    })??;
+    if at.height <= wanted.height {
+        return Ok(Reached { at, shorter: None });
+    }
+    // Usually the node has gone on, too.
+    let tip = flows.chain().info().await?.tip;
+    Ok(Reached { at, shorter: Some(tip).filter(|tip| tip.height < at.height) })
 }
 
 async fn until_reached(flows: &Flows, mut wanted: BlockRef) -> Result<BlockRef, Error> {

@@ -11,8 +11,9 @@ use super::begun::{self, NEXT_CURSOR};
 use super::examples;
 use super::wire::{BtcBalanceResponse, PageParams, SendAssetEndRequestModel, Transaction};
 use crate::flows::send::BeginSend;
+use crate::flows::sync::{self, Reached};
 use crate::flows::values::{Account, Allocation, Coin, Door};
-use crate::flows::{address, assets, balance, fees, history, register, send, sync};
+use crate::flows::{address, assets, balance, fees, history, register, send};
 use crate::http::HttpState;
 use crate::http::auth::{Registrant, ToRead, ToReceive, ToSend, Wallet};
 use crate::http::extract::{Params, Posted, limit, read_cursor};
@@ -335,7 +336,8 @@ pub async fn refresh(State(state): State<HttpState>, wallet: Wallet<ToRead>) -> 
     "message": "synced to block 812 (0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206)",
 }))]
 pub struct SyncResponse {
-    /// Names the block's height and hash.
+    /// Names the block's height and hash: the node's tip, or what was followed since. After a reorganisation the node may have fewer blocks
+    /// than before for a while; then it names also the last block that still counts here.
     pub message: String,
 }
 
@@ -345,8 +347,16 @@ pub struct SyncResponse {
 #[utoipa::path(post, path = "/wallet/sync", operation_id = "walletSync", tag = "wallet",
     responses((status = 200, description = "The block that was reached", body = SyncResponse)))]
 pub async fn sync(State(state): State<HttpState>, _wallet: Wallet<ToRead>) -> Result<Json<SyncResponse>, Problem> {
-    let tip = sync::wait_for_tip(&state.flows).await?;
-    Ok(Json(SyncResponse { message: format!("synced to block {} ({})", tip.height, tip.hash) }))
+    let Reached { at, shorter } = sync::wait_for_tip(&state.flows).await?;
+    let message = match shorter {
+        None => format!("synced to block {} ({})", at.height, at.hash),
+        Some(tip) => format!(
+            "synced to block {} ({}), the node's tip; it has given up the blocks above, which count here up to block {} ({}) until it has \
+             others in their place",
+            tip.height, tip.hash, at.height, at.hash
+        ),
+    };
+    Ok(Json(SyncResponse { message }))
 }
 
 #[cfg(test)]

@@ -268,6 +268,6 @@ on_both!(sync_waits_for_the_branch_and_not_only_for_the_height, |rig| async move
     rig.funded(&client, 100_000).await;
     rig.chain.reorg(1, 1, Reorged::Gone).expect("a reorganisation");
     let (reached, ()) = tokio::join!(sync::wait_for_tip(&rig.flows), rig.settle());
-    assert_eq!(reached.expect("the tip is reached"), rig.chain.tip());
+    assert_eq!(reached.expect("the tip is reached").at, rig.chain.tip());
     rig.audit().await;
 });
