@@ -5,10 +5,11 @@ use bitcoin::Txid;
 use super::{Error, Flows};
 use crate::clock::Timestamp;
 use crate::domain::deposit::Deposit;
-use crate::domain::onchain_send::OnchainSend;
+use crate::domain::onchain_send::{OnchainSend, State};
 use crate::domain::{BlockRef, Machine, Request};
 use crate::ids::{RequestId, WalletId};
-use crate::store::chain::{self, WalletTx};
+use crate::store::Conn;
+use crate::store::chain::{self, Status, WalletTx};
 use crate::store::events::{self, Event};
 use crate::store::issued::{self, IssuedTx};
 use crate::store::requests::{self, AnyRequest, Filter, PageAfter};
@@ -21,6 +22,8 @@ pub const PAGE_MAX: u32 = 500;
 pub struct Send {
     pub request: Request<OnchainSend>,
     pub versions: Vec<IssuedTx>,
+    /// What stands for it is signed and promised to go out, and no node has it.
+    pub is_with_no_node: bool,
 }
 
 impl Send {
@@ -42,8 +45,27 @@ pub async fn send(flows: &Flows, wallet: &WalletId, id: RequestId) -> Result<Opt
     if request.wallet != *wallet {
         return Ok(None);
     }
-    let versions = issued::of_request(&mut conn, id).await?;
-    Ok(Some(Send { request, versions }))
+    Ok(Some(with_versions(&mut conn, request).await?))
+}
+
+async fn with_versions(conn: &mut Conn, request: Request<OnchainSend>) -> Result<Send, Error> {
+    let versions = issued::of_request(conn, request.id).await?;
+    let is_with_no_node = match request.machine.state {
+        // Assets go out by their engine, which says when.
+        State::Broadcast { txid, .. } if request.machine.terms.assets.is_none() => {
+            chain::find_tx(conn, txid).await?.is_none_or(|row| row.status == Status::Offered)
+        }
+        State::Broadcast { .. }
+        | State::AwaitingSignature
+        | State::WaitingAck { .. }
+        | State::Seen { .. }
+        | State::Confirmed { .. }
+        | State::Cancelled { .. }
+        | State::Conflicted { .. }
+        | State::Expired
+        | State::Failed { .. } => false,
+    };
+    Ok(Send { request, versions, is_with_no_node })
 }
 
 /// Any request of this wallet with everything that happened to it.
@@ -87,8 +109,7 @@ pub async fn sends(
     let mut conn = flows.store().read().await?;
     let mut sends = Vec::with_capacity(requests.len());
     for request in requests {
-        let versions = issued::of_request(&mut conn, request.id).await?;
-        sends.push(Send { request, versions });
+        sends.push(with_versions(&mut conn, request).await?);
     }
     Ok(sends)
 }

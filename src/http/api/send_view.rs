@@ -45,7 +45,8 @@ pub enum Status {
     WaitingBalanceUpdate,
     /// That is in a block, and what it brought is not among the node's coins yet.
     SweepingOutputs,
-    /// A signed version is out, in a block or not, and not deep enough.
+    /// It is consented to: a signed version is handed to the network until it is in a block that is deep enough, and can't be taken back but by a
+    /// version that pays more. `last_error` is empty once a node has taken it.
     Broadcasted,
     /// In a block that is deep enough. A reorganisation takes it back.
     Confirmed,
@@ -136,7 +137,7 @@ pub struct GetOnchainSendResponse {
     pub txid: Option<String>,
     /// The block that version is in.
     pub height: Option<u32>,
-    /// Why no node has taken the signed transaction yet. It is offered again at each block.
+    /// Why no node has taken the signed transaction yet. It is offered again at each block. Empty while a node has it.
     pub last_error: Option<String>,
     pub reference: Option<String>,
     /// Until when the signature is waited for.
@@ -251,14 +252,20 @@ pub fn asset(terms: &Terms) -> Option<AssetAmount> {
     Some(AssetAmount::new(first.asset.clone(), sum))
 }
 
+/// Why the version that stands for a send is at no node, if so.
+#[must_use]
+pub fn last_error(send: &Send) -> Option<String> {
+    let SendState::Broadcast { last_error, .. } = &send.request.machine.state else { return None };
+    let is_offered = || send.is_with_no_node.then(|| "no node has taken it yet; it is being offered".to_owned());
+    last_error.clone().or_else(is_offered)
+}
+
 impl From<&Send> for GetOnchainSendResponse {
     fn from(send: &Send) -> Self {
         let machine = &send.request.machine;
         let id = send.request.id.to_string();
         let (error_code, error_message) =
             failure(&machine.state).map_or((None, None), |f| (Some(f.code), Some(f.message)));
-        let last_error =
-            if let SendState::Broadcast { last_error, .. } = &machine.state { last_error.clone() } else { None };
         Self {
             send_id: id.clone(),
             withdrawal_id: id,
@@ -278,7 +285,7 @@ impl From<&Send> for GetOnchainSendResponse {
             source: "onchain",
             txid: machine.txid().map(|txid| txid.to_string()),
             height: height(&machine.state),
-            last_error,
+            last_error: last_error(send),
             reference: send.request.reference.clone(),
             expires_at: send.request.expires_at.map(Timestamp::rfc3339),
             versions: send.versions.iter().map(Into::into).collect(),

@@ -43,7 +43,7 @@ fn send(state: SendState, roles: &[Role]) -> Send {
         version: 1,
         machine: OnchainSend { terms, state },
     };
-    Send { request, versions: versions.collect() }
+    Send { request, versions: versions.collect(), is_with_no_node: false }
 }
 
 fn txid(n: u8) -> Txid {
