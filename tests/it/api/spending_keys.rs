@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::fields;
 use crate::harness::bitcoind::Bitcoind;
 use crate::harness::client::{Call, Caller};
-use crate::harness::gateway::Gateway;
+use crate::harness::gateway::{Gateway, eventually};
 use crate::harness::lightning::{Lightning, sat};
 use crate::harness::process::{self, Site};
 use crate::harness::rig::{Client, Database};
@@ -214,6 +214,8 @@ async fn who_hangs_up_has_paid_all_the_same(market: &Market) {
     stream.write_all(head.as_bytes()).await.expect("the call is sent");
     owner.until(LIST, |list| list["payments"][0]["status"] == "Pending").await;
     drop(stream);
+    // It is pending as soon as it is consented to, and that is before the node is asked.
+    eventually("it arrives", async || market.lightning.shop.is_holding(preimage.hash()).then_some(())).await;
     market.lightning.shop_claims(preimage).await;
     owner.until(LIST, |list| list["payments"][0]["status"] == "Succeeded").await;
     let limit = owner.get(GRANTS).await.ok()["grants"][0]["limits"][0].clone();

@@ -19,7 +19,7 @@ use sluice::flows::send::Begun;
 use sluice::flows::{Error, node};
 use sluice::ids::RequestId;
 use sluice::money::{Amount, Sat};
-use sluice::ports::lightning::{LightningNode, PayOutcome, Payment};
+use sluice::ports::lightning::{ClaimOutcome, LightningNode, PayOutcome, Payment};
 
 use super::rig::{Client, Rig};
 
@@ -79,7 +79,8 @@ impl Lightning {
 
     /// The shop takes what is held for it.
     pub async fn shop_claims(&self, preimage: Preimage) {
-        self.shop.claim(preimage.hash(), Some(preimage)).await.expect("the shop claims");
+        let claimed = self.shop.claim(preimage.hash(), Some(preimage)).await.expect("the shop claims");
+        assert_eq!(claimed, ClaimOutcome::Claiming, "nothing has arrived at the shop");
     }
 
     /// A stranger pays an invoice: it is held by the payee when this returns.
