@@ -1,6 +1,7 @@
 //! The operator, by mistake.
 
 use crate::harness::bitcoind::Bitcoind;
+use crate::harness::ports::free_address;
 use crate::harness::postgres;
 use crate::harness::process::{Gateway, Site};
 use crate::harness::rig::Database;
@@ -51,5 +52,28 @@ async fn a_disk_that_is_full_goes_unnoticed_until_somebody_is_paid() {
     gateway.limit_files(None);
     gateway.wait_ready().await;
     gateway.terminate().await;
+    assert_eq!(site.audit().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_listener_that_is_moved_makes_a_container_unhealthy_for_ever() {
+    // What the container asks is asked word for word.
+    let dockerfile = include_str!("../../../Dockerfile");
+    assert!(dockerfile.contains(r#"CMD ["sluice", "health", "--live"]"#), "the container asks something else");
+    let Some(node) = Bitcoind::start().await else { return };
+    let site = Site::at(None, &node).with("operator.listen", free_address().to_string());
+    let gateway = Gateway::start(&site).await;
+    gateway.wait_ready().await;
+    let asked = site.run(&["health", "--live"]).await;
+    assert!(asked.status.success(), "{asked:?}");
+    // It lives without a node, and says so, though it is not ready.
+    node.stop().await;
+    gateway.wait_health("the node is missed", |answer| answer.status == 503).await;
+    assert!(site.run(&["health", "--live"]).await.status.success());
+    assert!(!site.run(&["health"]).await.status.success());
+    gateway.terminate().await;
+    let asked = site.run(&["health", "--live"]).await;
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert!(!asked.status.success() && said.contains("no answer"), "{said}");
     assert_eq!(site.audit().await, 0);
 }
