@@ -169,7 +169,7 @@ impl IssueAddress {
 
 /// The same key with another body is a mistake of the caller's, never a second request.
 pub(super) fn check_same_body(known: &Remembered, key: &Idempotency) -> Result<(), Error> {
-    if known.body_hash == key.body_hash {
+    if known.body_hash.is_of_same_call(&key.body_hash) {
         return Ok(());
     }
     Err(Error::Field {

@@ -71,6 +71,7 @@ use crate::ports::assets::AssetEngine;
 use crate::ports::chain::ChainBackend;
 use crate::ports::courier::Courier;
 use crate::store::Store;
+pub use crate::store::idempotency::BodyHash;
 use crate::store::owners::Ownership;
 use crate::store::shelf::Shelf;
 
@@ -208,11 +209,11 @@ const WAITING_PER_WALLET: usize = 64;
 /// Wallets whose first scripts are derived at the same time: it takes whole cores.
 const DERIVING_AT_ONCE: usize = 2;
 
-/// A caller's idempotency key, and the hash of what was asked with it.
+/// A caller's idempotency key, and what was asked with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
     pub key: String,
-    pub body_hash: String,
+    pub body_hash: BodyHash,
 }
 
 impl Flows {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Code, Error, Flows, Idempotency};
+use super::{BodyHash, Code, Error, Flows, Idempotency};
 use crate::domain::EventNote;
 use crate::ids::RequestId;
 use crate::store::operator_calls::{self, Call};
@@ -104,8 +104,8 @@ impl<C: Change> Write for MakeOnce<C> {
     }
 }
 
-fn said_before<T: DeserializeOwned>(before: &Call, body_hash: &str) -> Result<T, Error> {
-    if before.body_hash != body_hash {
+fn said_before<T: DeserializeOwned>(before: &Call, body_hash: &BodyHash) -> Result<T, Error> {
+    if !before.body_hash.is_of_same_call(body_hash) {
         let detail = "this idempotency key was used for another call";
         return Err(Error::refused(Code::IdempotencyMismatch, detail));
     }
@@ -134,7 +134,7 @@ fn was_not_done(error: &Error) -> bool {
 
 struct Begin {
     id: RequestId,
-    body_hash: String,
+    body_hash: BodyHash,
 }
 
 #[async_trait]

@@ -1,6 +1,7 @@
 //! Reading what a caller sent: bodies, queries, ids, idempotency keys. Everything is strict, and every refusal names what is wrong.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -12,6 +13,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::api::problems::WITH_BODY;
 use super::config::{BODY_MAX, BODY_TIMEOUT, SIGNED_BODY_MAX};
@@ -20,7 +22,7 @@ use super::problem::Problem;
 use crate::clock::Timestamp;
 use crate::flows::history::PAGE_MAX;
 use crate::flows::values::PageAfter;
-use crate::flows::{Code, Idempotency};
+use crate::flows::{BodyHash, Code, Idempotency};
 use crate::ids::RequestId;
 
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
@@ -147,12 +149,29 @@ pub async fn read_at_most(headers: &HeaderMap, body: axum::body::Body, most: usi
 }
 
 /// What a caller's idempotency key is tied to. The path is in it: the same body means different things at different doors.
-fn body_hash(method: &str, path: &str, raw: &[u8]) -> String {
-    let mut engine = sha256::Hash::engine();
-    for part in [method.as_bytes(), b"\n", path.as_bytes(), b"\n", raw] {
-        engine.input(part);
+fn body_hash(method: &str, path: &str, raw: &[u8]) -> BodyHash {
+    let hash = |body: &[u8]| {
+        let mut engine = sha256::Hash::engine();
+        for part in [method.as_bytes(), b"\n", path.as_bytes(), b"\n", body] {
+            engine.input(part);
+        }
+        sha256::Hash::from_engine(engine).to_string()
+    };
+    let value = serde_json::from_slice::<Value>(raw).ok();
+    BodyHash { bytes: hash(raw), value: value.map(|value| hash(sorted(value).to_string().as_bytes())) }
+}
+
+/// The one form of a value that is hashed, for ever: its fields in the order of their names, without spaces.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<String, Value> =
+                fields.into_iter().map(|(name, value)| (name, sorted(value))).collect();
+            Value::Object(fields.into_iter().collect())
+        }
+        Value::Array(all) => Value::Array(all.into_iter().map(sorted).collect()),
+        plain @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => plain,
     }
-    sha256::Hash::from_engine(engine).to_string()
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

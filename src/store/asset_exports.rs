@@ -4,6 +4,7 @@
 use bitcoin::{Transaction, Txid};
 use sqlx::any::AnyRow;
 
+use super::idempotency::BodyHash;
 use super::row::Columns;
 use super::{Conn, StoreError, Tx};
 use crate::clock::Timestamp;
@@ -20,7 +21,7 @@ pub struct Export {
     /// When it was fetched.
     pub signed_at: Option<Timestamp>,
     /// Of the call that began it, where that had a caller's key: the id follows from the key.
-    pub body_hash: Option<String>,
+    pub body_hash: Option<BodyHash>,
 }
 
 /// # Errors
@@ -28,8 +29,8 @@ pub struct Export {
 pub async fn insert(tx: &mut Tx<'_>, export: &Export) -> Result<(), StoreError> {
     let now = tx.now().millis();
     sqlx::query(
-        "INSERT INTO asset_exports (id, wallet_id, unsigned_txid, message, created_at, expires_at, body_hash) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO asset_exports (id, wallet_id, unsigned_txid, message, created_at, expires_at, body_hash, value_hash) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(export.id.to_string())
     .bind(export.wallet.to_string())
@@ -37,7 +38,8 @@ pub async fn insert(tx: &mut Tx<'_>, export: &Export) -> Result<(), StoreError> 
     .bind(export.message.clone())
     .bind(now)
     .bind(export.expires_at.millis())
-    .bind(export.body_hash.clone())
+    .bind(export.body_hash.as_ref().map(|hash| hash.bytes.clone()))
+    .bind(export.body_hash.as_ref().and_then(|hash| hash.value.clone()))
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -78,7 +80,7 @@ pub async fn forget_overdue(tx: &mut Tx<'_>, wallet: &WalletId) -> Result<(), St
 /// When the database can't answer or the row is corrupt.
 pub async fn by_id(conn: &mut Conn, id: RequestId) -> Result<Option<Export>, StoreError> {
     let row = sqlx::query(
-        "SELECT id, wallet_id, unsigned_txid, message, expires_at, signed_at, body_hash FROM asset_exports WHERE id = $1",
+        "SELECT id, wallet_id, unsigned_txid, message, expires_at, signed_at, body_hash, value_hash FROM asset_exports WHERE id = $1",
     )
     .bind(id.to_string())
     .fetch_optional(conn)
@@ -90,7 +92,7 @@ pub async fn by_id(conn: &mut Conn, id: RequestId) -> Result<Option<Export>, Sto
 /// When the database can't answer or the row is corrupt.
 pub async fn by_txid(conn: &mut Conn, txid: Txid) -> Result<Option<Export>, StoreError> {
     let row = sqlx::query(
-        "SELECT id, wallet_id, unsigned_txid, message, expires_at, signed_at, body_hash FROM asset_exports WHERE unsigned_txid = $1",
+        "SELECT id, wallet_id, unsigned_txid, message, expires_at, signed_at, body_hash, value_hash FROM asset_exports WHERE unsigned_txid = $1",
     )
     .bind(txid.to_string())
     .fetch_optional(conn)
@@ -99,6 +101,7 @@ pub async fn by_txid(conn: &mut Conn, txid: Txid) -> Result<Option<Export>, Stor
 }
 
 fn read(row: &AnyRow) -> Result<Export, StoreError> {
+    let began_with_key = row.take::<Option<String>>("body_hash")?.is_some();
     Ok(Export {
         id: row.parsed("id")?,
         wallet: row.parsed("wallet_id")?,
@@ -106,6 +109,6 @@ fn read(row: &AnyRow) -> Result<Export, StoreError> {
         message: row.take("message")?,
         expires_at: row.time("expires_at")?,
         signed_at: row.time_opt("signed_at")?,
-        body_hash: row.take("body_hash")?,
+        body_hash: if began_with_key { Some(BodyHash::read(row)?) } else { None },
     })
 }

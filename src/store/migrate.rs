@@ -52,6 +52,7 @@ const MIGRATIONS: &[Migration] = &[
     shared("0023_halts_and_hours", include_str!("../../migrations/0023_halts_and_hours.sql")),
     shared("0024_door", include_str!("../../migrations/0024_door.sql")),
     shared("0026_admin", include_str!("../../migrations/0026_admin.sql")),
+    shared("0027_values_of_bodies", include_str!("../../migrations/0027_values_of_bodies.sql")),
 ];
 
 /// From this number on a migration only adds: tables, indexes, and columns that are null or have a default. What is to go goes in a

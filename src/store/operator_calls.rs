@@ -2,6 +2,7 @@
 
 use bitcoin::ScriptBuf;
 
+use super::idempotency::BodyHash;
 use super::row::Columns;
 use super::{Conn, StoreError, Tx};
 use crate::ids::RequestId;
@@ -9,7 +10,7 @@ use crate::ids::RequestId;
 /// A call that was made before with the same key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    pub body_hash: String,
+    pub body_hash: BodyHash,
     /// Empty: it was begun, and nobody knows how it ended.
     pub answer: Option<String>,
 }
@@ -17,25 +18,26 @@ pub struct Call {
 /// # Errors
 /// When the database can't answer.
 pub async fn find(conn: &mut Conn, id: RequestId) -> Result<Option<Call>, StoreError> {
-    let row = sqlx::query("SELECT body_hash, answer FROM operator_calls WHERE id = $1")
+    let row = sqlx::query("SELECT body_hash, value_hash, answer FROM operator_calls WHERE id = $1")
         .bind(id.to_string())
         .fetch_optional(conn)
         .await?;
-    row.map(|row| Ok(Call { body_hash: row.take("body_hash")?, answer: row.take("answer")? })).transpose()
+    row.map(|row| Ok(Call { body_hash: BodyHash::read(&row)?, answer: row.take("answer")? })).transpose()
 }
 
 /// Notes that a call is about to be carried out; answers whether it is the first of its key.
 ///
 /// # Errors
 /// When the database can't do it.
-pub async fn begin(tx: &mut Tx<'_>, id: RequestId, body_hash: &str) -> Result<bool, StoreError> {
+pub async fn begin(tx: &mut Tx<'_>, id: RequestId, body_hash: &BodyHash) -> Result<bool, StoreError> {
     let now = tx.now().millis();
     let written = sqlx::query(
-        "INSERT INTO operator_calls (id, body_hash, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO operator_calls (id, body_hash, created_at, value_hash) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
     )
     .bind(id.to_string())
-    .bind(body_hash.to_owned())
+    .bind(body_hash.bytes.clone())
     .bind(now)
+    .bind(body_hash.value.clone())
     .execute(tx.conn())
     .await?
     .rows_affected();

@@ -8,6 +8,8 @@ use crate::harness::client::Call;
 on_both!(
     one_key_is_one_send,
     one_key_is_one_address,
+    the_same_value_written_otherwise_is_the_same_call,
+    what_a_program_wrote_that_compared_bytes_goes_on_counting,
     a_race_for_a_key_has_one_winner_and_one_answer,
     a_race_for_the_only_coin_has_one_winner,
 );
@@ -62,6 +64,41 @@ async fn one_key_is_one_address(scene: &Scene) {
     let made = owner.call(receive()).await.ok();
     assert_eq!(owner.call(receive()).await.ok(), made);
     assert_ne!(made["btc_address"], first["btc_address"]);
+}
+
+async fn the_same_value_written_otherwise_is_the_same_call(scene: &Scene) {
+    let owner = scene.funded(1, &[100_000]).await;
+    let to = scene.stranger().await;
+    let begin = |body: String| Call::post_raw("/lightning/onchain-send-begin", body).idempotent("payout-8");
+    let first =
+        owner.call(begin(format!(r#"{{"address_or_rgbinvoice":"{to}","amount_sats":20000,"fee_rate":2}}"#))).await;
+    first.ok();
+    for other in [
+        format!(r#"{{ "fee_rate": 2, "amount_sats": 20000, "address_or_rgbinvoice": "{to}" }}"#),
+        format!("{{\n\t\"amount_sats\" : 20000,\n\t\"fee_rate\" : 2, \"address_or_rgbinvoice\":\"{to}\"}}\n"),
+    ] {
+        assert_eq!(owner.call(begin(other)).await.text, first.text, "byte for byte");
+    }
+    let other = format!(r#"{{"address_or_rgbinvoice":"{to}","amount_sats":20000,"fee_rate":3}}"#);
+    owner.call(begin(other)).await.refused(422, "idempotency_mismatch");
+    let label = |body: &str| Call::post_raw("/lightning/onchain-receive", body.as_bytes()).idempotent("customer-3");
+    let address = owner.call(label(r#"{"label":"a","reference":"b"}"#)).await.ok();
+    assert_eq!(owner.call(label(r#"{"reference":"b", "label":"a"}"#)).await.ok(), address);
+    owner.call(label(r#"{"reference":"a", "label":"b"}"#)).await.refused(422, "idempotency_mismatch");
+}
+
+async fn what_a_program_wrote_that_compared_bytes_goes_on_counting(scene: &Scene) {
+    let owner = scene.gateway.registered(1).await;
+    let call = |body: &str| Call::post_raw("/lightning/onchain-receive", body.as_bytes()).idempotent("customer-4");
+    let first = owner.call(call(r#"{"label": "a" }"#)).await.ok();
+    scene.gateway.sql("UPDATE idempotency SET value_hash = NULL").await;
+    assert_eq!(owner.call(call(r#"{"label": "a" }"#)).await.ok(), first, "the same bytes");
+    owner.call(call(r#"{"label":"a"}"#)).await.refused(422, "idempotency_mismatch");
+    // Most write a value as its one form is.
+    let call = |body: &str| Call::post_raw("/lightning/onchain-receive", body.as_bytes()).idempotent("customer-5");
+    let first = owner.call(call(r#"{"label":"a"}"#)).await.ok();
+    scene.gateway.sql("UPDATE idempotency SET value_hash = NULL").await;
+    assert_eq!(owner.call(call(r#"{ "label": "a" }"#)).await.ok(), first);
 }
 
 async fn a_race_for_a_key_has_one_winner_and_one_answer(scene: &Scene) {

@@ -2,7 +2,7 @@
 
 use sluice::flows::books::{self, Claimant};
 use sluice::flows::differences::{self, Against, DifferenceBooking, Direction, NodeAccount};
-use sluice::flows::{Code, Idempotency, audit};
+use sluice::flows::{BodyHash, Code, Idempotency, audit};
 
 use crate::harness::lightning::msat;
 use crate::harness::rig::{Rig, on_both};
@@ -19,7 +19,7 @@ fn booking(direction: Direction, reason: &str) -> DifferenceBooking {
 }
 
 on_both!(a_difference_is_booked_once_with_its_reason, async |rig: Rig| {
-    let key = Idempotency { key: "ticket-7".to_owned(), body_hash: "a".to_owned() };
+    let key = Idempotency { key: "ticket-7".to_owned(), body_hash: BodyHash::of_bytes("a") };
     let less = booking(Direction::Less, "ticket 7: a peer that was restored from a backup");
     let done = differences::book(&rig.flows, less.clone(), Some(key.clone())).await.expect("it is booked");
     assert_eq!((done.amount_msat, done.account.as_str()), (-7, "node:channels"));

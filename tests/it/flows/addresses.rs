@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bitcoin::Address;
 use sluice::domain::wallet::Account;
 use sluice::flows::address::{self, NewAddress};
-use sluice::flows::{Idempotency, Policy};
+use sluice::flows::{BodyHash, Idempotency, Policy};
 use sluice::store::wallets::{self, Keychain};
 
 use crate::harness::rig::{Client, Rig, on_both, policy, stranger, unsigned};
@@ -156,7 +156,7 @@ on_both!(an_address_with_a_key_is_answered_again, |rig| async move {
     rig.register(&client).await;
     let ask = |key: &str, body: &str| {
         let wanted = NewAddress { label: Some("a".to_owned()), reference: Some("r".to_owned()) };
-        let idempotency = Idempotency { key: key.to_owned(), body_hash: body.to_owned() };
+        let idempotency = Idempotency { key: key.to_owned(), body_hash: BodyHash::of_bytes(body) };
         address::new(&rig.flows, &client.keys, wanted, Some(idempotency))
     };
     let first = ask("k", "b").await.expect("an address");

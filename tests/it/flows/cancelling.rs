@@ -7,7 +7,7 @@ use sluice::domain::onchain_send::State;
 use sluice::flows::assets::coins::{self, NewCoins};
 use sluice::flows::send::{Begun, Source};
 use sluice::flows::settle::{self, BeginSettle};
-use sluice::flows::{Code, Idempotency, cancel, pay_invoice, withdraw};
+use sluice::flows::{BodyHash, Code, Idempotency, cancel, pay_invoice, withdraw};
 use sluice::ids::RequestId;
 use sluice::money::Sat;
 
@@ -68,7 +68,7 @@ on_both!(a_payment_gives_its_hold_back, async |rig: Rig| {
     rig.register(&client).await;
     rig.funded_offchain(&client, sat(20_000)).await;
     let (invoice, preimage) = rig.lightning.shop_invoice(Some(sat(15_000)));
-    let key = || Some(Idempotency { key: "k".to_owned(), body_hash: "b".to_owned() });
+    let key = || Some(Idempotency { key: "k".to_owned(), body_hash: BodyHash::of_bytes("b") });
     let begin = || pay_invoice::begin(&rig.flows, &client.keys, paying(&invoice, None), key());
     let begun = begin().await.expect("it begins");
     by_its_owner_alone(&rig, &client, &begun).await;

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use sluice::domain::onchain_send::State;
 use sluice::flows::bump::{self, BeginBump};
 use sluice::flows::send::{self, BeginSend, Begun};
-use sluice::flows::{Code, Error, Idempotency};
+use sluice::flows::{BodyHash, Code, Error, Idempotency};
 
 use crate::harness::rig::{Client, Rig, on_both, stranger, wanted};
 
 fn key(key: &str, body: &str) -> Option<Idempotency> {
-    Some(Idempotency { key: key.to_owned(), body_hash: body.to_owned() })
+    Some(Idempotency { key: key.to_owned(), body_hash: BodyHash::of_bytes(body) })
 }
 
 async fn begin(rig: &Rig, client: &Client, name: &str, body: &str, sat: u64) -> Result<Begun, Error> {

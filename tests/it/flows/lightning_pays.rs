@@ -9,7 +9,7 @@ use sluice::connectors::fake::Fault;
 use sluice::domain::pay::{Door, State};
 use sluice::domain::receive::Rail;
 use sluice::flows::pay_invoice;
-use sluice::flows::{Code, Idempotency};
+use sluice::flows::{BodyHash, Code, Idempotency};
 use sluice::ports::lightning::LightningNode;
 
 use crate::harness::lightning::{CHANNEL_SIDE, msat, paying, sat};
@@ -77,7 +77,7 @@ on_both!(two_wallets_paying_one_invoice_are_told_apart, async |rig: Rig| {
 on_both!(an_idempotency_key_is_one_payment, async |rig: Rig| {
     let client = rich(&rig, 1).await;
     let (invoice, _) = rig.lightning.shop_invoice(Some(sat(10_000)));
-    let key = |body: &str| Some(Idempotency { key: "k".to_owned(), body_hash: body.to_owned() });
+    let key = |body: &str| Some(Idempotency { key: "k".to_owned(), body_hash: BodyHash::of_bytes(body) });
     let begin = |body: &'static str| pay_invoice::begin(&rig.flows, &client.keys, paying(&invoice, None), key(body));
     let all = join_all((0..8).map(|_| begin("same"))).await;
     let first = all[0].as_ref().expect("it begins");

@@ -10,7 +10,7 @@ use sluice::domain::lightning::{Destination, Preimage};
 use sluice::domain::pay::{Door, Pay, State, Terms};
 use sluice::flows::keys;
 use sluice::flows::pay_invoice;
-use sluice::flows::{Code, Error, Idempotency, pay_with_key};
+use sluice::flows::{BodyHash, Code, Error, Idempotency, pay_with_key};
 use sluice::ids::{KeyId, RequestId, WalletId};
 use sluice::money::Amount;
 use sluice::ports::lightning::{LightningNode, NewOffer};
@@ -329,7 +329,7 @@ on_both!(an_idempotency_key_is_one_payment_by_a_key, async |rig: Rig| {
     let client = rich(&rig, 1).await;
     let key = rig.spending_key(&client, &["btc:50000/day"], None).await;
     let (invoice, preimage) = rig.lightning.shop_invoice(Some(sat(10_000)));
-    let with = |body: &str| Some(Idempotency { key: "k".to_owned(), body_hash: body.to_owned() });
+    let with = |body: &str| Some(Idempotency { key: "k".to_owned(), body_hash: BodyHash::of_bytes(body) });
     let pay = |body: &'static str| {
         pay_with_key::pay(&rig.flows, &client.keys, &key, paying(&invoice, Some(sat(10))), with(body))
     };

@@ -8,7 +8,7 @@ use sluice::connectors::fake::Fault;
 use sluice::domain::withdraw::{State, Withdraw};
 use sluice::flows::send::{BeginSend, Begun, Source};
 use sluice::flows::settle::{self, BeginSettle};
-use sluice::flows::{CloseChannels, Code, Error, Idempotency, Policy, WithdrawPolicy, withdraw};
+use sluice::flows::{BodyHash, CloseChannels, Code, Error, Idempotency, Policy, WithdrawPolicy, withdraw};
 use sluice::ids::RequestId;
 use sluice::money::{Amount, Sat};
 use sluice::ports::lightning::LightningNode;
@@ -259,7 +259,7 @@ on_both!(a_consent_is_good_for_its_own_withdrawal_only, async |rig: Rig| {
 
 on_both!(a_key_is_one_withdrawal, async |rig: Rig| {
     let client = start(&rig, 200_000, 500_000).await;
-    let key = |body: &str| Some(Idempotency { key: "payout-1".to_owned(), body_hash: body.to_owned() });
+    let key = |body: &str| Some(Idempotency { key: "payout-1".to_owned(), body_hash: BodyHash::of_bytes(body) });
     let again = |body: &'static str| {
         withdraw::begin_either(&rig.flows, &client.keys, None, wanted(&stranger(), 50_000), key(body))
     };

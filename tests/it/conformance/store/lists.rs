@@ -7,7 +7,7 @@ use bitcoin::OutPoint;
 use sluice::domain::address::ReceiveAddress;
 use sluice::domain::wallet::Account;
 use sluice::ids::{RequestId, WalletId};
-use sluice::store::idempotency::{self, Remembered};
+use sluice::store::idempotency::{self, BodyHash, Remembered};
 use sluice::store::requests::{self, Filter, PageAfter};
 use sluice::store::wallets::{self, Purpose};
 use sluice::store::{PAGE_MAX, StoreError, leases};
@@ -105,7 +105,7 @@ async fn an_idempotency_key_is_taken_once(db: Db) {
                 if let Some(known) = idempotency::find(tx.conn(), key).await? {
                     return Ok(known.request);
                 }
-                let what = Remembered { body_hash: "hash".to_owned(), request, unsigned_txid: None };
+                let what = Remembered { body_hash: BodyHash::of_bytes("hash"), request, unsigned_txid: None };
                 idempotency::remember(tx, key, &wallet, &what).await?;
                 Ok(request)
             })
