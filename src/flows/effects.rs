@@ -16,6 +16,7 @@ use crate::ids::RequestId;
 use crate::ports::PortError;
 use crate::ports::chain::BroadcastOutcome;
 
+use crate::store::chain;
 use crate::store::effects::{self, Able, Due};
 use crate::store::{StoreError, Tx, Write, apply, halts, issued, requests};
 
@@ -174,6 +175,7 @@ impl Write for Offered {
     type Error = StoreError;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Watched, StoreError> {
+        chain::write_beside_others(tx).await?;
         let mut watched = Watched::Same;
         let txid = self.transaction.compute_txid();
         let effect = Effect::Broadcast(txid);

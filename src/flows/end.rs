@@ -75,6 +75,7 @@ impl Write for End {
     type Error = Error;
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Request<OnchainSend>, Error> {
+        chain::write_beside_others(tx).await?;
         let before = requests::load::<OnchainSend>(tx.conn(), self.issued.request)
             .await?
             .ok_or_else(|| StoreError::Corrupt(format!("request {} is gone", self.issued.request)))?;

@@ -161,6 +161,7 @@ impl Write for Connect {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         owners::fence(tx, &self.owner).await?;
+        chain::write_alone(tx).await?;
         chain::move_cursor(tx, Some(self.from), self.to).await?;
         let mined_at = i64::from(self.block.header.time);
         let policy = self.flows.policy();
@@ -380,6 +381,7 @@ impl Write for Disconnect {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         owners::fence(tx, &self.owner).await?;
+        chain::write_alone(tx).await?;
         let height = self.block.height;
         let previous = chain::block_at(tx.conn(), height.saturating_sub(1)).await?;
         let previous =

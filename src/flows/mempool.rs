@@ -169,6 +169,7 @@ impl Write for Look {
     async fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Output, StoreError> {
         let mut watched = Watched::Same;
         owners::fence(tx, &self.owner).await?;
+        chain::write_alone(tx).await?;
         chain::hold_cursor(tx, self.at).await?;
         let (known, newer): (Vec<TxRow>, Vec<TxRow>) = chain::unmined(tx.conn())
             .await?

@@ -191,6 +191,7 @@ impl Write for Finish {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         owners::fence(tx, &self.owner).await?;
+        chain::write_alone(tx).await?;
         chain::hold_cursor(tx, self.at).await?;
         for found in &self.found {
             self.write(tx, found).await?;

@@ -7,7 +7,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use super::row::{Columns, LIST, padded, padding, placeholders};
-use super::{Conn, PAGE_MAX, StoreError, Tx, requests};
+use super::{Conn, Engine, PAGE_MAX, StoreError, Tx, requests};
 use crate::clock::Timestamp;
 use crate::domain::BlockRef;
 use crate::domain::onchain_send::OnchainSend;
@@ -182,6 +182,37 @@ pub async fn blocks(conn: &mut Conn, limit: u32) -> Result<Vec<BlockRef>, StoreE
         .fetch_all(conn)
         .await?;
     rows.iter().map(|row| Ok(BlockRef { height: row.number("height")?, hash: row.parsed("hash")? })).collect()
+}
+
+// ---- whose turn it is ----
+
+/// Any number will do that nothing else locks, as long as every gateway on one PostgreSQL uses the same.
+const FACTS: i64 = 5_712_035;
+
+/// Keeps everybody else from writing of transactions and coins until this transaction ends. The follower writes of many, in an order
+/// that the chain gives; whoever writes of one of them in another order would wait for it while it waits for him. SQLite has one writer.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn write_alone(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    lock_facts(tx, "pg_advisory_xact_lock").await
+}
+
+/// The same for who writes of one transaction: beside others who do, and never beside the follower.
+///
+/// # Errors
+/// When the database can't do it.
+pub async fn write_beside_others(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    lock_facts(tx, "pg_advisory_xact_lock_shared").await
+}
+
+/// The server's queue for it is fair: neither a busy follower nor many calls keep the others waiting for ever.
+async fn lock_facts(tx: &mut Tx<'_>, lock: &str) -> Result<(), StoreError> {
+    if tx.engine == Engine::Postgres {
+        let sql = format!("SELECT CAST({lock}({FACTS}) AS TEXT)");
+        sqlx::query(AssertSqlSafe(sql)).execute(tx.conn()).await?;
+    }
+    Ok(())
 }
 
 // ---- transactions ----

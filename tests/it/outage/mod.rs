@@ -1,5 +1,6 @@
 //! What the gateway leans on goes away, hangs or lies; it says so, does what it still can, and recovers by itself.
 
+mod contention;
 mod database;
 mod node;
 mod proxy;
