@@ -7,6 +7,7 @@ use utoipa::openapi::example::{Example, ExampleBuilder};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::server::ServerBuilder;
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     Components, Content, ContentBuilder, HeaderBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, Required,
@@ -27,7 +28,7 @@ use crate::flows::Code;
 const ABOUT: &str = "A self-hosted gateway for bitcoin payments. The client keeps the keys: `begin` hands out a PSBT, the client \
 signs it, `end` checks and broadcasts it. Money over Lightning is a balance that the operator owes; each payment of it needs a signed authorisation.\n\nEvery call names a wallet by three headers. Amounts are whole satoshis. Every answer \
 that is not success is a problem with a stable code in `error`; all codes are on `/docs/errors`. Every POST that creates something \
-takes an `Idempotency-Key` header: the same key with the same body is the same request, for ever.";
+takes an `Idempotency-Key` header: the same key with the same body, however that is written, is the same request, for ever.";
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 const EXAMPLE_XPUB_VAN: &str =
@@ -45,6 +46,8 @@ pub fn document() -> OpenApi {
         .description(Some(ABOUT))
         .license(Some(LicenseBuilder::new().name("MIT OR Apache-2.0").identifier(Some("MIT OR Apache-2.0")).build()))
         .build();
+    // Whoever serves it. A page that shows it makes that the host of what can be pasted.
+    document.servers = Some(vec![ServerBuilder::new().url("/").build()]);
     document.tags = Some(tags());
     let mut components = document.components.take().unwrap_or_default();
     add_components(&mut components);
@@ -279,7 +282,7 @@ pub(super) fn idempotency_header(id: &str) -> utoipa::openapi::path::Parameter {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "1 to 255 printable ASCII characters. The same key with the same body is the same request, for ever",
+            "1 to 255 printable ASCII characters. The same key with the same JSON value as its body is the same request, for ever",
         ))
         .schema(Some(
             ObjectBuilder::new()
