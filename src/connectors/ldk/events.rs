@@ -66,7 +66,11 @@ impl Node {
                 self.note_outputs(&outputs, channel_id);
                 let tracked =
                     self.sweeper.track_spendable_outputs(outputs, channel_id, counterparty_node_id, false, None);
-                return tracked.map_err(|()| ReplayEvent());
+                tracked.map_err(|()| ReplayEvent())?;
+                // At once: the chore comes every half minute, and until then the money is in a channel that is no more.
+                if self.sweeper.regenerate_and_broadcast_spend_if_necessary().is_err() {
+                    tracing::warn!("what came out of a channel can't be swept now; it is tried again");
+                }
             }
             Event::BumpTransaction(bump) => self.bumper.handle_event(&bump),
             Event::ConnectionNeeded { node_id, addresses } => {
