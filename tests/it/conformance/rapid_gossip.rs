@@ -1,10 +1,11 @@
 //! A node that hears of the network from a rapid gossip sync server, behind a bitcoind that has only the newest blocks.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use lightning_invoice::Bolt11Invoice;
 use serde_json::{Value, json};
 use sluice::app::LoneNode;
+use sluice::clock::Clock;
 use sluice::config::Config;
 use sluice::money::{Amount, Sat};
 use sluice::ports::lightning::{
@@ -70,8 +71,7 @@ async fn prune(bitcoind: &Bitcoind) {
 }
 
 fn now() -> u32 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    u32::try_from(since.as_secs()).expect("before 2106")
+    u32::try_from(Clock::System.now().unix_seconds()).expect("after 1970 and before 2106")
 }
 
 /// No invoice: the ways that its maker knows would be in it.
