@@ -4,6 +4,8 @@
 //! `{"id": 1, "error": ".."}`. It ends when stdin is closed.
 
 mod calls;
+mod crowd;
+mod muffled;
 mod node;
 mod offers;
 mod types;
@@ -19,6 +21,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use crate::node::Hostile;
 
 /// What the program is told on its command line.
+#[derive(Clone)]
 pub struct Args {
     pub rpc: String,
     pub login: (String, String),
@@ -61,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let args = Args::parse(std::env::args().skip(1))?;
-    let hostile: Arc<Hostile> = node::start(&args).await?;
+    let hostile: Arc<Hostile> = node::start(&args, true).await?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let request: Value = serde_json::from_str(&line)?;

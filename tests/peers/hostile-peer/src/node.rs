@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Network, Transaction};
 use lightning::events::{Event, EventsProvider as _, ReplayEvent};
 use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
 use lightning::ln::peer_handler::{IgnoringMessageHandler, MessageHandler};
@@ -25,6 +26,8 @@ use lightning_block_sync::{HeaderCache, SpvClient};
 use tokio::net::TcpListener;
 
 use crate::Args;
+use crate::crowd;
+use crate::muffled::Muffled;
 use crate::offers::Lure;
 use crate::types::{
     Chain, Forgetful, Graph, Log, Logs, Manager, MessageRouter, Monitors, Onion, Peers, Router, Scorer,
@@ -34,6 +37,8 @@ const ROUND: Duration = Duration::from_millis(20);
 const POLL: Duration = Duration::from_millis(100);
 
 pub struct Hostile {
+    pub args: Args,
+    pub source: Arc<RpcClient>,
     pub id: PublicKey,
     pub listen: SocketAddr,
     pub keys: Arc<KeysManager>,
@@ -41,14 +46,22 @@ pub struct Hostile {
     pub monitors: Arc<Monitors>,
     pub onion: Arc<Onion>,
     pub peers: Arc<Peers>,
+    pub muffled: Arc<Muffled>,
     pub lure: Arc<Lure>,
     /// What arrived, by its hash: hex, and millisatoshi.
     pub claimed: Mutex<HashMap<String, u64>>,
     /// How payments of its own ended, by their hash.
     pub ended: Mutex<HashMap<String, &'static str>>,
+    /// Commitments as they were.
+    pub remembered: Mutex<Vec<Transaction>>,
+    /// Nodes of the same hand, each under a name of its own.
+    pub crowd: Mutex<Vec<Arc<Self>>>,
+    /// Channels that are gone.
+    pub closed: AtomicU32,
 }
 
-pub async fn start(args: &Args) -> Result<Arc<Hostile>, Box<dyn Error>> {
+/// Whoever does not follow the chain stays where it has begun.
+pub async fn start(args: &Args, follows: bool) -> Result<Arc<Hostile>, Box<dyn Error>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let seed: [u8; 32] = rand::random();
     let keys = Arc::new(KeysManager::new(&seed, now.as_secs(), now.subsec_nanos(), true));
@@ -89,8 +102,9 @@ pub async fn start(args: &Args) -> Result<Arc<Hostile>, Box<dyn Error>> {
         IgnoringMessageHandler {},
         IgnoringMessageHandler {},
     ));
+    let muffled = Arc::new(Muffled::new(Arc::clone(&manager)));
     let handlers = MessageHandler {
-        chan_handler: Arc::clone(&manager),
+        chan_handler: Arc::clone(&muffled),
         route_handler: Arc::new(P2PGossipSync::new(graph, None, Arc::clone(&logs))),
         onion_message_handler: Arc::clone(&onion),
         custom_message_handler: IgnoringMessageHandler {},
@@ -100,6 +114,8 @@ pub async fn start(args: &Args) -> Result<Arc<Hostile>, Box<dyn Error>> {
     let peers = Arc::new(Peers::new(handlers, u32::try_from(now.as_secs())?, &ephemeral, logs, Arc::clone(&keys)));
     let listener = TcpListener::bind(args.listen).await?;
     let hostile = Arc::new(Hostile {
+        args: args.clone(),
+        source: Arc::clone(&source),
         id,
         listen: listener.local_addr()?,
         keys,
@@ -107,14 +123,20 @@ pub async fn start(args: &Args) -> Result<Arc<Hostile>, Box<dyn Error>> {
         monitors,
         onion,
         peers,
+        muffled,
         lure,
         claimed: Mutex::default(),
         ended: Mutex::default(),
+        remembered: Mutex::default(),
+        crowd: Mutex::default(),
+        closed: AtomicU32::new(0),
     });
     tokio::spawn(listen(Arc::clone(&hostile), listener));
     tokio::spawn(turn(Arc::clone(&hostile)));
     let followers = (Arc::clone(&hostile.monitors), Arc::clone(&hostile.manager));
-    tokio::spawn(follow(source, tip, followers));
+    if follows {
+        tokio::spawn(follow(source, tip, followers));
+    }
     Ok(hostile)
 }
 
@@ -201,6 +223,24 @@ impl Hostile {
             }
             Event::PaymentSent { payment_hash, .. } => self.note(payment_hash.to_string(), "sent"),
             Event::PaymentFailed { payment_hash: Some(hash), .. } => self.note(hash.to_string(), "failed"),
+            Event::FundingGenerationReady {
+                temporary_channel_id,
+                counterparty_node_id,
+                channel_value_satoshis,
+                output_script,
+                ..
+            } => {
+                let funding = crowd::funding(channel_value_satoshis, output_script);
+                let given =
+                    self.manager.funding_transaction_generated(temporary_channel_id, counterparty_node_id, funding);
+                if let Err(error) = given {
+                    eprintln!("a funding: {error:?}");
+                }
+            }
+            Event::ChannelClosed { reason, .. } => {
+                eprintln!("closed: {reason}");
+                self.closed.fetch_add(1, Ordering::Relaxed);
+            }
             other => eprintln!("{other:?}"),
         }
     }

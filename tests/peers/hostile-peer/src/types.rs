@@ -19,6 +19,7 @@ use lightning::util::logger::{Level, Logger, Record};
 use lightning::util::persist::MonitorName;
 use lightning_net_tokio::SocketDescriptor;
 
+use crate::muffled::Muffled;
 use crate::offers::Lure;
 
 pub struct Log;
@@ -65,7 +66,7 @@ pub type Onion = OnionMessenger<
 >;
 pub type Peers = PeerManager<
     SocketDescriptor,
-    Arc<Manager>,
+    Arc<Muffled>,
     Arc<Gossip>,
     Arc<Onion>,
     Logs,

@@ -1,0 +1,63 @@
+//! Channels that a peer ends as it must not, with money in them: the books are exact afterwards, and nobody is stopped.
+
+use serde_json::json;
+
+use super::till::{CAPACITY, Till};
+use crate::harness::lightning::sat;
+use crate::harness::peer::eventually_shown;
+
+/// What closing and sweeping may cost, all together.
+const ONCHAIN_FEES: u64 = 20_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_broadcasts_a_commitment_that_it_has_revoked() {
+    let Some(till) = Till::open(1, |_| {}).await else { return };
+    till.is_paid(sat(100_000)).await;
+    assert_eq!(till.hostile.call("remember", json!({})).await, 1);
+    till.is_paid(sat(250_000)).await;
+    let before = till.node.balance().await.expect("an answer");
+    let ours = before.channels.base_units() / 1_000;
+    assert_eq!(till.suspended().await.len(), 0);
+
+    till.hostile.call("cheat", json!({})).await;
+    till.something_waits().await;
+    till.until_over(6).await;
+
+    // All that was in the channel is in the node's wallet.
+    let after = till.node.balance().await.expect("an answer");
+    assert!(after.channels.is_zero() && till.node.channels().await.expect("a list").is_empty());
+    let won = after.onchain_confirmed.to_u64() - before.onchain_confirmed.to_u64();
+    assert!((CAPACITY.to_u64() - ONCHAIN_FEES..=CAPACITY.to_u64()).contains(&won), "{won}");
+    // The wallet has what it was paid. What the peer has lost has no owner until somebody decides.
+    assert_eq!(till.purse().await, 350_000_000);
+    let items = till.suspended().await;
+    let [item] = &items[..] else { panic!("one item: {items:?}") };
+    let penalty = u64::try_from(item.amount).expect("it is a gain") / 1_000;
+    assert!((CAPACITY.to_u64() - ours - ONCHAIN_FEES..=CAPACITY.to_u64() - ours).contains(&penalty), "{item:?}");
+    till.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payer_of_two_parts_sends_each_of_them_twice() {
+    let Some(till) = Till::open(1, |_| {}).await else { return };
+    let out = async || till.theirs().await[0]["out_msat"].as_u64().expect("a number");
+    let before = out().await;
+    let (part, total) = (sat(10_000), sat(20_000));
+    let receive = till.invoice(total).await;
+    for _ in 0..4 {
+        till.part(&receive, part, total).await;
+    }
+    till.settled(&receive).await;
+    // And again, once it is over.
+    till.part(&receive, part, total).await;
+    till.part(&receive, part, total).await;
+    eventually_shown("it has paid once", async || {
+        let theirs = till.theirs().await;
+        let is_over = theirs[0]["leaving"] == 0 && out().await == before - total.base_units();
+        if is_over { Ok(()) } else { Err(theirs) }
+    })
+    .await;
+    assert_eq!(till.purse().await, total.base_units());
+    assert!(till.suspended().await.is_empty());
+    till.close().await;
+}
