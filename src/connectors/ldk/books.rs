@@ -74,6 +74,9 @@ pub(super) struct ChannelNote {
     /// The names of others' payments that are in these two, so that none is in them twice.
     #[serde(default)]
     pub forwards: Vec<String>,
+    /// Parts of payments that were under way through it when it closed and whose payee has not taken them: hash, and how much.
+    #[serde(default)]
+    pub parts: Vec<(PaymentHash, u64)>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ use super::types::lock;
 use crate::domain::lightning::PaymentHash;
 use crate::domain::movement::Movement;
 use crate::store::StoreError;
-use crate::store::node;
+use crate::store::node::{self, Step};
 
 const MSAT: u64 = 1_000;
 
@@ -41,7 +41,9 @@ pub(super) struct Pending {
 
 impl Pending {
     fn of(channel: &ChannelDetails) -> Self {
-        let leaving = channel.pending_outbound_htlcs.iter().map(|htlc| Htlc {
+        // What has no number yet was never told to the peer: it is still ours, and may take another way at once.
+        let told = channel.pending_outbound_htlcs.iter().filter(|htlc| htlc.htlc_id.is_some());
+        let leaving = told.map(|htlc| Htlc {
             hash: PaymentHash(htlc.payment_hash.0),
             msat: htlc.amount_msat,
             id: htlc.htlc_id,
@@ -214,10 +216,37 @@ impl Node {
         }
         let mut pending = pending.remove(&name).unwrap_or_else(|| Pending::of_monitor(&balances));
         pending.note_known(&balances);
+        self.book_parts(&name, noted, &pending);
         noted.close(&name, local_msat, pending, forwards);
         self.stage.push(note(CHANNELS, &name, noted));
         self.tell(Movement::Closed { channel: name.clone(), amount: amount(local_msat) });
         unresolved.insert(name);
+    }
+
+    /// Parts of payments that were under way are booked with the channel, whether they come out of it or their payee takes them: they are
+    /// not counted as let go, too.
+    fn book_parts(&self, name: &str, noted: &mut ChannelNote, pending: &Pending) {
+        let parted = self.parted_payments();
+        for (number, htlc) in pending.leaving.iter().enumerate() {
+            if let Some(id) = parted.get(&htlc.hash) {
+                noted.parts.push((htlc.hash, htlc.msat));
+                let part = format!("{name}:{number}");
+                self.stage.push(Step::PartClaimed { id: *id, part, cost: amount(htlc.msat) });
+            }
+        }
+    }
+
+    /// Whether a part that its payee took was in a channel when that closed. Asked once for each.
+    pub fn is_booked_with_its_channel(&self, hash: PaymentHash, msat: u64) -> bool {
+        let mut inner = lock(&self.books.inner);
+        for (name, noted) in &mut inner.channels {
+            if let Some(at) = noted.parts.iter().position(|part| *part == (hash, msat)) {
+                noted.parts.swap_remove(at);
+                self.stage.push(note(CHANNELS, name, noted));
+                return true;
+            }
+        }
+        false
     }
 
     /// A payment of others went through. What was earned is not said where the way in is claimed on the chain, and it may be told twice

@@ -54,8 +54,8 @@ impl Node {
                     tracing::debug!(?error, "a payment of others is gone already");
                 }
             }
-            Event::PaymentPathSuccessful { payment_id, path, .. } => {
-                self.note_part(PaymentId(payment_id.0), &path);
+            Event::PaymentPathSuccessful { payment_id, payment_hash, path, .. } => {
+                self.note_part(PaymentId(payment_id.0), payment_hash.map(|hash| PaymentHash(hash.0)), &path);
                 lock(&self.paying).room = true;
             }
             Event::InvoiceReceived { payment_id, invoice, .. } => {
@@ -170,9 +170,10 @@ impl Node {
     }
 
     /// What one part of a payment came to. The payee may claim it and let another go, which nobody tells.
-    fn note_part(&self, id: PaymentId, path: &Path) {
-        if self.router.is_parted(id) {
-            let cost = amount(path.final_value_msat().saturating_add(path.fee_msat()));
+    fn note_part(&self, id: PaymentId, hash: Option<PaymentHash>, path: &Path) {
+        let msat = path.final_value_msat().saturating_add(path.fee_msat());
+        if self.router.is_parted(id) && !hash.is_some_and(|hash| self.is_booked_with_its_channel(hash, msat)) {
+            let cost = amount(msat);
             // LDK gives parts no names that could be seen here; each is told in one commit, with the manager that has forgotten it.
             let part = format!("{:016x}", rand::random::<u64>());
             self.stage.push(Step::PartClaimed { id, part, cost });

@@ -1,13 +1,13 @@
 //! Payments in parts: those that went out, until none of them is out any more, and those that come in, until they are all there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use lightning::ln::channel_state::InboundHTLCStateDetails;
 use lightning::ln::channelmanager::RecentPaymentDetails;
 use lightning::types::payment::PaymentHash as LdkHash;
 
 use super::node::Node;
-use crate::domain::lightning::PaymentId;
+use crate::domain::lightning::{PaymentHash, PaymentId};
 use crate::store::node::Step;
 
 impl Node {
@@ -43,6 +43,18 @@ impl Node {
             | RecentPaymentDetails::Abandoned { payment_id, .. } => Some(payment_id),
         });
         known.map(|id| PaymentId(id.0)).collect()
+    }
+
+    /// Payments in parts that LDK knows of.
+    pub fn parted_payments(&self) -> HashMap<PaymentHash, PaymentId> {
+        let known = self.manager.list_recent_payments().into_iter().filter_map(|payment| match payment {
+            RecentPaymentDetails::Fulfilled { payment_id, payment_hash, .. } => Some((payment_hash?, payment_id)),
+            RecentPaymentDetails::Pending { payment_id, payment_hash, .. }
+            | RecentPaymentDetails::Abandoned { payment_id, payment_hash, .. } => Some((payment_hash, payment_id)),
+            RecentPaymentDetails::AwaitingInvoice { .. } => None,
+        });
+        let known = known.map(|(hash, id)| (PaymentHash(hash.0), PaymentId(id.0)));
+        known.filter(|(_, id)| self.router.is_parted(*id)).collect()
     }
 
     /// What is in a channel towards us and goes nowhere else: the first parts of a payment whose others are still on their way.

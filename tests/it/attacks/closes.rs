@@ -38,6 +38,45 @@ async fn a_peer_broadcasts_a_commitment_that_it_has_revoked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payee_of_two_parts_claims_one_and_lets_the_other_run_out_on_the_chain() {
+    // LDK forgets a payment eight ticks after it is over.
+    let Some(till) = Till::open(2, |config| config.ldk.tick_seconds = 2).await else { return };
+    // Neither channel has enough for both: then neither has enough for what is paid below.
+    till.is_paid(sat(400_000)).await;
+    till.is_paid(sat(400_000)).await;
+    let silent = &till.theirs().await[1]["id"];
+    till.hostile.call("silence", json!({ "channel": silent })).await;
+    let invoice = till.hostile.call("invoice", json!({ "msat": 750_000_000_u64 })).await;
+    let payment = till.pays(invoice.as_str().expect("a text"), sat(100)).await;
+    till.has_paid(&payment).await;
+    assert_eq!(till.purse().await, 50_000_000);
+    let kept = eventually_shown("one part is claimed, and the other is not", async || {
+        let balance = till.node.balance().await.expect("an answer");
+        let is_one = (1..750_000_000).contains(&balance.in_flight.base_units());
+        if is_one { Ok(balance.in_flight.base_units()) } else { Err(balance) }
+    })
+    .await;
+
+    // The channel is closed by us when the part's time is over, and it comes back.
+    eventually_shown("the channel is closed", async || {
+        till.mine(6).await;
+        let channels = till.node.channels().await.expect("a list");
+        if channels.len() == 1 { Ok(()) } else { Err(channels) }
+    })
+    .await;
+    till.until_over(12).await;
+    till.parts_are_over().await;
+    till.until_over(1).await;
+    assert_eq!(till.purse().await, 50_000_000, "the payee has acknowledged all of it");
+    let items = till.suspended().await;
+    let all: i64 = items.iter().map(|item| item.amount).sum();
+    let all = u64::try_from(all).expect("it is a gain");
+    let counted_once = kept - ONCHAIN_FEES * 1_000..=kept;
+    assert!(counted_once.contains(&all), "what was not claimed has no owner, and is counted once: {kept} {items:?}");
+    till.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payer_of_two_parts_sends_each_of_them_twice() {
     let Some(till) = Till::open(1, |_| {}).await else { return };
     let out = async || till.theirs().await[0]["out_msat"].as_u64().expect("a number");
