@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use lightning::chain::channelmonitor::Balance;
+use lightning::events::bump_transaction::BumpTransactionEvent;
 use lightning::events::{InboundHTLCLocator, OutboundHTLCLocator};
 use lightning::ln::channel_state::{ChannelDetails, InboundHTLCStateDetails, OutboundHTLCStateDetails};
 use lightning::ln::types::ChannelId;
@@ -247,6 +248,15 @@ impl Node {
             }
         }
         false
+    }
+
+    /// A channel of others that never came into use has nothing of ours in it, and perhaps no block will ever have its funding: whoever
+    /// offers such channels and gives them up would have our coins set aside for nothing.
+    pub fn is_worth_hurrying(&self, bump: &BumpTransactionEvent) -> bool {
+        let BumpTransactionEvent::ChannelClose { channel_id, .. } = bump else { return true };
+        let inner = lock(&self.books.inner);
+        let noted = inner.channels.get(&map::channel_text(*channel_id));
+        noted.is_none_or(|noted| noted.is_outbound || noted.is_given)
     }
 
     /// A payment of others went through. What was earned is not said where the way in is claimed on the chain, and it may be told twice

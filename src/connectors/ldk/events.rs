@@ -72,7 +72,11 @@ impl Node {
                     tracing::warn!("what came out of a channel can't be swept now; it is tried again");
                 }
             }
-            Event::BumpTransaction(bump) => self.bumper.handle_event(&bump),
+            Event::BumpTransaction(bump) => {
+                if self.is_worth_hurrying(&bump) {
+                    self.bumper.handle_event(&bump);
+                }
+            }
             Event::ConnectionNeeded { node_id, addresses } => {
                 drop(tokio::spawn(peers::reach(Arc::clone(self), node_id, addresses)));
             }

@@ -30,6 +30,7 @@ mod stopped;
 mod strangers_rows;
 mod tenants;
 mod till;
+mod unfunded;
 mod unsigned_begins;
 mod wallet_names;
 mod withdrawals;
