@@ -63,6 +63,8 @@ pub struct ChannelConfig {
     /// peers are not counted.
     pub max_unfunded_per_peer: u16,
     pub max_unfunded: u16,
+    /// So long after it was last seen in the mempool, or never was, the funding of such a channel is not waited for any more.
+    pub unfunded_seconds: u64,
     /// Whether channels of others are taken while the node's coins do not reach for bumping them. Empty: on regtest only.
     pub accept_without_reserve: Option<bool>,
 }
@@ -116,6 +118,7 @@ impl Default for ChannelConfig {
             reserve_payments: 2,
             max_unfunded_per_peer: 2,
             max_unfunded: 20,
+            unfunded_seconds: 600,
             accept_without_reserve: None,
         }
     }

@@ -1,16 +1,23 @@
 //! Channels that others want to open with us: which of them are taken. Offering one costs nothing, so those that are not in a block
-//! are few, and none is taken that the coins for bumping don't reach for.
+//! are few, and none is taken that the coins for bumping don't reach for. One whose funding is not even in the mempool gives up its place.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::channelmanager::TrustedChannelFeatures;
 use lightning::ln::types::ChannelId;
+use tokio::time::Instant;
 
 use super::books::user_id;
 use super::config::ChannelConfig;
 use super::node::Node;
+use super::types::lock;
 use crate::money::Sat;
+use crate::ports::PortError;
 
 /// What is to be known about an offer and about what is there already.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +67,57 @@ impl Node {
     }
 }
 
+/// Channels of strangers whose funding nobody has seen, and since when.
+pub type Unfunded = HashMap<ChannelId, Instant>;
+
+impl Node {
+    /// LDK waits two weeks for the funding of a channel, and so long a few strangers could hold all places for nothing.
+    pub async fn give_up_unfunded(self: Arc<Self>) {
+        let trusted = &self.config.channels.trusted_peers;
+        let mut offered = self.manager.list_channels();
+        offered.retain(|one| is_announced_only(one) && !trusted.contains(&one.counterparty.node_id.to_string()));
+        let unseen = match self.unseen(&offered).await {
+            Ok(unseen) => unseen,
+            Err(error) => {
+                tracing::debug!(%error, "nobody says which fundings wait");
+                // What was mined meanwhile must not count as missing.
+                lock(&self.unfunded).clear();
+                return;
+            }
+        };
+        let limit = Duration::from_secs(self.config.channels.unfunded_seconds);
+        let late = overdue(&mut lock(&self.unfunded), &unseen, Instant::now(), limit);
+        for channel in offered.iter().filter(|one| late.contains(&one.channel_id)) {
+            let (id, peer) = (channel.channel_id, channel.counterparty.node_id);
+            tracing::info!(channel = %id, %peer, "a channel of others is given up: nobody has seen its funding");
+            let why = "its funding was not seen in time".to_owned();
+            if let Err(error) = self.manager.force_close_broadcasting_latest_txn(&id, &peer, why) {
+                tracing::debug!(?error, "it is gone already");
+            }
+        }
+    }
+
+    /// Those whose funding is not in the mempool.
+    async fn unseen(&self, offered: &[ChannelDetails]) -> Result<Vec<ChannelId>, PortError> {
+        let fundings = offered.iter().filter_map(|one| one.funding_txo.map(|funding| funding.txid));
+        let fundings: Vec<_> = fundings.collect();
+        let found = if fundings.is_empty() { Vec::new() } else { self.chain.mempool_transactions(&fundings).await? };
+        let seen = |one: &&ChannelDetails| {
+            let mut both = fundings.iter().zip(&found);
+            let funding = one.funding_txo.map(|funding| funding.txid);
+            both.any(|(txid, found)| funding == Some(*txid) && found.is_some())
+        };
+        Ok(offered.iter().filter(|one| !seen(one)).map(|one| one.channel_id).collect())
+    }
+}
+
+/// Those that were unseen at every look for so long.
+fn overdue(since: &mut Unfunded, unseen: &[ChannelId], now: Instant, limit: Duration) -> Vec<ChannelId> {
+    since.retain(|channel, _| unseen.contains(channel));
+    unseen.iter().for_each(|channel| drop(since.entry(*channel).or_insert(now)));
+    since.iter().filter(|(_, first)| now.duration_since(**first) >= limit).map(|(channel, _)| *channel).collect()
+}
+
 fn why_not(config: &ChannelConfig, network: Network, offer: &Offer) -> Option<&'static str> {
     if !config.accept {
         return Some("no channel of others is taken");
@@ -106,6 +164,22 @@ mod tests {
         assert!(!is_taken(Offer { waiting_of_peer: 2, ..OFFER }));
         assert!(!is_taken(Offer { waiting: 20, ..OFFER }));
         assert!(is_taken(Offer { waiting_of_peer: 2, waiting: 20, is_trusted: true, ..OFFER }));
+    }
+
+    #[test]
+    fn a_funding_that_is_seen_in_between_is_waited_for_anew() {
+        let (mut since, limit) = (Unfunded::new(), Duration::from_secs(600));
+        let [lost, slow] = [1, 2].map(|number| ChannelId([number; 32]));
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(overdue(&mut since, &[lost, slow], at(0), limit), []);
+        assert_eq!(overdue(&mut since, &[lost], at(300), limit), []);
+        assert_eq!(overdue(&mut since, &[lost, slow], at(599), limit), []);
+        assert_eq!(overdue(&mut since, &[lost, slow], at(600), limit), [lost]);
+        assert_eq!(overdue(&mut since, &[slow], at(601), limit), []);
+        assert_eq!(overdue(&mut since, &[slow], at(1_199), limit), [slow]);
+        assert_eq!(overdue(&mut since, &[], at(1_300), limit), []);
+        assert!(since.is_empty(), "what is gone is forgotten");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::broadcast::Broadcaster;
 use super::config::Config;
 use super::fees::Fees;
 use super::gossip::{Gossip, Learnt};
+use super::inbound::Unfunded;
 use super::lease::{Lease, die};
 use super::offers::Fetching;
 use super::payments::Paying;
@@ -68,6 +69,7 @@ pub struct Node {
     pub cancelled: Mutex<HashSet<PaymentHash>>,
     /// Hashes of which a part was turned away: perhaps what is held for them is gone.
     pub suspects: Mutex<HashSet<PaymentHash>>,
+    pub unfunded: Mutex<Unfunded>,
     /// Where peers were reached.
     pub addresses: Mutex<HashMap<PublicKey, String>>,
     pub phase: watch::Sender<Phase>,

@@ -41,9 +41,10 @@ enum Chore {
     Generation,
     Announce,
     Queue,
+    Unfunded,
 }
 
-const CHORES: [(Chore, Duration, Duration); 11] = [
+const CHORES: [(Chore, Duration, Duration); 12] = [
     // LDK's clock; how often is configured.
     (Chore::Tick, Duration::ZERO, Duration::from_secs(60)),
     (Chore::Peers, Duration::from_secs(10), Duration::from_secs(10)),
@@ -56,6 +57,7 @@ const CHORES: [(Chore, Duration, Duration); 11] = [
     (Chore::Generation, Duration::from_secs(60), Duration::from_secs(60)),
     (Chore::Announce, Duration::from_secs(60), Duration::from_secs(3_600)),
     (Chore::Queue, Duration::from_secs(1), Duration::from_secs(1)),
+    (Chore::Unfunded, Duration::from_secs(2), Duration::from_secs(2)),
 ];
 
 /// How long it is known what arrived for no invoice, and went back.
@@ -311,6 +313,7 @@ impl Node {
             Chore::Score => drop(tokio::spawn(Arc::clone(self).keep_scores())),
             Chore::Generation => self.raise_generation(),
             Chore::Announce => self.announce(),
+            Chore::Unfunded => drop(tokio::spawn(Arc::clone(self).give_up_unfunded())),
             Chore::Queue => {
                 self.give_up_waiting();
                 self.tell_earned();

@@ -467,6 +467,7 @@ impl Assembled {
             tries_again: AtomicBool::default(),
             cancelled: Mutex::new(cancelled),
             suspects: Mutex::default(),
+            unfunded: Mutex::default(),
             addresses: Mutex::new(addresses),
             phase: watch::channel(Phase::Running).0,
             tasks: Mutex::default(),
