@@ -1,10 +1,12 @@
 //! Channels that a peer ends as it must not, with money in them: the books are exact afterwards, and nobody is stopped.
 
 use serde_json::json;
+use sluice::domain::lightning::Preimage;
+use sluice::ports::lightning::{Asked, CloseHow};
 
 use super::till::{CAPACITY, Till};
 use crate::harness::lightning::sat;
-use crate::harness::peer::eventually_shown;
+use crate::harness::peer::{LdkPeer, eventually, eventually_shown};
 
 /// What closing and sweeping may cost, all together.
 const ONCHAIN_FEES: u64 = 20_000;
@@ -98,5 +100,38 @@ async fn a_payer_of_two_parts_sends_each_of_them_twice() {
     .await;
     assert_eq!(till.purse().await, total.base_units());
     assert!(till.suspended().await.is_empty());
+    till.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_peer_takes_a_payment_of_others_only_on_the_chain() {
+    let Some(till) = Till::open(1, |config| config.ldk.routing.forward = true).await else { return };
+    let Some(next) = LdkPeer::start(&till.bitcoind, "next").await else { return };
+    let channel = till.open_channel_to(&next).await;
+    let before = till.node.balance().await.expect("an answer");
+    let preimage = Preimage::fresh();
+    let invoice = next.hold_invoice(Some(sat(50_000)), preimage.hash()).await;
+    let asked = json!({ "invoice": invoice, "msat": 50_000_000, "total_msat": 50_000_000 });
+    till.hostile.call("pay_part", asked).await;
+    eventually("the next peer holds it", async || next.claimable(preimage.hash()).await).await;
+    assert!(matches!(till.node.close_channel(&channel, CloseHow::Force).await, Ok(Asked::Done(()))));
+    till.something_waits().await;
+    till.mine(1).await;
+    next.sync().await;
+    next.claim(preimage).await;
+    till.something_waits().await;
+    eventually_shown("the payer has paid", async || {
+        till.mine(1).await;
+        next.sync().await;
+        let ended = till.hostile.call("ended", json!({})).await;
+        if ended[preimage.hash().to_string()] == "sent" { Ok(()) } else { Err(ended) }
+    })
+    .await;
+    till.until_over(12).await;
+    // What came in is more than what went out, and none of it is anybody's but the operator's.
+    let after = till.node.balance().await.expect("an answer");
+    assert!(after.channels < before.channels && after.closing == before.closing);
+    assert!(till.suspended().await.is_empty(), "{:?}", till.suspended().await);
+    assert_eq!(till.purse().await, 0);
     till.close().await;
 }

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::harness::bitcoind::Bitcoind;
 use crate::harness::lightning::paying;
-use crate::harness::peer::{LdkPeer, eventually, eventually_shown};
+use crate::harness::peer::{LdkPeer, Ported, eventually, eventually_shown, mine_until_usable};
 use crate::harness::ports::free_address;
 use crate::harness::rig::{Client, stranger};
 
@@ -98,6 +98,18 @@ impl Till {
             (ours.iter().filter(|one| one.usable).count() == number && usable(&theirs) == number).then_some(())
         })
         .await;
+    }
+
+    /// One with an honest peer, with little on its side; answers the channel's id.
+    pub async fn open_channel_to(&self, other: &LdkPeer) -> String {
+        assert_eq!(self.node.connect(other.id(), other.listens()).await, Ok(Asked::Done(())));
+        let push = Amount::from_sat(Sat::literal(100_000));
+        let new = NewChannel { peer: other.id(), amount: CAPACITY, push, announced: false };
+        let Asked::Done(_) = self.node.open_channel(&new).await.expect("an answer") else { panic!("it is refused") };
+        mine_until_usable(&self.bitcoind, &[other, &Ported(&*self.node)]).await;
+        self.mine(1).await;
+        let channels = self.node.channels().await.expect("a list");
+        channels.into_iter().find(|channel| channel.peer == other.id()).expect("it is there").id
     }
 
     pub async fn something_waits(&self) {
