@@ -141,11 +141,16 @@ impl Till {
         self.hostile.call("pay_part", asked).await;
     }
 
-    /// The peer pays the wallet.
+    /// The peer pays the wallet, and nothing of it is left in between.
     pub async fn is_paid(&self, amount: Amount) {
         let receive = self.invoice(amount).await;
         self.part(&receive, amount, amount).await;
         self.settled(&receive).await;
+        eventually_shown("both ends are done with it", async || {
+            let coming = self.node.balance().await.expect("an answer").coming;
+            if coming.is_zero() { Ok(()) } else { Err(coming) }
+        })
+        .await;
     }
 
     pub async fn settled(&self, receive: &Request<Receive>) {
