@@ -57,6 +57,11 @@ fn invoice(now: Timestamp, fields: Vec<RawTaggedField>) -> String {
     Bolt11Invoice::from_signed(signed.expect("a signature")).expect("an invoice").to_string()
 }
 
+/// An invoice that asks for units of an asset, as a payer sees one.
+pub(super) fn for_an_asset(now: Timestamp) -> String {
+    invoice(now, vec![contract(), units()])
+}
+
 on_both!(an_invoice_for_an_asset_is_paid_as_bitcoin, async |rig: Rig| {
     let client = Client::number(1);
     rig.register(&client).await;

@@ -12,7 +12,7 @@ use sluice::ports::lightning::{Asked, LightningNode, NewChannel, Outgoing, PayOu
 use crate::harness::bitcoind::Bitcoind;
 use crate::harness::lightning::{msat, sat};
 use crate::harness::ports::free_address;
-use crate::harness::process::{Answer, Call, DEADLINE, Gateway, POLL, Site};
+use crate::harness::process::{Answer, Call, DEADLINE, Gateway, POLL, Site, died_at_its_point};
 use crate::harness::rig::{Client, Database, stranger};
 
 pub const CHANNEL: Sat = Sat::literal(10_000_000);
@@ -38,14 +38,18 @@ pub struct Pair {
 impl Pair {
     /// `None` after a loud skip where there is no bitcoind. Both gateways run.
     pub async fn prepare() -> Option<Self> {
-        Self::prepare_on(Database::Sqlite).await
+        Self::prepare_on(Database::Sqlite, |site| site, None).await
     }
 
-    /// The same, the first of them on this database.
-    pub async fn prepare_on(database: Database) -> Option<Self> {
+    /// The same, the first of them on this database, set up otherwise, and dying once, at this point of its first start.
+    pub async fn prepare_on(
+        database: Database,
+        set_up: impl FnOnce(Site) -> Site,
+        dies_at: Option<&str>,
+    ) -> Option<Self> {
         let node = Bitcoind::start().await?;
         node.mine_to(101, &stranger()).await;
-        let one = settings(Site::new(database, &node).await?);
+        let one = set_up(settings(Site::new(database, &node).await?));
         let other = settings(Site::at(None, &node));
         let configs = [&one, &other].map(|site| config(site, &node));
         let lone =
@@ -55,6 +59,13 @@ impl Pair {
         first.stop().await;
         // Each wallet is paid by the node of the other side, while no gateway runs it.
         let one = Side::new("A", one, configs[0].clone(), 1);
+        if let Some(point) = dies_at {
+            one.gateway.restart(Some(point)).await;
+            let status = one.gateway.wait_exit().await;
+            assert!(died_at_its_point(status), "it ended otherwise: {status}\n{}", one.gateway.log());
+            one.gateway.site.audit().await;
+            one.gateway.free_roles().await;
+        }
         fund(&one, &second).await;
         second.stop().await;
         one.gateway.terminate().await;

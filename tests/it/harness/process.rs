@@ -11,6 +11,7 @@ use reqwest::Method;
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, prlimit, waitpid};
 use serde_json::Value;
 use sluice::crash;
+use sqlx::Connection as _;
 use tempfile::TempDir;
 
 use super::bitcoind::Bitcoind;
@@ -226,6 +227,12 @@ impl Call {
         self
     }
 
+    /// The same with another value of a header that is there.
+    pub fn replaced(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.retain(|(known, _)| *known != name);
+        self.header(name, value)
+    }
+
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.headers.push(("idempotency-key", key.into()));
         self
@@ -386,6 +393,16 @@ impl Gateway {
             // Fails only when it is gone already.
             let _ = process.child.kill();
             process.status = process.child.wait().ok();
+        }
+    }
+
+    /// Frees what a dead process held on PostgreSQL, where its leases would else have to run out: whoever calls has seen it end.
+    pub async fn free_roles(&self) {
+        assert!(self.exit_status().is_some(), "it runs");
+        if self.site.store_url().starts_with("postgres") {
+            let mut conn = sqlx::PgConnection::connect(self.site.store_url()).await.expect("PostgreSQL answers");
+            let free = sqlx::query("UPDATE owners SET leased_until = 0 WHERE leased_until > 0");
+            free.execute(&mut conn).await.expect("the roles are free");
         }
     }
 

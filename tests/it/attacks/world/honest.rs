@@ -5,7 +5,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use sluice::money::Sat;
 
-use super::{DEADLINE, POLL, PURSE, STAKE, World, offchain};
+use super::acts::withdrawals::SETTLED as TENANT_SETTLES;
+use super::{ACCOMPLICES_STAKE, PAYMENT_DEADLINE, POLL, PURSE, STAKE, World, offchain};
 use crate::crash::pair::Side;
 use crate::harness::process::{Answer, Call};
 use crate::harness::rig::{Client, parse_address, stranger};
@@ -23,7 +24,7 @@ impl World {
         let begin = beginning(&side.client, invoice);
         let end = ended(side, &side.client, &begin, "/lightning/pay-invoice-end").await;
         let read = reading(&side.client, &end);
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + PAYMENT_DEADLINE;
         // The payee may die at any step of it.
         loop {
             let sent = self.pair.sides[1].gateway.answer(&read).await;
@@ -42,12 +43,55 @@ impl World {
         let gateway = &self.pair.sides[0].gateway;
         gateway.kill();
         gateway.site.audit().await;
+        gateway.free_roles().await;
         gateway.restart(None).await;
         gateway.wait_synced(&self.pair.node).await;
+        self.require_no_halt().await;
         self.receive_and_pay().await;
         self.settle().await;
         self.withdraw().await;
+        self.require_no_halt().await;
         self.compare().await;
+    }
+
+    /// What one wallet has brought about may have stopped that wallet, and nobody else.
+    async fn require_no_halt(&self) {
+        let honest = &self.pair.sides[0];
+        let ask = self.operator(0, Call::get("/admin/halts", &honest.client));
+        let halts = honest.gateway.until("the halts", &ask, Answer::is_ok).await;
+        let all = halts.body["halts"].as_array().expect("halts");
+        let own = honest.client.keys.id().to_string();
+        let stops_it = |halt: &&Value| halt["wallet"].is_null() || halt["wallet"] == own.as_str();
+        assert_eq!(all.iter().find(stops_it), None, "it is stopped");
+    }
+
+    /// The node has what the wallets own, and its channel what the books say, less what it gave away before its gateway came. An
+    /// audit that sees that stops payouts, so this comes last.
+    async fn require_cover(&self) {
+        const CHANNELS: &str = "node_channels_are_what_the_node_says";
+        let honest = &self.pair.sides[0];
+        let ask = self.operator(0, Call::post("/admin/audit", &honest.client));
+        let was_compared = |answer: &Answer| {
+            let waits =
+                answer.body["pending"].as_array().is_some_and(|all| all.iter().any(|one| one["rule"] == CHANNELS));
+            answer.is_ok() && answer.body["solvency"].is_object() && !waits
+        };
+        let audit = honest.gateway.until("an audit beside the work", &ask, was_compared).await;
+        let drifts = audit.body["drifts"].as_array().expect("drifts");
+        assert!(drifts.iter().all(|drift| drift["rule"] == CHANNELS), "the audit found drift: {drifts:?}");
+        let given: Vec<u64> =
+            drifts.iter().map(|drift| less_at_the_node(drift["detail"].as_str().expect("a detail"))).collect();
+        assert_eq!(given, [PURSE * 1_000], "the channel differs otherwise: {drifts:?}");
+        let sum = |name: &str| audit.body["solvency"][name].as_u64().expect("a sum");
+        assert!(sum("claims_msat") <= sum("backing_msat"), "not all is covered: {}", audit.body["solvency"]);
+        let owned = self.owned(honest, &honest.client).await + self.owned(honest, &self.tenant).await;
+        assert!(sum("claims_msat") >= owned, "the audit has left something out: {}", audit.body["solvency"]);
+    }
+
+    /// Millisatoshi off-chain.
+    async fn owned(&self, side: &Side, wallet: &Client) -> u64 {
+        let read = Call::get("/lightning/balance", wallet);
+        offchain(&side.gateway.until("a balance", &read, Answer::is_ok).await)
     }
 
     async fn receive_and_pay(&self) {
@@ -104,20 +148,33 @@ impl World {
     /// Nobody has got more than was there, and both sides' books are right.
     async fn compare(&self) {
         let [honest, other] = &self.pair.sides;
-        let mut all = 0;
-        for (side, client) in [(honest, &honest.client), (honest, &self.tenant), (other, &other.client)] {
-            let answer = side.gateway.answer(&Call::get("/lightning/balance", client)).await;
-            all += offchain(&answer);
+        let tenant = self.owned(honest, &self.tenant).await;
+        let accomplice = self.owned(honest, &self.accomplice).await;
+        let wallets = self.owned(honest, &honest.client).await + self.owned(other, &other.client).await;
+        let mut credited = 0;
+        for id in &self.settles {
+            let read = Call::get(format!("/lightning/settle/{id}"), &self.tenant);
+            let settle = honest.gateway.until("how it stands", &read, Answer::is_ok).await;
+            credited += if settle.body["status"] == "CREDITED" { TENANT_SETTLES * 1_000 } else { 0 };
         }
-        let brought = 2 * PURSE * 1_000 + self.settled;
+        let (all, brought) = (wallets + tenant + accomplice, 2 * PURSE * 1_000 + self.settled + credited);
         assert!(all <= brought, "the wallets have {all} msat, and {brought} were brought");
-        let tenant = offchain(&honest.gateway.answer(&Call::get("/lightning/balance", &self.tenant)).await);
-        assert!(tenant <= STAKE * 1_000, "the tenant began with {STAKE} sat and has {tenant} msat");
+        // Neither receives from anybody: what they have beyond their stakes would be somebody else's.
+        assert!(tenant <= STAKE * 1_000 + credited, "the tenant has {tenant} msat, with {credited} credited");
+        assert!(accomplice <= ACCOMPLICES_STAKE * 1_000, "the accomplice has {accomplice} msat");
+        self.require_cover().await;
         for side in &self.pair.sides {
             side.gateway.terminate().await;
             assert_eq!(side.gateway.site.audit().await, 0, "{}: the audit could not check everything", side.name);
         }
     }
+}
+
+/// How much the first sum of a difference is above the second.
+fn less_at_the_node(detail: &str) -> u64 {
+    let sums: Vec<u64> = detail.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [books, node] = sums[..] else { panic!("not two sums: {detail}") };
+    books.checked_sub(node).unwrap_or_else(|| panic!("the node has more: {detail}"))
 }
 
 pub(super) async fn invoice(side: &Side, sats: u64) -> Answer {

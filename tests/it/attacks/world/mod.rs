@@ -1,44 +1,53 @@
-//! A hostile world: a tenant, a payer, a stranger and the chain do at random what they may do and what they may not, while the gateway is
-//! killed at its crash points. After it an honest wallet receives, pays, withdraws and settles as if nothing had been; the audit is clean,
-//! nobody's payouts are stopped, and all wallets together have no more than was brought.
+//! A hostile world: a tenant, a payer, a peer, a stranger and the chain do at random what they may do and what they may not, while the
+//! gateway is killed at its crash points. After it an honest wallet receives, pays, withdraws and settles as if nothing had been; the audit
+//! is clean, nobody's payouts are stopped, what wallets own is covered, and all of them together have no more than was brought.
 //!
-//! `SLUICE_WORLD_SECONDS` says for how long (60 in CI, 40 elsewhere, half on each database), `SLUICE_SEED` names the sequence of acts.
+//! Both databases have a world of their own, at the same time. In each, every act is carried out at least once. Each point of `POINTS`,
+//! `LIGHTNING_POINTS` and `RAIL_POINTS` is died at in one of both, and each world dies at half of them at least; in a soak each world
+//! dies at all. (`events.numbered` is a point of PostgreSQL alone.) Points of closing channels and of assets are not here: no
+//! act of these four closes a channel, an engine for assets is not there, and both have stories that die at them.
+//!
+//! `SLUICE_WORLD_SECONDS` says for how long (60 in CI, 40 elsewhere), `SLUICE_SEED` names the sequence of acts and points.
 
 mod acts;
+mod deaths;
 mod honest;
+mod threats;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
-use sluice::crash::{LIGHTNING_POINTS, POINTS, RAIL_POINTS};
 use tokio::net::TcpStream;
 
-use self::acts::ACTS;
+use self::acts::{ACTS, Act};
+use self::deaths::{Deaths, FIRST_BLOCK};
 use crate::crash::pair::{PURSE, Pair};
 use crate::crash::random::number_from;
 use crate::crash::say;
-use crate::harness::process::{Answer, Call, DEADLINE, POLL, died_at_its_point};
+use crate::harness::process::{Answer, Call, DEADLINE, POLL, Site};
 use crate::harness::rig::{Client, Database};
 
 const USUAL_SECONDS: u64 = 40;
 /// A soak draws its own.
 const USUAL_SEED: u64 = 402_714;
 const CI_SECONDS: u64 = 60;
-/// How often the gateway is about to die. On PostgreSQL the roles of a dead one are free after ten seconds only.
-const DEATH: f64 = 0.5;
-const DEATH_ON_POSTGRES: f64 = 0.1;
-/// Acts after which a process that has not come by its crash point is given another one.
-const PATIENCE: u32 = 3;
-/// Crash points at which it has to have died in a run of CI's length, and in a soak. Each of them has a story of its own besides.
-const POINTS_IN_CI: usize = 3;
-const POINTS_IN_CI_ON_POSTGRES: usize = 1;
-const POINTS_IN_A_SOAK: usize = 12;
-/// What the tenant has to play with, off-chain.
-const STAKE: u64 = 50_000;
+/// What the tenant and his accomplice have to play with, off-chain.
+const STAKE: u64 = 400_000;
+const ACCOMPLICES_STAKE: u64 = 100_000;
+/// What a key of the tenant's may spend of that on one day.
+const KEYS_LIMIT: u64 = 50_000;
+/// Bounds that are low, so that they are met.
+const OPEN_AT_MOST: u64 = 24;
+const REGISTRATIONS_A_MINUTE: u64 = 8;
+const GUESSES_A_MINUTE: u64 = 5;
+const SMALLEST_CHANNEL: u64 = 100_000;
+/// A payment waits a minute for a peer that is away, and half of one before it is tried again.
+const PAYMENT_DEADLINE: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_others_do_an_honest_wallet_loses_nothing_and_is_not_stopped() {
@@ -58,149 +67,153 @@ async fn on_both(seconds: u64, is_soak: bool) {
     let drawn = if is_soak { rand::rng().random_range(1..1_000_000) } else { USUAL_SEED };
     let seed = number_from("SLUICE_SEED").unwrap_or(drawn);
     say(&format!("a hostile world: SLUICE_SEED={seed}"));
-    for database in [Database::Sqlite, Database::Postgres] {
-        let Some(pair) = Pair::prepare_on(database).await else { return };
-        World::new(pair, database, seed).run(Duration::from_secs(seconds) / 2, is_soak).await;
-    }
+    let [sqlite, postgres] = deaths::plans(seed, is_soak);
+    let span = Duration::from_secs(seconds);
+    tokio::join!(live(Database::Sqlite, sqlite, seed, span), live(Database::Postgres, postgres, seed, span));
+}
+
+async fn live(database: Database, wanted: Vec<&'static str>, seed: u64, span: Duration) {
+    let set_up = |site: Site| {
+        site.with("http.limits.enabled", "true")
+            .with("http.limits.per_key_per_second", "100000")
+            .with("http.limits.per_wallet_per_second", "100000")
+            .with("http.limits.begins_per_wallet_per_minute", "100000")
+            .with("http.limits.registrations_per_minute", "100000")
+            .with("http.limits.registrations_per_key_per_minute", REGISTRATIONS_A_MINUTE.to_string())
+            .with("http.limits.failed_keys_per_client_per_minute", GUESSES_A_MINUTE.to_string())
+            // So that a test may call from elsewhere: who guesses on this machine itself is not counted.
+            .with("http.forwarded_for", "true")
+            .with("policy.max_waiting_sends", OPEN_AT_MOST.to_string())
+            .with("policy.address_seconds", "2")
+            .with("ldk.channels.accept_min_sat", SMALLEST_CHANNEL.to_string())
+            .with("proxy.enabled", "true")
+    };
+    let Some(pair) = Pair::prepare_on(database, set_up, Some(FIRST_BLOCK)).await else { return };
+    World::new(pair, database, seed, wanted).run(span).await;
 }
 
 /// The first gateway of the pair is attacked. The second one's wallet and node are the payer and the peer.
 pub(super) struct World {
     pair: Pair,
-    tenant: Client,
+    database: Database,
+    tenant: Arc<Client>,
+    /// Another wallet of his.
+    accomplice: Arc<Client>,
+    /// A key that may spend for the tenant.
+    spender: String,
+    /// Keys of both gateways' operators.
+    operators: [String; 2],
     dice: StdRng,
     number: u64,
-    /// The point at which the present process is to die.
-    doomed: Option<String>,
-    database: Database,
-    /// Acts since then.
-    since: u32,
     done: BTreeMap<&'static str, u32>,
-    deaths: BTreeMap<String, u32>,
-    /// Points that a process was to die at, and did not come by.
-    missed: BTreeMap<String, u32>,
+    deaths: Deaths,
     /// Calls that a stranger has begun and never ends.
     slow: Vec<TcpStream>,
-    /// Millisatoshi that were credited from the chain.
+    /// Coins that the tenant has signed over to the node, by the ids of their moves.
+    settles: Vec<String>,
+    /// Millisatoshi that were credited to the honest wallet from the chain.
     settled: u64,
 }
 
 impl World {
-    fn new(pair: Pair, database: Database, seed: u64) -> Self {
+    fn new(pair: Pair, database: Database, seed: u64, wanted: Vec<&'static str>) -> Self {
         Self {
             pair,
-            tenant: Client::number(11),
+            database,
+            tenant: Arc::new(Client::number(11)),
+            accomplice: Arc::new(Client::number(12)),
+            spender: String::new(),
+            operators: [String::new(), String::new()],
             dice: StdRng::seed_from_u64(seed),
             number: 0,
-            doomed: None,
-            database,
-            since: 0,
             done: BTreeMap::new(),
-            deaths: BTreeMap::new(),
-            missed: BTreeMap::new(),
+            deaths: Deaths::wanted(wanted),
             slow: Vec::new(),
+            settles: Vec::new(),
             settled: 0,
         }
     }
 
-    async fn run(mut self, span: Duration, is_soak: bool) {
-        self.stake().await;
+    async fn run(mut self, span: Duration) {
+        self.prepare().await;
         let begun = Instant::now();
-        // Each act once, in an order of the seed's; then whatever comes.
-        let mut first: Vec<_> = ACTS.iter().collect();
-        while begun.elapsed() < span || !first.is_empty() || self.deaths.len() < self.least_points(is_soak) {
-            let act = match first.is_empty() {
-                false => first.swap_remove(self.dice.random_range(0..first.len())),
-                true => ACTS.choose(&mut self.dice).expect("there are acts"),
-            };
-            self.perhaps_doom().await;
+        while begun.elapsed() < span || self.done.len() < ACTS.len() || !self.deaths.all_died() {
+            let act = self.next_act().await;
             if (act.play)(&mut self).await {
                 *self.done.entry(act.name).or_default() += 1;
-            } else if !self.done.contains_key(act.name) {
-                first.push(act);
             }
             self.revive().await;
             let late = begun.elapsed() > span + 4 * DEADLINE;
-            assert!(!late, "{} acts were never carried out; it died at {:?}", first.len(), self.deaths);
+            assert!(!late, "never carried out: {:?}; {}", self.missing(), self.deaths.report());
         }
-        let points = self.deaths.len();
-        let report = format!(
-            "a hostile world on {:?}: {} acts in {:.0?} {:?}; {} deaths at {points} points",
-            self.database,
-            self.done.values().sum::<u32>(),
-            begun.elapsed(),
-            self.done,
-            self.deaths.values().sum::<u32>(),
-        );
-        say(&report);
-        self.require_all(is_soak);
+        let count: u32 = self.done.values().sum();
+        let took = begun.elapsed();
+        say(&format!("a hostile world on {:?}: {count} acts in {took:.0?} {:?}", self.database, self.done));
+        say(&format!("a hostile world on {:?}: {}", self.database, self.deaths.report()));
+        self.require_all();
         self.require_peace().await;
+        say(&format!("a hostile world on {:?}: at peace after {:.0?}", self.database, begun.elapsed()));
     }
 
-    fn require_all(&self, is_soak: bool) {
-        for act in ACTS {
-            assert!(self.done.contains_key(act.name), "{} was never carried out", act.name);
-        }
-        assert!(self.deaths.len() >= self.least_points(is_soak), "it died at too few points: {:?}", self.deaths);
+    fn missing(&self) -> Vec<&'static str> {
+        ACTS.iter().map(|act| act.name).filter(|name| !self.done.contains_key(name)).collect()
     }
 
-    const fn least_points(&self, is_soak: bool) -> usize {
-        match self.database {
-            Database::Sqlite | Database::Postgres if is_soak => POINTS_IN_A_SOAK,
-            Database::Sqlite => POINTS_IN_CI,
-            Database::Postgres => POINTS_IN_CI_ON_POSTGRES,
+    fn require_all(&self) {
+        assert_eq!(self.missing(), Vec::<&str>::new(), "these were never carried out");
+        assert!(self.deaths.all_died(), "{}", self.deaths.report());
+    }
+
+    /// Every second act is on the way to the point at which the process is to die. The others are those that are missing, then any.
+    async fn next_act(&mut self) -> &'static Act {
+        let leads_there = self.lead_to_death().await;
+        self.until_ready().await;
+        if let Some(act) = leads_there {
+            return act;
+        }
+        let missing: Vec<&Act> = ACTS.iter().filter(|act| !self.done.contains_key(act.name)).collect();
+        match missing.choose(&mut self.dice) {
+            Some(act) => act,
+            None => ACTS.choose(&mut self.dice).expect("there are acts"),
         }
     }
 
-    /// The tenant's own money, paid by the other gateway's wallet.
-    async fn stake(&mut self) {
-        let gateway = &self.pair.sides[0].gateway;
-        gateway.until("it registers", &Call::post("/wallet/register", &self.tenant), Answer::is_ok).await;
-        let order = Call::post("/lightning/create-invoice", &self.tenant).json(json!({ "amount_sats": STAKE }));
-        let invoice = gateway.until("an invoice", &order, Answer::is_ok).await;
-        self.payer_pays(invoice.text("invoice")).await;
-        let read = Call::get("/lightning/balance", &self.tenant);
-        let gateway = &self.pair.sides[0].gateway;
-        gateway.until("the tenant is paid", &read, |answer| offchain(answer) == STAKE * 1_000).await;
+    /// Waits until the node of the present process can be used, or that of the one after it: the first invoice shows it.
+    async fn until_ready(&mut self) {
+        let order = Call::post("/lightning/create-invoice", &self.tenant);
+        let order = order.json(json!({ "amount_sats": 1, "expiry_seconds": 60 }));
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            self.revive().await;
+            let made = self.pair.sides[0].gateway.call(&order).await;
+            if made.as_ref().is_ok_and(Answer::is_ok) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no node: {made:?}\n{}", self.pair.sides[0].gateway.log());
+            tokio::time::sleep(POLL).await;
+        }
     }
 
-    /// Has the next process die at a point that it has not died at, or seldom.
-    async fn perhaps_doom(&mut self) {
-        self.since += 1;
-        let is_waited_for = self.doomed.is_some() && self.since <= PATIENCE;
-        let death = match self.database {
-            Database::Sqlite => DEATH,
-            Database::Postgres => DEATH_ON_POSTGRES,
-        };
-        if is_waited_for || !self.dice.random_bool(death) {
-            return;
+    /// Money and keys for everybody, while nothing dies.
+    async fn prepare(&mut self) {
+        for (wallet, sats) in [(self.tenant.clone(), STAKE), (self.accomplice.clone(), ACCOMPLICES_STAKE)] {
+            let gateway = &self.pair.sides[0].gateway;
+            gateway.until("it registers", &Call::post("/wallet/register", &wallet), Answer::is_ok).await;
+            let order = Call::post("/lightning/create-invoice", &wallet).json(json!({ "amount_sats": sats }));
+            let invoice = gateway.until("an invoice", &order, Answer::is_ok).await;
+            self.payer_pays(invoice.text("invoice")).await;
+            let read = Call::get("/lightning/balance", &wallet);
+            let gateway = &self.pair.sides[0].gateway;
+            gateway.until("it is paid", &read, |answer| offchain(answer) == sats * 1_000).await;
         }
-        if let Some(point) = self.doomed.take() {
-            *self.missed.entry(point).or_default() += 1;
+        let operator = ["keys", "create", "--name", "operator", "--scope", "admin"];
+        for side in 0..2 {
+            self.operators[side] = self.pair.sides[side].gateway.site.said(&operator).await;
         }
-        let all = [&self.deaths, &self.missed];
-        let often = |point: &&str| all.iter().map(|counts| counts.get(*point).copied().unwrap_or(0)).sum::<u32>();
-        let least = all_points().map(|point| often(&point)).min().unwrap_or(0);
-        let seldom: Vec<&str> = all_points().filter(|point| often(point) == least).collect();
-        let point = *seldom.choose(&mut self.dice).expect("there are points");
-        let gateway = &self.pair.sides[0].gateway;
-        gateway.kill();
-        gateway.site.audit().await;
-        gateway.restart(Some(point)).await;
-        self.doomed = Some(point.to_owned());
-        self.since = 0;
-    }
-
-    /// A process that has died at its point is audited and started again.
-    async fn revive(&mut self) {
-        let gateway = &self.pair.sides[0].gateway;
-        let Some(status) = gateway.exit_status() else { return };
-        assert!(died_at_its_point(status), "it ended otherwise: {status}\n{}", gateway.log());
-        gateway.site.audit().await;
-        gateway.restart(None).await;
-        if let Some(point) = self.doomed.take() {
-            *self.deaths.entry(point).or_default() += 1;
-        }
+        let limit = format!("btc:{KEYS_LIMIT}/day");
+        self.spender = self.pair.sides[0].gateway.site.spending_key(&self.tenant, &limit).await;
+        self.fund_the_peer().await;
+        self.tenants_coins().await;
     }
 
     /// A call to the attacked gateway. `None`: it has died of it, and runs again.
@@ -212,43 +225,18 @@ impl World {
         answered
     }
 
+    /// A call of the operator of one of both gateways.
+    fn operator(&self, side: usize, call: Call) -> Call {
+        call.bearer(&self.operators[side])
+    }
+
     fn next(&mut self) -> u64 {
         self.number += 1;
         self.number
     }
 }
 
-fn all_points() -> impl Iterator<Item = &'static str> {
-    POINTS.iter().chain(LIGHTNING_POINTS).chain(RAIL_POINTS).copied().filter(|point| !UNREACHED.contains(point))
-}
-
-/// Points that no act here passes: other stories die at them.
-const UNREACHED: &[&str] = &[
-    "bump.committed",
-    "bump_end.committed",
-    "scan.widened",
-    "pay_with_key.committed",
-    "follow.first_block_committed",
-    "role.acquired",
-    "register.committed",
-    "scan.committed",
-    "begin.committed",
-    "end.committed",
-    "end.broadcast",
-    "effects.offered",
-    "settle.bound",
-];
-
 fn offchain(answer: &Answer) -> u64 {
     let total = |body: &Value| body["balance"]["offchain_balance"]["total_msat"].as_u64();
     total(&answer.body).unwrap_or(0)
-}
-
-/// Waits for something of the world outside the gateway.
-async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "{what}: not in time");
-        tokio::time::sleep(POLL).await;
-    }
 }

@@ -7,9 +7,14 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::refused;
-use crate::attacks::world::{World, eventually};
+use crate::attacks::world::{GUESSES_A_MINUTE, World};
 use crate::harness::process::{Answer, Call};
-use crate::harness::rig::parse_address;
+use crate::harness::rig::{parse_address, stranger};
+
+const DUST: Sat = Sat::literal(1_000);
+/// The proxy's code for a recipient that is none.
+const NO_RECIPIENT: i64 = -202;
+const NO_SUCH_METHOD: i64 = -32_601;
 
 impl World {
     pub(super) async fn a_stranger_calls_through_a_proxy(&mut self) -> bool {
@@ -18,11 +23,45 @@ impl World {
         refused(&answer, &["not_local"])
     }
 
+    pub(super) async fn a_web_page_calls_for_its_reader(&mut self) -> bool {
+        for (name, value) in [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")] {
+            let call = Call::post("/lightning/onchain-receive", &self.pair.sides[0].client).header(name, value);
+            let Some(answer) = self.ask(&call).await else { return false };
+            if !refused(&answer, &["not_local"]) {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(super) async fn a_stranger_guesses_keys(&mut self) -> bool {
+        for _ in 0..=GUESSES_A_MINUTE {
+            let number = self.next();
+            let key = format!("sluice_{number:012x}_{number:064x}");
+            let pay = Call::post("/lightning/pay-invoice", &self.pair.sides[0].client).bearer(&key);
+            let pay = pay.header("x-forwarded-for", "198.51.100.7");
+            let Some(answer) = self.ask(&pay.json(json!({ "destination": "lnbcrt1" }))).await else { return false };
+            if answer.body["error"] == "rate_limited" {
+                return true;
+            }
+            refused(&answer, &["unauthorized"]);
+        }
+        false
+    }
+
     pub(super) async fn a_stranger_brings_rubbish_to_the_proxy(&mut self) -> bool {
-        let call = Call::post("/json-rpc", &self.tenant).json(
-            json!({ "jsonrpc": "2.0", "id": 1, "method": "consignment.post", "params": { "recipient_id": "x" } }),
-        );
-        self.ask(&call).await.is_some_and(|answer| answer.status == 404 || answer.body.get("error").is_some())
+        for (method, params, code) in [
+            ("ack.get", json!({ "recipient_id": "a\nb" }), NO_RECIPIENT),
+            ("consignment.get", json!({ "recipient_id": "x".repeat(256) }), NO_RECIPIENT),
+            ("consignment.delete", json!({ "recipient_id": "x" }), NO_SUCH_METHOD),
+            ("media.get", json!({ "attachment_id": "x" }), NO_SUCH_METHOD),
+        ] {
+            let call = Call::post("/json-rpc", &self.tenant);
+            let call = call.json(json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }));
+            let Some(answer) = self.ask(&call).await else { return false };
+            assert_eq!(answer.body["error"]["code"], code, "{method}: {answer:?}");
+        }
+        true
     }
 
     pub(super) async fn a_stranger_never_ends_a_call(&mut self) -> bool {
@@ -33,31 +72,38 @@ impl World {
             return false;
         }
         self.slow.push(stream);
-        true
+        // Others are answered meanwhile.
+        self.ask(&Call::get("/lightning/balance", &self.tenant)).await.is_some_and(|answer| answer.is_ok())
     }
 
-    pub(super) async fn a_stranger_pays_dust_and_takes_it_back(&mut self) -> bool {
+    pub(super) async fn a_stranger_pays_and_takes_it_back(&mut self) -> bool {
         let ask = Call::get("/lightning/onchain-receive", &self.pair.sides[0].client);
         let Some(answer) = self.ask(&ask).await.filter(Answer::is_ok) else { return false };
-        let to = parse_address(answer.text("btc_address"));
-        let txid = self.pair.node.pay(&to, Sat::literal(1_000)).await;
-        // What is not mined is no money of anybody's: it is replaced by a payment to somebody else, where the wallet allows it.
-        drop(self.pair.node.try_rpc("bumpfee", json!([txid])).await);
-        let node = &self.pair.node;
-        eventually("the mempool has it", async || {
-            node.rpc("getrawmempool", json!([])).await.as_array().is_some_and(|all| !all.is_empty())
-        })
-        .await;
+        let paid = self.pair.node.unsent_payment(&parse_address(answer.text("btc_address")), DUST).await;
+        let txid = paid.compute_txid().to_string();
+        let hex = bitcoin::consensus::encode::serialize_hex(&paid);
+        self.pair.node.rpc("sendrawtransaction", json!([hex])).await;
+        let deposits = Call::get("/deposits", &self.pair.sides[0].client);
+        let is = |answer: &Answer, state: &str| {
+            let all = answer.body["deposits"].as_array();
+            all.is_some_and(|all| all.iter().any(|one| one["txid"] == txid.as_str() && one["state"] == state))
+        };
+        self.persist(&deposits, |answer| is(answer, "seen")).await;
+        let taken_back = self.pair.node.rival(&paid, &stranger().script_pubkey()).await;
+        self.pair.node.mine_with(&[taken_back]).await;
+        self.persist(&deposits, |answer| is(answer, "replaced")).await;
         true
     }
 
     pub(super) async fn the_chain_changes_its_mind(&mut self) -> bool {
+        self.pair.node.mine(1).await;
+        self.followed().await;
         let node = &self.pair.node;
-        node.mine(1).await;
         let tip = node.tip().await.height;
         node.invalidate_block(node.block_hash(tip).await).await;
         // To somebody else than before: the same block again would be the one that was just refused.
         node.mine_to(2, &bitcoin::Address::p2wsh(&other_script(tip), bitcoin::Network::Regtest)).await;
+        self.followed().await;
         true
     }
 }
