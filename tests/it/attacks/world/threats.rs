@@ -10,6 +10,9 @@ const ACT: &str = "attacks::world::acts::";
 /// What a row contains that is played elsewhere only, and why.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("`attacks::hostile_peers::", "it needs a node that lies, which is another program than the second gateway's"),
+    ("`attacks::closes::", "it needs a peer that breaks the protocol of channels, which is another program"),
+    ("`attacks::unfunded::", "it needs a peer that never funds what it opens, which is another program"),
+    ("`conformance::rapid_gossip::", "it needs a server of snapshots, and a node that hears of the network from it"),
     ("`attacks::poison::", "it needs a row that no call writes: the story puts it into the database"),
     (
         "`attacks::node_rows::",
