@@ -61,6 +61,19 @@ async fn scid(bitcoind: &Bitcoind, funding: &str) -> u64 {
     panic!("{funding} is in no block");
 }
 
+/// The channel between them, as a server would tell of it.
+async fn announced(bitcoind: &Bitcoind, near: &LdkPeer, far: &LdkPeer) -> Announced {
+    let funding = near.channels_with(far.id()).await.pop().and_then(|channel| channel.funding).expect("a funding");
+    Announced {
+        scid: scid(bitcoind, &funding).await,
+        ends: [near.id(), far.id()],
+        base_msat: 1_000,
+        proportional_millionths: 500,
+        cltv_delta: 72,
+        most_msat: 1_900_000_000,
+    }
+}
+
 /// Buries what is there until bitcoind has let go of its blocks.
 async fn prune(bitcoind: &Bitcoind) {
     let height = bitcoind.tip().await.height;
@@ -103,15 +116,7 @@ async fn behind_a_pruned_bitcoind_the_ways_come_from_a_server_and_one_that_is_of
     let Some(far) = LdkPeer::start(&bitcoind, "far").await else { return };
     near.fund(&bitcoind, Sat::literal(6_000_000)).await;
     near.open_channel(&bitcoind, &far, far.listens(), CHANNEL).await;
-    let funding = near.channels_with(far.id()).await.pop().and_then(|channel| channel.funding).expect("a funding");
-    let announced = Announced {
-        scid: scid(&bitcoind, &funding).await,
-        ends: [near.id(), far.id()],
-        base_msat: 1_000,
-        proportional_millionths: 500,
-        cltv_delta: 72,
-        most_msat: 1_900_000_000,
-    };
+    let announced = announced(&bitcoind, &near, &far).await;
     prune(&bitcoind).await;
     near.sync().await;
     far.sync().await;
