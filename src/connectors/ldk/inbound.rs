@@ -114,7 +114,9 @@ impl Node {
 /// Those that were unseen at every look for so long.
 fn overdue(since: &mut Unfunded, unseen: &[ChannelId], now: Instant, limit: Duration) -> Vec<ChannelId> {
     since.retain(|channel, _| unseen.contains(channel));
-    unseen.iter().for_each(|channel| drop(since.entry(*channel).or_insert(now)));
+    for channel in unseen {
+        since.entry(*channel).or_insert(now);
+    }
     since.iter().filter(|(_, first)| now.duration_since(**first) >= limit).map(|(channel, _)| *channel).collect()
 }
 

@@ -56,7 +56,7 @@ impl Till {
             till.bitcoind.pay(&till.node.onchain_address().await.expect("an address"), COIN).await;
         }
         till.mine(1).await;
-        let wanted = COIN.to_u64() * (channels as u64 + 1);
+        let wanted = COIN.to_u64() * (u64::try_from(channels).expect("a few") + 1);
         eventually("the node has its coins", async || {
             let balance = till.node.balance().await.expect("an answer");
             (balance.onchain_confirmed.to_u64() == wanted).then_some(())

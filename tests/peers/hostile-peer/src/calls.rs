@@ -93,8 +93,10 @@ fn hex<const N: usize>(text: &str) -> Result<[u8; N], Box<dyn Error>> {
 
 /// Answers how many.
 fn remember(hostile: &Hostile) -> usize {
-    let all = hostile.monitors.list_monitors().into_iter().filter_map(|channel| hostile.monitors.get_monitor(channel).ok());
-    let all = all.filter_map(|monitor| monitor.unsafe_get_latest_holder_commitment_txn(&Arc::new(Log)).into_iter().next());
+    let all =
+        hostile.monitors.list_monitors().into_iter().filter_map(|channel| hostile.monitors.get_monitor(channel).ok());
+    let all =
+        all.filter_map(|monitor| monitor.unsafe_get_latest_holder_commitment_txn(&Arc::new(Log)).into_iter().next());
     let mut remembered = hostile.remembered.lock().unwrap_or_else(PoisonError::into_inner);
     *remembered = all.collect();
     remembered.len()

@@ -48,7 +48,9 @@ pub fn stands(hostile: &Hostile) -> Value {
 
 pub fn abandon(hostile: &Hostile) {
     let crowd = hostile.crowd.lock().unwrap_or_else(PoisonError::into_inner);
-    crowd.iter().for_each(|one| one.manager.force_close_all_channels_broadcasting_latest_txn("it is broken".to_owned()));
+    crowd
+        .iter()
+        .for_each(|one| one.manager.force_close_all_channels_broadcasting_latest_txn("it is broken".to_owned()));
 }
 
 /// It looks like one, and spends what nobody has.

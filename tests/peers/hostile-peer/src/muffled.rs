@@ -104,12 +104,7 @@ impl ChannelMessageHandler for Muffled {
         handle_error: &msgs::ErrorMessage;
     }
 
-    fn handle_commitment_signed_batch(
-        &self,
-        node: PublicKey,
-        channel: ChannelId,
-        batch: Vec<msgs::CommitmentSigned>,
-    ) {
+    fn handle_commitment_signed_batch(&self, node: PublicKey, channel: ChannelId, batch: Vec<msgs::CommitmentSigned>) {
         self.manager.handle_commitment_signed_batch(node, channel, batch);
     }
 

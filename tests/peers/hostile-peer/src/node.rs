@@ -91,17 +91,7 @@ pub async fn start(args: &Args, follows: bool) -> Result<Arc<Hostile>, Box<dyn E
     ));
     let lure =
         Arc::new(Lure::new(Arc::clone(&manager), router, Arc::clone(&messages), Arc::clone(&keys), Arc::clone(&logs)));
-    let onion = Arc::new(Onion::new(
-        Arc::clone(&keys),
-        Arc::clone(&keys),
-        Arc::clone(&logs),
-        Arc::clone(&manager),
-        messages,
-        Arc::clone(&lure),
-        Arc::clone(&lure),
-        IgnoringMessageHandler {},
-        IgnoringMessageHandler {},
-    ));
+    let onion = onion(&keys, &logs, &manager, messages, &lure);
     let muffled = Arc::new(Muffled::new(Arc::clone(&manager)));
     let handlers = MessageHandler {
         chan_handler: Arc::clone(&muffled),
@@ -148,6 +138,26 @@ fn config(args: &Args) -> UserConfig {
     config.channel_handshake_config.unannounced_channel_max_inbound_htlc_value_in_flight_percentage = 100;
     config.channel_handshake_limits.force_announced_channel_preference = false;
     config
+}
+
+fn onion(
+    keys: &Arc<KeysManager>,
+    logs: &Logs,
+    manager: &Arc<Manager>,
+    messages: Arc<MessageRouter>,
+    lure: &Arc<Lure>,
+) -> Arc<Onion> {
+    Arc::new(Onion::new(
+        Arc::clone(keys),
+        Arc::clone(keys),
+        Arc::clone(logs),
+        Arc::clone(manager),
+        messages,
+        Arc::clone(lure),
+        Arc::clone(lure),
+        IgnoringMessageHandler {},
+        IgnoringMessageHandler {},
+    ))
 }
 
 /// It keeps nothing.
