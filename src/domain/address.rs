@@ -2,9 +2,9 @@
 
 use bitcoin::OutPoint;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::{Illegal, Machine, Transition};
+use super::event::payloads::{AddressExpired, AddressPaid};
+use super::{Fact, Illegal, Machine, Transition};
 use crate::clock::Timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,12 @@ pub enum Event {
     TimedOut,
 }
 
+impl ReceiveAddress {
+    fn paid(&self, by: OutPoint) -> AddressPaid {
+        AddressPaid { address: self.address.clone(), txid: by.txid, vout: by.vout }
+    }
+}
+
 impl Machine for ReceiveAddress {
     type Event = Event;
     const KIND: &'static str = "onchain_receive";
@@ -62,16 +68,14 @@ impl Machine for ReceiveAddress {
     fn apply(&self, event: &Event, _now: Timestamp) -> Result<Transition<Self>, Illegal> {
         let to = |state| Transition::to(Self { state, ..self.clone() });
         Ok(match (event, self.state) {
-            (Event::Paid { outpoint }, State::Open | State::Expired) => to(State::Used).event(
-                "onchain_receive.used",
-                json!({ "address": self.address, "txid": outpoint.txid, "vout": outpoint.vout }),
-            ),
-            (Event::FoundUsed { outpoint }, State::Open | State::Used | State::Expired) => to(State::UsedBefore).event(
-                "onchain_receive.used_before",
-                json!({ "address": self.address, "txid": outpoint.txid, "vout": outpoint.vout }),
-            ),
+            (Event::Paid { outpoint }, State::Open | State::Expired) => {
+                to(State::Used).event(Fact::AddressUsed(self.paid(*outpoint)))
+            }
+            (Event::FoundUsed { outpoint }, State::Open | State::Used | State::Expired) => {
+                to(State::UsedBefore).event(Fact::AddressUsedBefore(self.paid(*outpoint)))
+            }
             (Event::TimedOut, State::Open) => {
-                to(State::Expired).event("onchain_receive.expired", json!({ "address": self.address }))
+                to(State::Expired).event(Fact::AddressExpired(AddressExpired { address: self.address.clone() }))
             }
             (Event::Paid { .. }, State::Used | State::UsedBefore)
             | (Event::FoundUsed { .. }, State::UsedBefore)

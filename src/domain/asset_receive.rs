@@ -2,9 +2,9 @@
 
 use bitcoin::Txid;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::{Effect, Illegal, Machine, Transition};
+use super::event::payloads::{AssetArrived, AssetInvoice, Nothing, Transaction, TransactionMined};
+use super::{Effect, Fact, Illegal, Machine, Transition};
 use crate::clock::Timestamp;
 use crate::ids::RequestId;
 use crate::money::Amount;
@@ -136,8 +136,8 @@ impl Machine for AssetReceive {
             Event::Mined { height } => Ok(self.mined(*height)),
             Event::Settled => self.settled(),
             Event::Unmined => Ok(self.unmined()),
-            Event::TimedOut => Ok(self.closed(State::Expired, "asset_receive.expired")),
-            Event::Cancelled => Ok(self.closed(State::Cancelled, "asset_receive.cancelled")),
+            Event::TimedOut => Ok(self.closed(State::Expired, Fact::AssetReceiveExpired(Nothing {}))),
+            Event::Cancelled => Ok(self.closed(State::Cancelled, Fact::AssetReceiveCancelled(Nothing {}))),
         }
     }
 }
@@ -145,8 +145,11 @@ impl Machine for AssetReceive {
 impl AssetReceive {
     /// The invoice as it is first written, with the event that announces it.
     pub fn announce(&self) -> Transition<Self> {
-        let data = json!({ "recipient_id": self.recipient, "asset_id": self.asset, "amount": self.amount });
-        Transition::to(self.clone()).event("asset_receive.opened", data)
+        Transition::to(self.clone()).event(Fact::AssetReceiveOpened(AssetInvoice {
+            recipient_id: self.recipient.clone(),
+            asset_id: self.asset.clone(),
+            amount: self.amount,
+        }))
     }
 
     /// What has come for it, whatever became of that.
@@ -188,7 +191,7 @@ impl AssetReceive {
     fn accepted(&self, arrival: &Arrival) -> Transition<Self> {
         match self.state {
             State::Open | State::Expired | State::Cancelled => {
-                self.to(State::Arriving(arrival.clone())).event("asset_receive.arriving", said(arrival))
+                self.to(State::Arriving(arrival.clone())).event(Fact::AssetReceiveArriving(told(arrival)))
             }
             State::Arriving(_) | State::Seen { .. } | State::Settled { .. } | State::Reorged(_) => self.unchanged(),
         }
@@ -201,7 +204,7 @@ impl AssetReceive {
             }
             State::Arriving(arrival) | State::Seen { arrival, .. } | State::Reorged(arrival) => {
                 let seen = self.to(State::Seen { arrival: arrival.clone(), height });
-                seen.event("asset_receive.seen", json!({ "txid": arrival.txid, "height": height }))
+                seen.event(Fact::AssetReceiveSeen(TransactionMined { txid: arrival.txid, height }))
             }
             State::Settled { arrival, .. } => {
                 self.to(State::Settled { arrival: arrival.clone(), height: Some(height) })
@@ -222,23 +225,23 @@ impl AssetReceive {
             }
         };
         let settled = self.to(State::Settled { arrival: arrival.clone(), height });
-        Ok(settled.event("asset_receive.settled", said(arrival)))
+        Ok(settled.event(Fact::AssetReceiveSettled(told(arrival))))
     }
 
     fn unmined(&self) -> Transition<Self> {
         match &self.state {
-            State::Seen { arrival, .. } | State::Settled { arrival, .. } => {
-                self.to(State::Reorged(arrival.clone())).event("asset_receive.reorged", json!({ "txid": arrival.txid }))
-            }
+            State::Seen { arrival, .. } | State::Settled { arrival, .. } => self
+                .to(State::Reorged(arrival.clone()))
+                .event(Fact::AssetReceiveReorged(Transaction { txid: arrival.txid })),
             State::Open | State::Arriving(_) | State::Reorged(_) | State::Expired | State::Cancelled => {
                 self.unchanged()
             }
         }
     }
 
-    fn closed(&self, state: State, kind: &'static str) -> Transition<Self> {
+    fn closed(&self, state: State, fact: Fact) -> Transition<Self> {
         match self.state {
-            State::Open => self.to(state).event(kind, json!({})).effect(Effect::GiveUp(self.request)),
+            State::Open => self.to(state).event(fact).effect(Effect::GiveUp(self.request)),
             State::Arriving(_)
             | State::Seen { .. }
             | State::Settled { .. }
@@ -249,6 +252,6 @@ impl AssetReceive {
     }
 }
 
-fn said(arrival: &Arrival) -> Value {
-    json!({ "asset_id": arrival.asset, "amount": arrival.amount, "txid": arrival.txid })
+fn told(arrival: &Arrival) -> AssetArrived {
+    AssetArrived { asset_id: arrival.asset.clone(), amount: arrival.amount, txid: arrival.txid }
 }

@@ -3,9 +3,9 @@
 
 use bitcoin::{OutPoint, Txid};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::{Illegal, Machine, Transition};
+use super::event::payloads::CoinsReceived;
+use super::{Fact, Illegal, Machine, Transition};
 use crate::clock::Timestamp;
 use crate::ids::{RequestId, WalletId};
 use crate::ledger::{Account, Kind, Posting, PostingId};
@@ -112,7 +112,7 @@ impl Machine for Credit {
 impl Credit {
     /// The credit as it is first written, with the event that announces it.
     pub fn announce(&self) -> Transition<Self> {
-        Transition::to(self.clone()).event(self.event_kind(), self.event_data())
+        Transition::to(self.clone()).event(self.fact())
     }
 
     /// The block that it is in.
@@ -199,29 +199,15 @@ impl Credit {
         self.in_state(state).announce()
     }
 
-    const fn event_kind(&self) -> &'static str {
+    fn fact(&self) -> Fact {
+        let coins = CoinsReceived::of(self.outpoint, &self.address, self.amount);
         match self.state {
-            State::Seen => "settle.seen",
-            State::Mined { .. } => "settle.mined",
-            State::Credited { .. } => "settle.credited",
-            State::Replaced { .. } => "settle.replaced",
-            State::Evicted => "settle.evicted",
-            State::Reorged => "settle.reorged",
+            State::Seen => Fact::SettleSeen(coins),
+            State::Mined { height } => Fact::SettleMined(CoinsReceived { height: Some(height), ..coins }),
+            State::Credited { height } => Fact::SettleCredited(CoinsReceived { height: Some(height), ..coins }),
+            State::Replaced { by } => Fact::SettleReplaced(CoinsReceived { replaced_by: Some(by), ..coins }),
+            State::Evicted => Fact::SettleEvicted(coins),
+            State::Reorged => Fact::SettleReorged(coins),
         }
-    }
-
-    fn event_data(&self) -> Value {
-        let by = match self.state {
-            State::Replaced { by } => Some(by),
-            State::Seen | State::Mined { .. } | State::Credited { .. } | State::Evicted | State::Reorged => None,
-        };
-        json!({
-            "txid": self.outpoint.txid,
-            "vout": self.outpoint.vout,
-            "address": self.address,
-            "amount_sats": self.amount,
-            "height": self.height(),
-            "replaced_by": by,
-        })
     }
 }

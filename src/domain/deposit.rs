@@ -2,9 +2,9 @@
 
 use bitcoin::{OutPoint, Txid};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::{Illegal, Machine, Transition};
+use super::event::payloads::CoinsReceived;
+use super::{Fact, Illegal, Machine, Transition};
 use crate::clock::Timestamp;
 use crate::ids::RequestId;
 use crate::money::Sat;
@@ -159,49 +159,25 @@ impl Deposit {
 
     /// The deposit as it is first written, with the event that announces it.
     pub fn announce(&self) -> Transition<Self> {
-        let (kind, data) = (self.event_kind(), self.event_data());
-        Transition::to(self.clone()).event(kind, data)
+        Transition::to(self.clone()).event(self.fact())
     }
 
     fn moved_to(&self, state: State) -> Transition<Self> {
         let next = Self { state, ..self.clone() };
-        let (kind, data) = (next.event_kind(), next.event_data());
-        Transition::to(next).event(kind, data)
+        let fact = next.fact();
+        Transition::to(next).event(fact)
     }
 
-    const fn event_kind(&self) -> &'static str {
+    fn fact(&self) -> Fact {
+        let coins = CoinsReceived::of(self.outpoint, &self.address, self.amount);
         match self.state {
-            State::Seen => "deposit.seen",
-            State::Mined { .. } => "deposit.mined",
-            State::Confirmed { .. } => "deposit.confirmed",
-            State::Replaced { .. } => "deposit.replaced",
-            State::Evicted => "deposit.evicted",
-            State::Reorged => "deposit.reorged",
-            State::Own => "deposit.own",
+            State::Seen => Fact::DepositSeen(coins),
+            State::Mined { height } => Fact::DepositMined(CoinsReceived { height: Some(height), ..coins }),
+            State::Confirmed { height } => Fact::DepositConfirmed(CoinsReceived { height: Some(height), ..coins }),
+            State::Replaced { by } => Fact::DepositReplaced(CoinsReceived { replaced_by: Some(by), ..coins }),
+            State::Evicted => Fact::DepositEvicted(coins),
+            State::Reorged => Fact::DepositReorged(coins),
+            State::Own => Fact::DepositOwn(coins),
         }
-    }
-
-    fn event_data(&self) -> serde_json::Value {
-        let height = match self.state {
-            State::Mined { height } | State::Confirmed { height } => Some(height),
-            State::Seen | State::Replaced { .. } | State::Evicted | State::Reorged | State::Own => None,
-        };
-        let by = match self.state {
-            State::Replaced { by } => Some(by),
-            State::Seen
-            | State::Mined { .. }
-            | State::Confirmed { .. }
-            | State::Evicted
-            | State::Reorged
-            | State::Own => None,
-        };
-        json!({
-            "txid": self.outpoint.txid,
-            "vout": self.outpoint.vout,
-            "address": self.address,
-            "amount_sats": self.amount,
-            "height": height,
-            "replaced_by": by,
-        })
     }
 }

@@ -8,6 +8,7 @@ pub mod authorization;
 mod block;
 pub mod credit;
 pub mod deposit;
+pub mod event;
 pub mod export;
 pub mod grant;
 pub mod invoice;
@@ -29,5 +30,6 @@ pub mod wallet;
 pub mod withdraw;
 
 pub use block::BlockRef;
+pub use event::Fact;
 pub use request::{LineStatus, Machine, PaymentLine, Request};
-pub use transition::{Effect, EventNote, Illegal, Leases, Transition};
+pub use transition::{Effect, Illegal, Leases, Transition};

@@ -2,9 +2,9 @@
 
 use bitcoin::Txid;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::{Effect, Illegal, Leases, Machine, Transition};
+use super::event::payloads::{BroadcastRefused, Conflict, Nothing, Reason, SendMined, Transaction, TransactionMined};
+use super::{Effect, Fact, Illegal, Leases, Machine, Transition};
 use crate::clock::Timestamp;
 use crate::ids::RequestId;
 use crate::money::{Amount, FeeRate, Sat};
@@ -271,11 +271,11 @@ impl OnchainSend {
         match self.state {
             State::Broadcast { txid: current, .. } if current == txid => Ok(self.unchanged()),
             State::AwaitingSignature if self.terms.assets.is_some() => {
-                Ok(self.to(State::WaitingAck { txid }).event("onchain_send.waiting_ack", json!({ "txid": txid })))
+                Ok(self.to(State::WaitingAck { txid }).event(Fact::SendWaitingAck(Transaction { txid })))
             }
             State::AwaitingSignature | State::Broadcast { .. } => Ok(self
                 .to(State::Broadcast { txid, last_error: None })
-                .event("onchain_send.broadcast", json!({ "txid": txid }))
+                .event(Fact::SendBroadcast(Transaction { txid }))
                 .effect(Effect::Broadcast(txid))),
             State::WaitingAck { .. } | State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. } => {
                 Ok(self.unchanged())
@@ -288,9 +288,8 @@ impl OnchainSend {
 
     fn timed_out(&self) -> Transition<Self> {
         match self.state {
-            State::AwaitingSignature => self.freeing_assets(
-                self.to(State::Expired).event("onchain_send.expired", json!({})).leases(Leases::Release),
-            ),
+            State::AwaitingSignature => self
+                .freeing_assets(self.to(State::Expired).event(Fact::SendExpired(Nothing {})).leases(Leases::Release)),
             State::WaitingAck { .. }
             | State::Broadcast { .. }
             | State::Seen { .. }
@@ -306,7 +305,7 @@ impl OnchainSend {
         match self.state {
             State::WaitingAck { txid: kept } if kept == txid => self
                 .to(State::Broadcast { txid, last_error: None })
-                .event("onchain_send.broadcast", json!({ "txid": txid }))
+                .event(Fact::SendBroadcast(Transaction { txid }))
                 .effect(Effect::Broadcast(txid)),
             State::AwaitingSignature
             | State::WaitingAck { .. }
@@ -324,7 +323,7 @@ impl OnchainSend {
         match self.state {
             State::AwaitingSignature | State::WaitingAck { .. } => self
                 .to(State::Failed { reason: reason.to_owned() })
-                .event("onchain_send.failed", json!({ "reason": reason }))
+                .event(Fact::SendFailed(Reason { reason: reason.to_owned() }))
                 .leases(Leases::Release),
             State::Broadcast { .. }
             | State::Seen { .. }
@@ -343,7 +342,7 @@ impl OnchainSend {
                 let next = self.to(State::Broadcast { txid, last_error: error.clone() });
                 match error {
                     Some(reason) => {
-                        next.event("onchain_send.broadcast_refused", json!({ "txid": txid, "reason": reason }))
+                        next.event(Fact::SendBroadcastRefused(BroadcastRefused { txid, reason: reason.to_owned() }))
                     }
                     None => next,
                 }
@@ -368,7 +367,7 @@ impl OnchainSend {
                 if *current == txid {
                     return next;
                 }
-                next.event("onchain_send.broadcast", json!({ "txid": txid })).effect(Effect::Broadcast(txid))
+                next.event(Fact::SendBroadcast(Transaction { txid })).effect(Effect::Broadcast(txid))
             }
             State::AwaitingSignature
             | State::WaitingAck { .. }
@@ -376,7 +375,7 @@ impl OnchainSend {
             | State::Expired
             | State::Failed { .. } => self
                 .to(State::Broadcast { txid, last_error: None })
-                .event("onchain_send.broadcast", json!({ "txid": txid }))
+                .event(Fact::SendBroadcast(Transaction { txid }))
                 .effect(Effect::Broadcast(txid))
                 .leases(Leases::Retake),
             State::Seen { .. } | State::Confirmed { .. } | State::Cancelled { .. } => self.unchanged(),
@@ -400,9 +399,9 @@ impl OnchainSend {
             | State::Cancelled { .. }
             | State::Conflicted { .. }
             | State::Expired
-            | State::Failed { .. } => self
-                .to(State::Seen { txid, height, role })
-                .event("onchain_send.seen", json!({ "txid": txid, "height": height, "role": role.as_str() })),
+            | State::Failed { .. } => {
+                self.to(State::Seen { txid, height, role }).event(Fact::SendSeen(SendMined { txid, height, role }))
+            }
         }
     }
 
@@ -410,11 +409,11 @@ impl OnchainSend {
         match self.state {
             State::Seen { txid, height, role: Role::Original | Role::Bump } => Ok(self
                 .to(State::Confirmed { txid, height })
-                .event("onchain_send.confirmed", json!({ "txid": txid, "height": height }))
+                .event(Fact::SendConfirmed(TransactionMined { txid, height }))
                 .leases(Leases::Release)),
             State::Seen { txid, height, role: Role::Cancel } => Ok(self
                 .to(State::Cancelled { txid, height })
-                .event("onchain_send.cancelled", json!({ "txid": txid, "height": height }))
+                .event(Fact::SendCancelled(TransactionMined { txid, height }))
                 .leases(Leases::Release)),
             State::Confirmed { .. } | State::Cancelled { .. } => Ok(self.unchanged()),
             State::AwaitingSignature
@@ -432,7 +431,7 @@ impl OnchainSend {
                 if t == txid =>
             {
                 self.to(State::Broadcast { txid, last_error: None })
-                    .event("onchain_send.reorged", json!({ "txid": txid }))
+                    .event(Fact::SendReorged(Transaction { txid }))
                     .effect(Effect::Broadcast(txid))
                     .leases(Leases::Retake)
             }
@@ -452,7 +451,7 @@ impl OnchainSend {
     fn input_spent(&self, by: Txid, mined: bool) -> Transition<Self> {
         let conflicted = |signed| {
             self.to(State::Conflicted { by, signed })
-                .event("onchain_send.conflicted", json!({ "by": by, "mined": mined }))
+                .event(Fact::SendConflicted(Conflict { by, mined }))
                 .leases(Leases::Release)
         };
         match self.state {
@@ -475,7 +474,7 @@ impl OnchainSend {
         match self.state {
             State::Conflicted { by: current, signed: Some(txid) } if current == by => self
                 .to(State::Broadcast { txid, last_error: None })
-                .event("onchain_send.broadcast", json!({ "txid": txid }))
+                .event(Fact::SendBroadcast(Transaction { txid }))
                 .effect(Effect::Broadcast(txid))
                 .leases(Leases::Retake),
             State::AwaitingSignature

@@ -1,11 +1,13 @@
 //! Paying over Lightning: what was asked for, the consent, and the one outcome that moves money.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
+use super::event::payloads::{
+    Nothing, Payment, PaymentBegun, PaymentCost, PaymentFailed, PaymentOverspent, PaymentSucceeded,
+};
 use super::lightning::{Destination, Paid, PayFailure, PaymentHash, Preimage};
 use super::receive::Rail;
-use super::{Effect, Illegal, LineStatus, Machine, PaymentLine, Transition};
+use super::{Effect, Fact, Illegal, LineStatus, Machine, PaymentLine, Transition};
 use crate::clock::Timestamp;
 use crate::ids::{KeyId, RequestId, WalletId};
 use crate::ledger::{Account, Kind, Posting, PostingId};
@@ -154,11 +156,10 @@ impl Pay {
     /// The payment as it is first written: the hold, and the event that announces it. `None` when the sum is more than there can be.
     #[must_use]
     pub fn begin(&self) -> Option<Transition<Self>> {
-        let data = json!({
-            "payment_hash": self.terms.hash, "amount_msat": self.terms.amount, "max_fee_msat": self.terms.max_fee,
-        });
+        let Terms { hash, amount, max_fee, .. } = &self.terms;
+        let begun = PaymentBegun { payment_hash: *hash, amount_msat: *amount, max_fee_msat: *max_fee };
         let hold = self.posting(self.hold(), self.held()?, Kind::Hold);
-        Some(Transition::to(self.clone()).posting(hold).event("lightning_pay.begun", data))
+        Some(Transition::to(self.clone()).posting(hold).event(Fact::PaymentBegun(begun)))
     }
 
     /// The state by its name, for logs and counters.
@@ -221,7 +222,7 @@ impl Pay {
         match self.state {
             State::AwaitingSignature => Ok(self
                 .to(State::Paying)
-                .event("lightning_pay.paying", json!({ "payment_hash": self.terms.hash }))
+                .event(Fact::PaymentPaying(Payment { payment_hash: self.terms.hash }))
                 .effect(Effect::Pay(self.request))),
             State::Paying | State::Succeeded { .. } | State::Failed { .. } => Ok(self.unchanged()),
             State::Expired => Err(self.illegal(&Event::Signed)),
@@ -244,7 +245,7 @@ impl Pay {
 
     fn timed_out(&self) -> Transition<Self> {
         match self.state {
-            State::AwaitingSignature => self.released(State::Expired).event("lightning_pay.expired", json!({})),
+            State::AwaitingSignature => self.released(State::Expired).event(Fact::PaymentExpired(Nothing {})),
             State::Paying | State::Succeeded { .. } | State::Failed { .. } | State::Expired => self.unchanged(),
         }
     }
@@ -269,10 +270,13 @@ impl Pay {
             Kind::PostHold(self.hold()),
         ));
         match paid.fee.checked_sub(self.terms.max_fee) {
-            Some(over) if !over.is_zero() => next.posting(self.loss("overspend", over)).event(
-                "lightning_pay.overspent",
-                json!({ "payment_hash": self.terms.hash, "fee_msat": paid.fee, "max_fee_msat": self.terms.max_fee }),
-            ),
+            Some(over) if !over.is_zero() => {
+                next.posting(self.loss("overspend", over)).event(Fact::PaymentOverspent(PaymentOverspent {
+                    payment_hash: self.terms.hash,
+                    fee_msat: paid.fee,
+                    max_fee_msat: self.terms.max_fee,
+                }))
+            }
             Some(_) | None => next,
         }
     }
@@ -280,10 +284,10 @@ impl Pay {
     /// A node that said "failed" and paid all the same has broken its word. The hold is gone, so the loss waits in suspense.
     fn paid_after_all(&self, paid: Paid) -> Transition<Self> {
         let Some(sum) = self.terms.amount.checked_add(paid.fee) else { return self.unchanged() };
-        let data = json!({ "payment_hash": self.terms.hash, "amount_msat": self.terms.amount, "fee_msat": paid.fee });
+        let cost = PaymentCost { payment_hash: self.terms.hash, amount_msat: self.terms.amount, fee_msat: paid.fee };
         self.succeeded(paid.fee, paid.preimage, Rail::Channel)
             .posting(self.loss("paid_after_failure", sum))
-            .event("lightning_pay.paid_after_failure", data)
+            .event(Fact::PaymentPaidAfterFailure(cost))
     }
 
     fn loss(&self, step: &str, amount: Amount) -> Posting {
@@ -300,8 +304,8 @@ impl Pay {
     fn failed(&self, why: PayFailure) -> Result<Transition<Self>, Illegal> {
         match self.state {
             State::AwaitingSignature | State::Paying => {
-                let data = json!({ "payment_hash": self.terms.hash, "why": why });
-                Ok(self.released(State::Failed { why }).event("lightning_pay.failed", data))
+                let failed = PaymentFailed { payment_hash: self.terms.hash, why };
+                Ok(self.released(State::Failed { why }).event(Fact::PaymentFailed(failed)))
             }
             // What is known to have arrived has arrived.
             State::Succeeded { .. } | State::Failed { .. } => Ok(self.unchanged()),
@@ -310,10 +314,9 @@ impl Pay {
     }
 
     fn succeeded(&self, fee: Amount, preimage: Preimage, by: Rail) -> Transition<Self> {
-        let data = json!({
-            "payment_hash": self.terms.hash, "amount_msat": self.terms.amount, "fee_msat": fee, "by": by.as_str(),
-        });
-        self.to(State::Succeeded { fee, preimage, by }).event("lightning_pay.succeeded", data)
+        let (payment_hash, amount_msat) = (self.terms.hash, self.terms.amount);
+        let succeeded = PaymentSucceeded { payment_hash, amount_msat, fee_msat: fee, by };
+        self.to(State::Succeeded { fee, preimage, by }).event(Fact::PaymentSucceeded(succeeded))
     }
 
     fn released(&self, state: State) -> Transition<Self> {

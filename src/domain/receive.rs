@@ -1,10 +1,10 @@
 //! Receiving over Lightning: an invoice, what arrives for it, and the one time that it is credited.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
+use super::event::payloads::{InvoiceOpened, InvoicePaying, InvoiceSettled, Payment};
 use super::lightning::{PaymentHash, Preimage};
-use super::{Effect, Illegal, LineStatus, Machine, PaymentLine, Transition};
+use super::{Effect, Fact, Illegal, LineStatus, Machine, PaymentLine, Transition};
 use crate::clock::Timestamp;
 use crate::ids::{RequestId, WalletId};
 use crate::ledger::{Account, Kind, Posting, PostingId};
@@ -142,8 +142,8 @@ impl Machine for Receive {
             Event::Claimed { amount } => Ok(self.claimed(*amount)),
             Event::Missed { attempt } => Ok(self.missed(*attempt)),
             Event::BookPaid { amount } => self.book_paid(*amount),
-            Event::TimedOut => Ok(self.ended(State::Expired, "lightning_receive.expired")),
-            Event::Cancelled => Ok(self.ended(State::Cancelled, "lightning_receive.cancelled")),
+            Event::TimedOut => Ok(self.ended(State::Expired, Fact::InvoiceExpired)),
+            Event::Cancelled => Ok(self.ended(State::Cancelled, Fact::InvoiceCancelled)),
         }
     }
 
@@ -161,8 +161,8 @@ impl Machine for Receive {
 impl Receive {
     /// The invoice as it is first written, with the event that announces it.
     pub fn announce(&self) -> Transition<Self> {
-        let data = json!({ "payment_hash": self.hash, "amount_msat": self.amount });
-        Transition::to(self.clone()).event("lightning_receive.opened", data)
+        let opened = InvoiceOpened { payment_hash: self.hash, amount_msat: self.amount };
+        Transition::to(self.clone()).event(Fact::InvoiceOpened(opened))
     }
 
     /// Whether so much, held now, is to be claimed.
@@ -206,7 +206,7 @@ impl Receive {
         match self.state {
             State::Open | State::Expired if self.verdict(amount) == Verdict::Claim => self
                 .attempted(amount)
-                .event("lightning_receive.claiming", json!({ "payment_hash": self.hash, "amount_msat": amount }))
+                .event(Fact::InvoiceClaiming(self.paying(amount)))
                 .effect(Effect::Claim(self.hash)),
             State::Open | State::Expired | State::Claiming { .. } | State::Settled { .. } | State::Cancelled => {
                 self.unchanged()
@@ -241,24 +241,22 @@ impl Receive {
         let Some(more) = beyond.checked_sub(self.surplus).filter(|more| !more.is_zero()) else {
             return self.unchanged();
         };
-        let data = json!({ "payment_hash": self.hash, "amount_msat": more });
-        Transition::to(Self { surplus: beyond, ..self.clone() }).event("lightning_receive.surplus", data).posting(
-            Posting {
-                id: PostingId::of(self.request, &format!("surplus {}", beyond.base_units())),
-                request: self.request,
-                debit: Account::Channels,
-                credit: Account::Suspense,
-                money: Money::btc(more),
-                kind: Kind::Post,
-            },
-        )
+        let surplus = Fact::InvoiceSurplus(self.paying(more));
+        Transition::to(Self { surplus: beyond, ..self.clone() }).event(surplus).posting(Posting {
+            id: PostingId::of(self.request, &format!("surplus {}", beyond.base_units())),
+            request: self.request,
+            debit: Account::Channels,
+            credit: Account::Suspense,
+            money: Money::btc(more),
+            kind: Kind::Post,
+        })
     }
 
     fn missed(&self, of: u32) -> Transition<Self> {
         match self.state {
-            State::Claiming { amount } if self.attempts == of => self
-                .to(State::Open)
-                .event("lightning_receive.missed", json!({ "payment_hash": self.hash, "amount_msat": amount })),
+            State::Claiming { amount } if self.attempts == of => {
+                self.to(State::Open).event(Fact::InvoiceMissed(self.paying(amount)))
+            }
             State::Open | State::Claiming { .. } | State::Settled { .. } | State::Expired | State::Cancelled => {
                 self.unchanged()
             }
@@ -276,13 +274,17 @@ impl Receive {
     }
 
     fn settled(&self, amount: Amount, by: Rail) -> Transition<Self> {
-        let data = json!({ "payment_hash": self.hash, "amount_msat": amount, "by": by.as_str() });
-        self.to(State::Settled { amount, by }).event("lightning_receive.settled", data)
+        let settled = InvoiceSettled { payment_hash: self.hash, amount_msat: amount, by };
+        self.to(State::Settled { amount, by }).event(Fact::InvoiceSettled(settled))
     }
 
-    fn ended(&self, state: State, kind: &'static str) -> Transition<Self> {
+    const fn paying(&self, amount: Amount) -> InvoicePaying {
+        InvoicePaying { payment_hash: self.hash, amount_msat: amount }
+    }
+
+    fn ended(&self, state: State, fact: impl FnOnce(Payment) -> Fact) -> Transition<Self> {
         match self.state {
-            State::Open => self.to(state).event(kind, json!({ "payment_hash": self.hash })),
+            State::Open => self.to(state).event(fact(Payment { payment_hash: self.hash })),
             State::Claiming { .. } | State::Settled { .. } | State::Expired | State::Cancelled => self.unchanged(),
         }
     }

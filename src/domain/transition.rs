@@ -1,5 +1,4 @@
-use serde_json::Value;
-
+use super::event::Fact;
 use super::lightning::PaymentHash;
 use crate::ids::RequestId;
 use crate::ledger::Posting;
@@ -10,7 +9,7 @@ use crate::ledger::Posting;
 pub struct Transition<S> {
     pub next: S,
     pub postings: Vec<Posting>,
-    pub events: Vec<EventNote>,
+    pub events: Vec<Fact>,
     pub effects: Vec<Effect>,
     pub leases: Leases,
 }
@@ -20,8 +19,13 @@ impl<S> Transition<S> {
         Self { next, postings: Vec::new(), events: Vec::new(), effects: Vec::new(), leases: Leases::Keep }
     }
 
-    pub fn event(mut self, kind: &'static str, data: Value) -> Self {
-        self.events.push(EventNote { kind, data });
+    pub fn event(mut self, fact: Fact) -> Self {
+        self.events.push(fact);
+        self
+    }
+
+    pub fn events(mut self, facts: impl IntoIterator<Item = Fact>) -> Self {
+        self.events.extend(facts);
         self
     }
 
@@ -51,13 +55,6 @@ impl<S: PartialEq> Transition<S> {
             && self.effects.is_empty()
             && self.leases == Leases::Keep
     }
-}
-
-/// A line of the event log.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EventNote {
-    pub kind: &'static str,
-    pub data: Value,
 }
 
 /// Something to be done outside. It is a row, keyed by what it does, so that it is done at least once and known by one name.

@@ -2,9 +2,12 @@
 
 use bitcoin::{OutPoint, Txid};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::{Effect, Illegal, Machine, Transition};
+use super::event::payloads::{
+    Nothing, Reason, Replacement, Transaction, TransactionMined, WithdrawalBegun, WithdrawalSent,
+    WithdrawalSentAfterAll,
+};
+use super::{Effect, Fact, Illegal, Machine, Transition};
 use crate::clock::Timestamp;
 use crate::ids::{RequestId, WalletId};
 use crate::ledger::{Account, Kind, Posting, PostingId};
@@ -233,11 +236,15 @@ impl Withdraw {
     /// The withdrawal as it is first written: the hold, and the event that announces it. `None` when the sum is more than there can be.
     #[must_use]
     pub fn begin(&self) -> Option<Transition<Self>> {
-        let data = json!({
-            "to": self.terms.to, "amount_sats": self.terms.amount_sent, "max_fee_sats": self.terms.max_fee,
-        });
+        let begun = WithdrawalBegun {
+            to: self.terms.to.clone(),
+            amount_sats: self.terms.amount_sent,
+            amount_msat: Amount::from_sat(self.terms.amount_sent),
+            max_fee_sats: self.terms.max_fee,
+            max_fee_msat: Amount::from_sat(self.terms.max_fee),
+        };
         let hold = self.posting(self.hold(), self.held()?, Kind::Hold);
-        Some(Transition::to(self.clone()).posting(hold).event("withdraw.begun", data))
+        Some(Transition::to(self.clone()).posting(hold).event(Fact::WithdrawalBegun(begun)))
     }
 
     /// The transaction that stands for it.
@@ -314,7 +321,7 @@ impl Withdraw {
         match self.state {
             State::AwaitingSignature => Ok(self
                 .to(State::Requested { since: height })
-                .event("withdraw.requested", json!({}))
+                .event(Fact::WithdrawalRequested(Nothing {}))
                 .effect(Effect::Withdraw(self.request))),
             State::Requested { .. }
             | State::Queued { .. }
@@ -330,7 +337,7 @@ impl Withdraw {
 
     fn timed_out(&self) -> Transition<Self> {
         match self.state {
-            State::AwaitingSignature => self.released(State::Expired).event("withdraw.expired", json!({})),
+            State::AwaitingSignature => self.released(State::Expired).event(Fact::WithdrawalExpired(Nothing {})),
             State::Requested { .. }
             | State::Queued { .. }
             | State::ClosingChannels
@@ -359,7 +366,11 @@ impl Withdraw {
                 let paid = PostingId::of(self.request, "withdraw");
                 let mut next = self
                     .to(State::Broadcast { txid, fee })
-                    .event("withdraw.broadcast", json!({ "txid": txid, "fee_sats": fee }))
+                    .event(Fact::WithdrawalBroadcast(WithdrawalSent {
+                        txid,
+                        fee_sats: fee,
+                        fee_msat: Amount::from_sat(fee),
+                    }))
                     .posting(self.posting(paid, Amount::from_sat(sum), Kind::PostHold(self.hold())));
                 if let Some(over) = fee.checked_sub(charged).filter(|over| *over > Sat::ZERO) {
                     let step = PostingId::of(self.request, "overspend");
@@ -383,8 +394,15 @@ impl Withdraw {
         let Some(sum) = self.terms.amount_sent.checked_add(fee) else { return self.unchanged() };
         let step = PostingId::of(self.request, "sent_after_all");
         let loss = self.posting(step, Amount::from_sat(sum), Kind::Post);
-        let data = json!({ "txid": txid, "amount_sats": self.terms.amount_sent, "fee_sats": fee, "was": self.state() });
-        next.posting(Posting { debit: Account::Suspense, ..loss }).event("withdraw.sent_after_all", data)
+        let sent = WithdrawalSentAfterAll {
+            txid,
+            amount_sats: self.terms.amount_sent,
+            amount_msat: Amount::from_sat(self.terms.amount_sent),
+            fee_sats: fee,
+            fee_msat: Amount::from_sat(fee),
+            was: self.state().to_owned(),
+        };
+        next.posting(Posting { debit: Account::Suspense, ..loss }).event(Fact::WithdrawalSentAfterAll(sent))
     }
 
     /// What the node has broken by sending this, if it has broken its word.
@@ -419,7 +437,7 @@ impl Withdraw {
         match self.state {
             State::Broadcast { txid: before, fee } if before != txid => Ok(self
                 .to(State::Broadcast { txid, fee })
-                .event("withdraw.replaced", json!({ "txid": txid, "replaces": before }))),
+                .event(Fact::WithdrawalReplaced(Replacement { txid, replaces: before }))),
             State::Broadcast { .. } | State::Seen { .. } | State::Confirmed { .. } => Ok(self.unchanged()),
             State::AwaitingSignature
             | State::Requested { .. }
@@ -436,7 +454,7 @@ impl Withdraw {
         match &self.state {
             State::Requested { .. } if attempt == self.attempts => Ok(self
                 .to(State::Queued { reason: reason.to_owned() })
-                .event("withdraw.queued", json!({ "reason": reason }))),
+                .event(Fact::WithdrawalQueued(Reason { reason: reason.to_owned() }))),
             // An answer to somebody else's attempt says nothing about this one, and one that comes late nothing at all.
             State::Requested { .. }
             | State::Queued { .. }
@@ -478,7 +496,9 @@ impl Withdraw {
             | State::Queued { .. }
             | State::ClosingChannels
             | State::WaitingClose { .. }
-            | State::Sweeping { .. } => Ok(self.released(State::Cancelled).event("withdraw.cancelled", json!({}))),
+            | State::Sweeping { .. } => {
+                Ok(self.released(State::Cancelled).event(Fact::WithdrawalCancelled(Nothing {})))
+            }
             State::Cancelled => Ok(self.unchanged()),
             State::Requested { .. }
             | State::Broadcast { .. }
@@ -494,7 +514,7 @@ impl Withdraw {
             State::Broadcast { txid, fee } | State::Seen { txid, fee, .. } | State::Confirmed { txid, fee, .. } => {
                 Ok(self
                     .to(State::Seen { txid, fee, height })
-                    .event("withdraw.seen", json!({ "txid": txid, "height": height })))
+                    .event(Fact::WithdrawalSeen(TransactionMined { txid, height })))
             }
             State::AwaitingSignature
             | State::Requested { .. }
@@ -511,7 +531,7 @@ impl Withdraw {
         match self.state {
             State::Seen { txid, fee, height } => Ok(self
                 .to(State::Confirmed { txid, fee, height })
-                .event("withdraw.confirmed", json!({ "txid": txid, "height": height }))),
+                .event(Fact::WithdrawalConfirmed(TransactionMined { txid, height }))),
             State::Confirmed { .. } => Ok(self.unchanged()),
             State::AwaitingSignature
             | State::Requested { .. }
@@ -528,7 +548,7 @@ impl Withdraw {
     fn unmined(&self) -> Transition<Self> {
         match self.state {
             State::Seen { txid, fee, .. } | State::Confirmed { txid, fee, .. } => {
-                self.to(State::Broadcast { txid, fee }).event("withdraw.reorged", json!({ "txid": txid }))
+                self.to(State::Broadcast { txid, fee }).event(Fact::WithdrawalReorged(Transaction { txid }))
             }
             State::AwaitingSignature
             | State::Requested { .. }

@@ -9,8 +9,9 @@ use super::{Code, Error, Flows, Idempotency};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::address::{ReceiveAddress, State};
+use crate::domain::event::payloads::AddressIssued;
 use crate::domain::wallet::{Account, DerivedScript, WalletKeys, address_of};
-use crate::domain::{Request, Transition};
+use crate::domain::{Fact, Request, Transition};
 use crate::ids::{RequestId, WalletId};
 use crate::store::idempotency::{self, Remembered};
 use crate::store::requests::{self, Filter, PageAfter};
@@ -130,10 +131,12 @@ impl Write for IssueAddress {
         self.remember(tx, &wallet).await?;
         let machine = ReceiveAddress { address, index, state: State::Open };
         let request = self.request(&wallet, machine, now);
-        let first = Transition::to(request.machine.clone()).event(
-            "onchain_receive.issued",
-            serde_json::json!({ "address": request.machine.address, "label": request.label, "reference": request.reference }),
-        );
+        let issued = AddressIssued {
+            address: request.machine.address.clone(),
+            label: request.label.clone(),
+            reference: request.reference.clone(),
+        };
+        let first = Transition::to(request.machine.clone()).event(Fact::AddressIssued(issued));
         Ok(apply::create(tx, request, first).await?)
     }
 }

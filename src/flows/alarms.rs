@@ -12,7 +12,8 @@ use super::audit::{Drift, Report, Surplus};
 use super::audit_node::{OF_THE_NODE, SOLVENT};
 use super::{Error, Flows};
 use crate::clock::Timestamp;
-use crate::domain::EventNote;
+use crate::domain::Fact;
+use crate::domain::event::payloads::{Alarm, AuditBlind, NodeSurplus};
 use crate::ids::RequestId;
 use crate::ledger::{Account, Kind, Posting, PostingId};
 use crate::money::{Amount, AssetId, Money};
@@ -53,18 +54,18 @@ impl Watch {
         for drift in own {
             if let Some(wallet) = &drift.wallet {
                 let scope = Scope::Wallet(wallet.clone());
-                raise(flows, scope, halts::AUDIT_DRIFT, "operator.wallet_drift", &[drift]).await?;
+                raise(flows, scope, halts::AUDIT_DRIFT, Fact::WalletDrift, &[drift]).await?;
             }
         }
-        raise(flows, Scope::Everybody, halts::AUDIT_DRIFT, "operator.audit_drift", &everybody).await?;
-        raise(flows, Scope::Everybody, halts::INSOLVENT, "operator.insolvent", &uncovered).await?;
+        raise(flows, Scope::Everybody, halts::AUDIT_DRIFT, Fact::AuditDrift, &everybody).await?;
+        raise(flows, Scope::Everybody, halts::INSOLVENT, Fact::Insolvent, &uncovered).await?;
         for surplus in self.surplus_that_stays(report) {
             flows.store().write(Suspend(surplus)).await?;
         }
         for (rule, since) in self.blind_for_long(report, flows.now()) {
             tracing::error!(rule, %since, "this could not be compared for a long time");
-            let data = json!({ "rule": rule, "since": since.rfc3339() });
-            flows.store().write(Say(EventNote { kind: "operator.audit_blind", data })).await?;
+            let blind = AuditBlind { rule: rule.to_owned(), since: since.into() };
+            flows.store().write(Say(Fact::AuditBlind(blind))).await?;
         }
         Ok(())
     }
@@ -128,11 +129,11 @@ async fn raise(
     flows: &Flows,
     scope: Scope,
     reason: &'static str,
-    event: &'static str,
+    fact: fn(Alarm) -> Fact,
     drifts: &[&Drift],
 ) -> Result<(), Error> {
     if !drifts.is_empty() {
-        flows.store().write(RaiseAlarm { scope, reason, event, detail: spell_out(drifts) }).await?;
+        flows.store().write(RaiseAlarm { scope, reason, fact, detail: spell_out(drifts) }).await?;
     }
     Ok(())
 }
@@ -150,7 +151,7 @@ fn spell_out(drifts: &[&Drift]) -> String {
 struct RaiseAlarm {
     scope: Scope,
     reason: &'static str,
-    event: &'static str,
+    fact: fn(Alarm) -> Fact,
     detail: String,
 }
 
@@ -163,11 +164,12 @@ impl Write for RaiseAlarm {
         if !halts::raise_for(tx, &self.scope, self.reason, &self.detail).await? {
             return Ok(());
         }
-        let data = match &self.scope {
-            Scope::Everybody => json!({ "detail": self.detail }),
-            Scope::Wallet(wallet) => json!({ "detail": self.detail, "wallet": wallet }),
+        let wallet = match &self.scope {
+            Scope::Everybody => None,
+            Scope::Wallet(wallet) => Some(wallet.clone()),
         };
-        events::append(tx, None, None, &EventNote { kind: self.event, data }).await
+        let alarm = Alarm { detail: self.detail.clone(), wallet };
+        events::append(tx, None, None, &(self.fact)(alarm)).await
     }
 }
 
@@ -203,7 +205,8 @@ impl Write for Suspend {
             money: Money::btc(amount),
             kind: Kind::Post,
         };
-        let note = EventNote { kind: "operator.node_surplus", data };
+        let surplus = NodeSurplus { account: account.to_owned(), books_msat, more_msat };
+        let note = Fact::NodeSurplus(surplus);
         if apply::enter(tx, &entry, &[posting], None, &note).await? {
             tracing::error!(account, more_msat, "the node has more than the books; it is in suspense");
         }
@@ -213,7 +216,7 @@ impl Write for Suspend {
 
 const HOUR: i64 = 60 * 60 * 1_000;
 
-struct Say(EventNote);
+struct Say(Fact);
 
 #[async_trait]
 impl Write for Say {

@@ -7,7 +7,8 @@ use super::alarms::Watch;
 use super::audit::{self, Drift, Report, Surplus};
 use super::{Error, Flows};
 use crate::clock::Timestamp;
-use crate::domain::EventNote;
+use crate::domain::Fact;
+use crate::domain::event::payloads;
 use crate::store::audit_runs::{self, AuditRun};
 use crate::store::{StoreError, Tx, Write, events};
 
@@ -150,7 +151,7 @@ impl Write for Keep {
         audit_runs::insert(tx, &self.0).await?;
         // That it ran by itself is no news.
         let Some(by) = &self.0.asked_by else { return Ok(()) };
-        let data = serde_json::json!({ "drifts": self.0.drifts, "by": by });
-        events::append(tx, None, None, &EventNote { kind: "operator.audit_run", data }).await
+        let run = payloads::AuditRun { drifts: self.0.drifts, by: by.clone() };
+        events::append(tx, None, None, &Fact::AuditRun(run)).await
     }
 }

@@ -1,13 +1,14 @@
 //! The books of the node's own money: entering what the node tells, and what an operator reads from them and resolves.
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::operator_call::once;
 use super::{Code, Error, Flows, Idempotency, withdraw};
 use crate::clock::Timestamp;
-use crate::domain::EventNote;
+use crate::domain::Fact;
+pub use crate::domain::event::payloads::Resolution;
+use crate::domain::event::payloads::SuspenseResolved;
 use crate::domain::movement::{Movement, Owner, Subject};
 use crate::domain::withdraw::Withdraw;
 use crate::ids::{RequestId, WalletId};
@@ -68,8 +69,7 @@ impl Write for Enter {
             data: data.to_string(),
         };
         let postings = self.movement.postings(id, owner);
-        let note = EventNote { kind: event_of(&self.movement), data };
-        apply::enter(tx, &entry, &postings, None, &note).await.map(drop)
+        apply::enter(tx, &entry, &postings, None, &Fact::from(&self.movement)).await.map(drop)
     }
 }
 
@@ -89,24 +89,6 @@ async fn fee_paid(tx: &mut Tx<'_>, subject: Subject<'_>) -> Result<Sat, StoreErr
     let Subject::Ordered(order) = subject else { return Ok(Sat::ZERO) };
     let request = requests::load::<Withdraw>(tx.conn(), order).await?;
     Ok(request.and_then(|request| request.machine.fee()).unwrap_or(Sat::MAX))
-}
-
-const fn event_of(movement: &Movement) -> &'static str {
-    match movement {
-        Movement::Arrived { .. } => "node.coins_arrived",
-        Movement::Sent { .. } => "node.coins_sent",
-        Movement::Funded { .. } => "node.channel_funded",
-        Movement::Given { .. } => "node.channel_given",
-        Movement::Bumped { .. } => "node.bumped",
-        Movement::Closed { .. } => "node.channel_closed",
-        Movement::Swept { .. } => "node.swept",
-        Movement::Resolved { .. } => "node.channel_resolved",
-        Movement::Forwarded { .. } => "node.forwarded",
-        Movement::Unclaimed { .. } => "node.part_not_claimed",
-        Movement::Unasked { .. } => "node.paid_unasked",
-        Movement::Undone { .. } => "node.transaction_undone",
-        Movement::Again { .. } => "node.transaction_again",
-    }
 }
 
 /// Every account, those of wallets as one line.
@@ -150,19 +132,6 @@ pub enum Claimant {
     Capital,
 }
 
-/// What was decided about an item in suspense.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resolution {
-    /// The entry that resolves it.
-    pub id: String,
-    pub item: String,
-    /// The account that has it now, or bears the loss.
-    pub account: String,
-    /// Above zero: money that came. Below: a loss.
-    pub amount_msat: i64,
-    pub reason: String,
-}
-
 /// Moves an item out of suspense, whole, to whom it belongs.
 ///
 /// # Errors
@@ -176,7 +145,7 @@ pub async fn resolve(
     by: String,
     idempotency: Option<Idempotency>,
 ) -> Result<Resolution, Error> {
-    let note = |done: &Resolution| EventNote { kind: "operator.suspense_resolution_answered", data: json!(done) };
+    let note = |done: &Resolution| Fact::SuspenseResolutionAnswered(done.clone());
     let act = async { flows.store().write(Resolve { item, claimant, reason, by }).await };
     once(flows, idempotency, note, act).await
 }
@@ -206,13 +175,13 @@ impl Write for Resolve {
             amount_msat: found.amount,
             reason: self.reason.clone(),
         };
-        let data = json!({ "resolution": resolution, "by": self.by });
+        let resolved = SuspenseResolved { resolution: resolution.clone(), by: self.by.clone() };
         let entry = BookEntry {
             id,
             number: None,
             resolves: Some(found.id.clone()),
             kind: "resolution",
-            data: data.to_string(),
+            data: json!(resolved).to_string(),
         };
         let amount =
             Amount::from_msat(found.amount.unsigned_abs()).map_err(|error| StoreError::Corrupt(error.to_string()))?;
@@ -230,7 +199,7 @@ impl Write for Resolve {
             Claimant::Wallet(wallet) => Some(wallet),
             Claimant::Capital => None,
         };
-        let note = EventNote { kind: "operator.suspense_resolved", data };
+        let note = Fact::SuspenseResolved(resolved);
         if apply::enter(tx, &entry, &[posting], wallet, &note).await? {
             return Ok(resolution);
         }

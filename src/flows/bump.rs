@@ -7,11 +7,12 @@ use super::history::{self, Send};
 use super::send::{self, Begun, Stale};
 use super::{Code, Error, Flows, Idempotency, end, spend};
 use crate::crash;
-use crate::domain::EventNote;
+use crate::domain::Fact;
+use crate::domain::event::payloads::BumpBegun;
 use crate::domain::onchain_send::{Door, OnchainSend, Role, State};
 use crate::domain::wallet::{Account, WalletKeys};
 use crate::ids::{RequestId, WalletId};
-use crate::money::{FeeRate, Sat};
+use crate::money::{Amount, FeeRate, Sat};
 use crate::store::chain::{self, Coin};
 use crate::store::idempotency::{self, Remembered};
 use crate::store::issued::{self, IssuedTx};
@@ -266,12 +267,15 @@ impl Write for Begin {
             };
             idempotency::remember(tx, RequestId::from_idempotency_key(&wallet, &key.key), &wallet, &what).await?;
         }
-        let data = serde_json::json!({
-            "unsigned_txid": issued.unsigned_txid, "replaces": self.version.replaces.unsigned_txid,
-            "fee_sats": issued.fee, "role": issued.role.as_str(), "expires_at": issued.expires_at.rfc3339(),
-        });
-        events::append(tx, Some(&wallet), Some(issued.request), &EventNote { kind: "onchain_send.bump_begun", data })
-            .await?;
+        let begun = BumpBegun {
+            unsigned_txid: issued.unsigned_txid,
+            replaces: self.version.replaces.unsigned_txid,
+            fee_sats: issued.fee,
+            fee_msat: Amount::from_sat(issued.fee),
+            role: issued.role,
+            expires_at: issued.expires_at.into(),
+        };
+        events::append(tx, Some(&wallet), Some(issued.request), &Fact::SendBumpBegun(begun)).await?;
         Ok(Begun::of(&issued))
     }
 }

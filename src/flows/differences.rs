@@ -2,12 +2,13 @@
 //! for what nothing else explains; nothing here decides whether there is such a difference.
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::operator_call::once;
 use super::{Error, Flows, Idempotency};
-use crate::domain::EventNote;
+use crate::domain::Fact;
+pub use crate::domain::event::payloads::Difference;
+use crate::domain::event::payloads::DifferenceBooked;
 use crate::ids::RequestId;
 use crate::ledger::{Account, Kind, Posting, PostingId};
 use crate::money::{Amount, Money};
@@ -93,18 +94,6 @@ pub struct DifferenceBooking {
     pub by: String,
 }
 
-/// A difference that was booked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// The entry.
-    pub id: String,
-    pub account: String,
-    pub against: String,
-    /// Above zero: the node had more than the books. Below: less.
-    pub amount_msat: i64,
-    pub reason: String,
-}
-
 /// Books a difference, once for an idempotency key.
 ///
 /// # Errors
@@ -126,7 +115,7 @@ pub async fn book(
         Some(given) => RequestId::of_movement(&format!("difference:{}", given.key)),
         None => RequestId::fresh(),
     };
-    let note = |done: &Difference| EventNote { kind: "operator.difference_answered", data: json!(done) };
+    let note = |done: &Difference| Fact::DifferenceAnswered(done.clone());
     let act = async { Ok(flows.store().write(Book { id, booking }).await?) };
     once(flows, idempotency, note, act).await
 }
@@ -155,7 +144,7 @@ impl Write for Book {
             },
             reason: reason.clone(),
         };
-        let data = json!({ "difference": difference, "by": by });
+        let booked = DifferenceBooked { difference: difference.clone(), by: by.clone() };
         // What the operator has is below zero: a debit makes it more.
         let (debit, credit) = match direction {
             Direction::More => (ours, other),
@@ -169,8 +158,14 @@ impl Write for Book {
             money: Money::btc(*amount),
             kind: Kind::Post,
         };
-        let entry = BookEntry { id: self.id, number: None, resolves: None, kind: "difference", data: data.to_string() };
-        let note = EventNote { kind: "operator.difference_booked", data };
+        let entry = BookEntry {
+            id: self.id,
+            number: None,
+            resolves: None,
+            kind: "difference",
+            data: json!(booked).to_string(),
+        };
+        let note = Fact::DifferenceBooked(booked);
         if apply::enter(tx, &entry, &[posting], None, &note).await? {
             return Ok(difference);
         }

@@ -4,15 +4,15 @@
 
 use async_trait::async_trait;
 use bitcoin::Psbt;
-use serde_json::json;
 
 use super::keys::{self, NewKey, Scope};
 use super::{Code, Error, Flows};
 use crate::clock::Timestamp;
+use crate::domain::event::payloads::GrantGiven;
 use crate::domain::grant::{self, Grant, Limit};
 use crate::domain::psbt::{self, PsbtProblem};
 use crate::domain::wallet::WalletKeys;
-use crate::domain::{EventNote, authorization};
+use crate::domain::{Fact, authorization};
 use crate::ids::{KeyId, WalletId};
 use crate::money::Money;
 use crate::secret::Secret;
@@ -213,8 +213,8 @@ impl Write for Give {
         };
         crate::store::keys::insert(tx, &key).await?;
         crate::store::keys::bind_wallet(tx, &key.id, &wallet).await?;
-        let data = json!({ "key_id": key.id, "name": key.name, "expires_at": expires_at.rfc3339() });
-        Ok(events::append(tx, Some(&wallet), None, &EventNote { kind: "spending_grant.given", data }).await?)
+        let given = GrantGiven { key_id: key.id.clone(), name: key.name.clone(), expires_at: expires_at.into() };
+        Ok(events::append(tx, Some(&wallet), None, &Fact::GrantGiven(given)).await?)
     }
 }
 

@@ -5,14 +5,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::json;
 
 use super::grants::{self, Granted, WantedGrant};
 use super::keys::{self, NewKey, Scope};
 use super::operator_call::{Change, Changed, change, once};
 use super::{Code, Error, Flows, Idempotency};
 use crate::clock::Timestamp;
-use crate::domain::EventNote;
+use crate::domain::Fact;
+use crate::domain::event::payloads::{GrantAsked, GrantHandedIn, KeyBound, KeyCreated, KeyRevoked, KeyRotated};
+use crate::domain::event::shape::Moment;
 use crate::ids::{KeyId, WalletId};
 use crate::secret::Secret;
 use crate::store::keys::{self as rows, KeyRow};
@@ -139,7 +140,7 @@ struct Create {
 impl Change for Create {
     type Done = KeyId;
 
-    async fn make(&self, tx: &mut Tx<'_>) -> Result<(KeyId, Option<EventNote>), Error> {
+    async fn make(&self, tx: &mut Tx<'_>) -> Result<(KeyId, Option<Fact>), Error> {
         let KeyRow { id, name, scopes, expires_at, .. } = &self.row;
         rows::insert(tx, &self.row).await?;
         keys::bind(tx, id, &self.wallets, "wallets").await?;
@@ -148,11 +149,16 @@ impl Change for Create {
             known.ok_or_else(|| Error::field("like", format!("there is no key {other}")))?;
             rows::succeed(tx, other, id, None).await?;
         }
-        let data = json!({
-            "key_id": id, "name": name, "scopes": scopes, "wallets": self.wallets, "like": self.like,
-            "expires_at": expires_at.map(Timestamp::rfc3339), "by": self.by,
-        });
-        Ok((id.clone(), Some(EventNote { kind: "operator.key_created", data })))
+        let created = KeyCreated {
+            key_id: id.clone(),
+            name: name.clone(),
+            scopes: scopes.clone(),
+            wallets: Some(self.wallets.clone()),
+            like: self.like.clone(),
+            expires_at: expires_at.map(Moment::from),
+            by: self.by.clone(),
+        };
+        Ok((id.clone(), Some(Fact::KeyCreated(created))))
     }
 }
 
@@ -180,11 +186,11 @@ struct Bind {
 impl Change for Bind {
     type Done = ();
 
-    async fn make(&self, tx: &mut Tx<'_>) -> Result<((), Option<EventNote>), Error> {
+    async fn make(&self, tx: &mut Tx<'_>) -> Result<((), Option<Fact>), Error> {
         in_force(tx, &self.id).await?;
         keys::bind(tx, &self.id, &self.wallets, "wallets").await?;
-        let data = json!({ "key_id": self.id, "wallets": self.wallets, "by": self.by });
-        Ok(((), Some(EventNote { kind: "operator.key_bound", data })))
+        let bound = KeyBound { key_id: self.id.clone(), wallets: self.wallets.clone(), by: self.by.clone() };
+        Ok(((), Some(Fact::KeyBound(bound))))
     }
 }
 
@@ -220,12 +226,12 @@ struct Revoke {
 impl Change for Revoke {
     type Done = ();
 
-    async fn make(&self, tx: &mut Tx<'_>) -> Result<((), Option<EventNote>), Error> {
+    async fn make(&self, tx: &mut Tx<'_>) -> Result<((), Option<Fact>), Error> {
         if !keys::end(tx, &self.id).await? {
             return Err(Error::refused(Code::NotFound, format!("no key {} is in force", self.id)));
         }
-        let data = json!({ "key_id": self.id, "by": self.by });
-        Ok(((), Some(EventNote { kind: "operator.key_revoked", data })))
+        let revoked = KeyRevoked { key_id: self.id.clone(), by: self.by.clone() };
+        Ok(((), Some(Fact::KeyRevoked(revoked))))
     }
 }
 
@@ -258,7 +264,7 @@ struct Rotate {
 impl Change for Rotate {
     type Done = KeyId;
 
-    async fn make(&self, tx: &mut Tx<'_>) -> Result<(KeyId, Option<EventNote>), Error> {
+    async fn make(&self, tx: &mut Tx<'_>) -> Result<(KeyId, Option<Fact>), Error> {
         let now = tx.now();
         let old = in_force(tx, &self.id).await?;
         if let Some(other) = rows::replaced_by(tx.conn(), &old.id).await? {
@@ -274,10 +280,14 @@ impl Change for Rotate {
         let ends = now.after(self.grace);
         rows::succeed(tx, &old.id, &new.id, Some(ends)).await?;
         rows::end_at(tx, &old.id, ends).await?;
-        let data = json!({
-            "key_id": old.id, "successor": new.id, "name": new.name, "ends_at": ends.rfc3339(), "by": self.by,
-        });
-        Ok((new.id, Some(EventNote { kind: "operator.key_rotated", data })))
+        let rotated = KeyRotated {
+            key_id: old.id,
+            successor: new.id.clone(),
+            name: new.name,
+            ends_at: ends.into(),
+            by: self.by.clone(),
+        };
+        Ok((new.id, Some(Fact::KeyRotated(rotated))))
     }
 }
 
@@ -313,13 +323,21 @@ impl Change for First {
     /// Empty: somebody else was first.
     type Done = Option<KeyId>;
 
-    async fn make(&self, tx: &mut Tx<'_>) -> Result<(Option<KeyId>, Option<EventNote>), Error> {
+    async fn make(&self, tx: &mut Tx<'_>) -> Result<(Option<KeyId>, Option<Fact>), Error> {
         if rows::was_any_with(tx.conn(), &Scope::OF_ADMINS.map(Scope::as_str)).await? {
             return Ok((None, None));
         }
         rows::insert(tx, &self.row).await?;
-        let data = json!({ "key_id": self.row.id, "name": self.row.name, "scopes": self.row.scopes, "by": "serve" });
-        Ok((Some(self.row.id.clone()), Some(EventNote { kind: "operator.key_created", data })))
+        let created = KeyCreated {
+            key_id: self.row.id.clone(),
+            name: self.row.name.clone(),
+            scopes: self.row.scopes.clone(),
+            wallets: None,
+            like: None,
+            expires_at: None,
+            by: "serve".to_owned(),
+        };
+        Ok((Some(self.row.id.clone()), Some(Fact::KeyCreated(created))))
     }
 }
 
@@ -336,8 +354,8 @@ pub async fn ask(
     let blank =
         NewKey { name: wanted.name.clone(), scopes: wanted.scopes.clone(), wallets: Vec::new(), expires_at: None };
     check(flows, &blank)?;
-    let data = json!({ "name": wanted.name, "wallet": wanted.wallet, "by": by });
-    let note = |id: &KeyId| EventNote { kind: "operator.grant_asked", data: with_key(data, id) };
+    let (name, wallet, by) = (wanted.name.clone(), wanted.wallet.clone(), by.to_owned());
+    let note = |id: &KeyId| Fact::GrantAsked(GrantAsked { key_id: id.clone(), name, wallet, by });
     let mut secret = None;
     let act = async {
         let asked = grants::ask(flows, wanted).await?;
@@ -346,11 +364,6 @@ pub async fn ask(
     };
     let id = once(flows, idempotency, note, act).await?;
     Ok((id, secret))
-}
-
-fn with_key(mut data: serde_json::Value, id: &KeyId) -> serde_json::Value {
-    data["key_id"] = json!(id);
-    data
 }
 
 /// What was asked for a key, and how its limits stand.
@@ -373,8 +386,8 @@ pub async fn give(
     by: String,
     idempotency: Option<Idempotency>,
 ) -> Result<(), Error> {
-    let data = json!({ "key_id": id, "by": by });
-    let note = |(): &()| EventNote { kind: "operator.grant_handed_in", data };
+    let handed_in = GrantHandedIn { key_id: id.clone(), by: by.to_owned() };
+    let note = |(): &()| Fact::GrantHandedIn(handed_in);
     once(flows, idempotency, note, async { grants::give(flows, id, signed_psbt).await.map(drop) }).await
 }
 

@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 use bitcoin::hashes::{Hash, sha256};
-use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use super::{Error, Flows};
 use crate::clock::Timestamp;
-use crate::domain::EventNote;
+use crate::domain::Fact;
+use crate::domain::event::payloads::GrantRevoked;
 use crate::ids::{KeyId, WalletId};
 use crate::secret::Secret;
 use crate::store::keys::{self, KeyRow};
@@ -229,8 +229,8 @@ pub(super) async fn end(tx: &mut Tx<'_>, key: &KeyId) -> Result<bool, StoreError
         return grants::withdraw(tx, key).await;
     }
     let Some(grant) = grants::of_key(tx.conn(), key).await? else { return Ok(true) };
-    let note = EventNote { kind: "spending_grant.revoked", data: json!({ "key_id": grant.key, "name": grant.name }) };
-    events::append(tx, Some(&grant.wallet), None, &note).await?;
+    let revoked = GrantRevoked { key_id: grant.key, name: grant.name };
+    events::append(tx, Some(&grant.wallet), None, &Fact::GrantRevoked(revoked)).await?;
     Ok(true)
 }
 

@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
 
 use super::{Error, Flows};
 use crate::clock::Timestamp;
-use crate::domain::EventNote;
+use crate::domain::Fact;
+use crate::domain::event::payloads::{
+    InboundLow, LiquidityHeldBack, LiquidityOpened, LiquidityOpening, LiquidityRefused,
+};
 use crate::domain::liquidity::{self, Decision, FUNDING_TARGET, LiquidityPolicy, Seen, Why};
 use crate::ids::RequestId;
 use crate::money::{Amount, FeeRate, Sat};
@@ -107,7 +109,7 @@ pub async fn carry_out(flows: &Flows, planned: Planned) -> Result<(), Error> {
     let id = planned.opening.id;
     match ask(node.as_ref(), &planned, announced).await {
         Ok(Asked::Done(channel)) => {
-            let opening = Advance { id, state: State::Opening, channel: Some(channel), reason: None, note: None };
+            let opening = Advance { id, state: State::Opening, channel: Some(channel), reason: None, fact: None };
             flows.store().write(opening).await?;
             Ok(())
         }
@@ -167,32 +169,45 @@ async fn end(
     channel: Option<&Channel>,
     reason: Option<String>,
 ) -> Result<(), Error> {
-    let mut data = about(opening);
-    let kind = match channel {
+    let fact = match channel {
         Some(channel) => {
-            data["channel"] = json!(channel.id);
-            data["funding"] = json!(channel.funding.map(|funding| funding.to_string()));
             tracing::info!(peer = %opening.peer, amount = %opening.amount, "a channel that was opened by itself is in use");
-            "liquidity.opened"
+            opened(opening, channel)
         }
         None => {
-            data["reason"] = json!(reason);
             tracing::warn!(peer = %opening.peer, amount = %opening.amount, reason, "a channel was not opened");
-            "liquidity.refused"
+            refused(opening, reason.clone())
         }
     };
     let channel = channel.map(|channel| channel.id.clone());
-    let note = Some(EventNote { kind, data });
-    if flows.store().write(Advance { id: opening.id, state, channel, reason, note }).await? {
+    if flows.store().write(Advance { id: opening.id, state, channel, reason, fact: Some(fact) }).await? {
         metrics::counter!("sluice_liquidity_openings_total", "outcome" => state.as_str()).increment(1);
     }
     Ok(())
 }
 
-fn about(opening: &Opening) -> Value {
-    json!({
-        "opening": opening.id.to_string(), "peer": opening.peer.to_string(), "amount_sats": opening.amount,
-        "fee_sats": opening.fee,
+fn opened(opening: &Opening, channel: &Channel) -> Fact {
+    Fact::LiquidityOpened(LiquidityOpened {
+        opening: opening.id,
+        peer: opening.peer.to_string(),
+        amount_sats: opening.amount,
+        amount_msat: Amount::from_sat(opening.amount),
+        fee_sats: opening.fee,
+        fee_msat: Amount::from_sat(opening.fee),
+        channel: channel.id.clone(),
+        funding: channel.funding.map(|funding| funding.to_string()),
+    })
+}
+
+fn refused(opening: &Opening, reason: Option<String>) -> Fact {
+    Fact::LiquidityRefused(LiquidityRefused {
+        opening: opening.id,
+        peer: opening.peer.to_string(),
+        amount_sats: opening.amount,
+        amount_msat: Amount::from_sat(opening.amount),
+        fee_sats: opening.fee,
+        fee_msat: Amount::from_sat(opening.fee),
+        reason,
     })
 }
 
@@ -280,8 +295,9 @@ impl Write for Say {
                 let detail = why.to_string();
                 if rows::say(tx, DECISION, why.code(), &detail).await? {
                     tracing::info!(why = why.code(), detail, "no channel is opened now");
-                    let data = json!({ "why": why.code(), "detail": detail, "outbound_sats": self.outbound });
-                    note(tx, "liquidity.held_back", data).await?;
+                    let held_back =
+                        LiquidityHeldBack { why: why.code().to_owned(), detail, outbound_sats: self.outbound };
+                    events::append(tx, None, None, &Fact::LiquidityHeldBack(held_back)).await?;
                 }
                 Ok(false)
             }
@@ -299,7 +315,8 @@ impl Say {
         let word = if short == Sat::ZERO { ENOUGH } else { LOW };
         if rows::say(tx, INBOUND, word, "").await? && short != Sat::ZERO {
             tracing::warn!(%has, %wanted, "less can be received than is wanted; only others can open channels for that");
-            note(tx, "liquidity.inbound_low", json!({ "inbound_sats": has, "wanted_sats": wanted })).await?;
+            let low = InboundLow { inbound_sats: has, wanted_sats: wanted };
+            events::append(tx, None, None, &Fact::InboundLow(low)).await?;
         }
         Ok(())
     }
@@ -310,15 +327,18 @@ impl Say {
             return Ok(false);
         }
         rows::say(tx, DECISION, BEGUN, &format!("{} sat with {}", opening.amount, opening.peer)).await?;
-        let mut data = about(opening);
-        data["outbound_sats"] = json!(self.outbound);
-        note(tx, "liquidity.opening", data).await?;
+        let begun = LiquidityOpening {
+            opening: opening.id,
+            peer: opening.peer.to_string(),
+            amount_sats: opening.amount,
+            amount_msat: Amount::from_sat(opening.amount),
+            fee_sats: opening.fee,
+            fee_msat: Amount::from_sat(opening.fee),
+            outbound_sats: self.outbound,
+        };
+        events::append(tx, None, None, &Fact::LiquidityOpening(begun)).await?;
         Ok(true)
     }
-}
-
-async fn note(tx: &mut Tx<'_>, kind: &'static str, data: Value) -> Result<(), StoreError> {
-    events::append(tx, None, None, &EventNote { kind, data }).await
 }
 
 struct Advance {
@@ -326,7 +346,7 @@ struct Advance {
     state: State,
     channel: Option<String>,
     reason: Option<String>,
-    note: Option<EventNote>,
+    fact: Option<Fact>,
 }
 
 #[async_trait]
@@ -337,8 +357,8 @@ impl Write for Advance {
 
     async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
         let moved = rows::advance(tx, self.id, self.state, self.channel.as_deref(), self.reason.as_deref()).await?;
-        if let (true, Some(note)) = (moved, &self.note) {
-            events::append(tx, None, None, note).await?;
+        if let (true, Some(fact)) = (moved, &self.fact) {
+            events::append(tx, None, None, fact).await?;
         }
         Ok(moved)
     }

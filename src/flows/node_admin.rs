@@ -4,13 +4,15 @@ use async_trait::async_trait;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Address, Txid};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::operator_call::once;
 use super::{Code, Error, Flows, Idempotency, withdraw};
-use crate::domain::EventNote;
+use crate::domain::Fact;
+use crate::domain::event::payloads::{
+    BumpAsked, ChannelClosing, ChannelOpening, ForwardingFeesSet, NodeSendBumped, PeerConnected,
+};
 use crate::ids::RequestId;
-use crate::money::{FeeRate, Sat};
+use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::lightning::{
     Asked, Capabilities, Channel, CloseHow, ForwardingFees, NewChannel, NodeBalance, NodeInfo, Peer, SentOnchain,
 };
@@ -50,7 +52,7 @@ pub async fn peers(flows: &Flows) -> Result<Vec<Peer>, Error> {
 /// As `overview`, and when nobody answers there.
 pub async fn connect(flows: &Flows, id: PublicKey, address: &str) -> Result<(), Error> {
     let node = flows.node().node()?;
-    let note = |(): &()| noted("operator.peer_connected", json!({ "peer": id.to_string(), "address": address }));
+    let note = |(): &()| Fact::PeerConnected(PeerConnected { peer: id.to_string(), address: address.to_owned() });
     once(flows, None, note, async { done(node.connect(id, address).await.map_err(Error::Node)?) }).await
 }
 
@@ -72,11 +74,14 @@ pub struct Opening {
 pub async fn open(flows: &Flows, new: NewChannel, idempotency: Option<Idempotency>) -> Result<Opening, Error> {
     let node = flows.node().node()?;
     let note = |opening: &Opening| {
-        let data = json!({
-            "channel": opening.id, "peer": new.peer.to_string(), "amount_sats": new.amount,
-            "push_msat": new.push.base_units(), "announced": new.announced,
-        });
-        noted("operator.channel_opening", data)
+        Fact::ChannelOpening(ChannelOpening {
+            channel: opening.id.clone(),
+            peer: new.peer.to_string(),
+            amount_sats: new.amount,
+            amount_msat: Amount::from_sat(new.amount),
+            push_msat: new.push.base_units(),
+            announced: new.announced,
+        })
     };
     let act = async { Ok(Opening { id: done(node.open_channel(&new).await.map_err(Error::Node)?)? }) };
     once(flows, idempotency, note, act).await
@@ -91,7 +96,8 @@ pub async fn close(flows: &Flows, id: &str, how: CloseHow) -> Result<(), Error> 
         CloseHow::Cooperative => "cooperative",
         CloseHow::Force => "force",
     };
-    let note = |(): &()| noted("operator.channel_closing", json!({ "channel": id, "how": how_text }));
+    let closing = ChannelClosing { channel: id.to_owned(), how: how_text.to_owned() };
+    let note = |(): &()| Fact::ChannelClosing(closing);
     once(flows, None, note, async { done(node.close_channel(id, how).await.map_err(Error::Node)?) }).await
 }
 
@@ -100,9 +106,12 @@ pub async fn close(flows: &Flows, id: &str, how: CloseHow) -> Result<(), Error> 
 pub async fn set_fees(flows: &Flows, id: &str, fees: ForwardingFees) -> Result<(), Error> {
     let node = flows.node().node()?;
     require_channel(flows, id).await?;
-    let data =
-        json!({ "channel": id, "base_msat": fees.base.base_units(), "parts_per_million": fees.parts_per_million });
-    let note = |(): &()| noted("operator.channel_fees_set", data);
+    let set = ForwardingFeesSet {
+        channel: id.to_owned(),
+        base_msat: fees.base.base_units(),
+        parts_per_million: fees.parts_per_million,
+    };
+    let note = |(): &()| Fact::ForwardingFeesSet(set);
     once(flows, None, note, async { done(node.set_fees(id, fees).await.map_err(Error::Node)?) }).await
 }
 
@@ -123,9 +132,14 @@ pub async fn bump(
     fee_rate: FeeRate,
     idempotency: Option<Idempotency>,
 ) -> Result<Bumped, Error> {
-    let data = json!({ "request": id.to_string(), "milli_sat_per_vb": fee_rate.milli_sat_per_vb() });
+    let asked = BumpAsked { request: id, milli_sat_per_vb: fee_rate.milli_sat_per_vb() };
     let note = |bumped: &Bumped| {
-        noted("operator.send_bumped", json!({ "asked": data, "txid": bumped.txid, "fee_sats": bumped.fee }))
+        Fact::NodeSendBumped(NodeSendBumped {
+            asked,
+            txid: bumped.txid,
+            fee_sats: bumped.fee,
+            fee_msat: Amount::from_sat(bumped.fee),
+        })
     };
     let act = async {
         flows.policy().fees.check_rate(fee_rate)?;
@@ -212,8 +226,4 @@ fn done<T>(asked: Asked<T>) -> Result<T, Error> {
         Asked::Done(done) => Ok(done),
         Asked::Refused { reason } => Err(Error::refused(Code::NodeRefused, reason)),
     }
-}
-
-const fn noted(kind: &'static str, data: serde_json::Value) -> EventNote {
-    EventNote { kind, data }
 }

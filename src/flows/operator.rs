@@ -1,11 +1,11 @@
 //! What only an operator does: looking at all wallets, freeing one's keys, and letting payouts go on.
 
 use async_trait::async_trait;
-use serde_json::json;
 
 use super::operator_call::{Change, change};
 use super::{Code, Error, Flows, Idempotency};
-use crate::domain::EventNote;
+use crate::domain::Fact;
+use crate::domain::event::payloads::{HaltCleared, HaltRaised, WalletReleased};
 use crate::ids::WalletId;
 use crate::store::halts::{self, Halt, Scope};
 use crate::store::wallets::{self, WalletRow};
@@ -103,15 +103,15 @@ struct Release {
 impl Change for Release {
     type Done = ();
 
-    async fn make(&self, tx: &mut Tx<'_>) -> Result<((), Option<EventNote>), Error> {
+    async fn make(&self, tx: &mut Tx<'_>) -> Result<((), Option<Fact>), Error> {
         let known = wallets::find(tx.conn(), &self.wallet).await?;
         if known.is_none_or(|row| row.released_at.is_some()) {
             let detail = format!("no wallet {} is registered", self.wallet);
             return Err(Error::refused(Code::WalletNotRegistered, detail));
         }
         wallets::release(tx, &self.wallet).await?;
-        let data = json!({ "wallet": self.wallet, "by": self.by });
-        Ok(((), Some(EventNote { kind: "operator.wallet_released", data })))
+        let released = WalletReleased { wallet: self.wallet.clone(), by: self.by.clone() };
+        Ok(((), Some(Fact::WalletReleased(released))))
     }
 }
 
@@ -124,7 +124,7 @@ struct Raise {
 impl Change for Raise {
     type Done = ();
 
-    async fn make(&self, tx: &mut Tx<'_>) -> Result<((), Option<EventNote>), Error> {
+    async fn make(&self, tx: &mut Tx<'_>) -> Result<((), Option<Fact>), Error> {
         let Stop { scope, name, reason } = &self.stop;
         if let Scope::Wallet(wallet) = scope
             && wallets::find(tx.conn(), wallet).await?.is_none()
@@ -134,16 +134,17 @@ impl Change for Raise {
         if !halts::raise_for(tx, scope, name, reason).await? {
             return Ok(((), None));
         }
-        let data = json!({ "reason": name, "detail": reason, "by": self.by });
-        Ok(((), Some(EventNote { kind: "operator.halt_raised", data: with_scope(data, scope) })))
+        let (of, subject) = spelt(scope);
+        let raised =
+            HaltRaised { reason: name.clone(), detail: reason.clone(), by: self.by.clone(), scope: of, subject };
+        Ok(((), Some(Fact::HaltRaised(raised))))
     }
 }
 
-fn with_scope(mut data: serde_json::Value, scope: &Scope) -> serde_json::Value {
+/// Who is stopped: all, or whom.
+fn spelt(scope: &Scope) -> (String, Option<String>) {
     let (of, subject) = scope.parts();
-    data["scope"] = json!(of);
-    data["subject"] = json!((!subject.is_empty()).then_some(subject));
-    data
+    (of.to_owned(), (!subject.is_empty()).then(|| subject.to_owned()))
 }
 
 struct Resume {
@@ -156,15 +157,21 @@ struct Resume {
 impl Change for Resume {
     type Done = ();
 
-    async fn make(&self, tx: &mut Tx<'_>) -> Result<((), Option<EventNote>), Error> {
+    async fn make(&self, tx: &mut Tx<'_>) -> Result<((), Option<Fact>), Error> {
         let halt = self.find(tx).await?;
         if !halts::clear_for(tx, &halt.scope, &halt.reason).await? {
             return Err(self.unknown());
         }
-        let data = json!({
-            "reason": halt.reason, "detail": self.reason, "since": halt.created_at.rfc3339(), "by": self.by,
-        });
-        Ok(((), Some(EventNote { kind: "operator.halt_cleared", data: with_scope(data, &halt.scope) })))
+        let (scope, subject) = spelt(&halt.scope);
+        let cleared = HaltCleared {
+            reason: halt.reason.clone(),
+            detail: self.reason.clone(),
+            since: halt.created_at.into(),
+            by: self.by.clone(),
+            scope,
+            subject,
+        };
+        Ok(((), Some(Fact::HaltCleared(cleared))))
     }
 }
 

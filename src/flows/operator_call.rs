@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{BodyHash, Code, Error, Flows, Idempotency};
-use crate::domain::EventNote;
+use crate::domain::Fact;
 use crate::ids::RequestId;
 use crate::store::operator_calls::{self, Call};
 use crate::store::{StoreError, Tx, Write, events};
@@ -18,7 +18,7 @@ use crate::store::{StoreError, Tx, Write, events};
 pub(super) async fn once<T: Serialize + DeserializeOwned>(
     flows: &Flows,
     idempotency: Option<Idempotency>,
-    note: impl FnOnce(&T) -> EventNote,
+    note: impl FnOnce(&T) -> Fact,
     act: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     let id = idempotency.as_ref().map(|given| RequestId::from_operator_key(&given.key));
@@ -50,7 +50,7 @@ pub(super) trait Change: Send + Sync + 'static {
     /// What is remembered with an idempotency key. No secret may be in it.
     type Done: Serialize + DeserializeOwned + Send + 'static;
 
-    async fn make(&self, tx: &mut Tx<'_>) -> Result<(Self::Done, Option<EventNote>), Error>;
+    async fn make(&self, tx: &mut Tx<'_>) -> Result<(Self::Done, Option<Fact>), Error>;
 }
 
 /// What a change came to.
@@ -154,7 +154,7 @@ impl Write for Begin {
 struct Finish {
     id: Option<RequestId>,
     answer: String,
-    note: EventNote,
+    note: Fact,
 }
 
 #[async_trait]

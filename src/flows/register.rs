@@ -4,8 +4,9 @@ use async_trait::async_trait;
 
 use super::{Code, Error, Flows, address, balance};
 use crate::crash;
-use crate::domain::EventNote;
+use crate::domain::Fact;
 use crate::domain::address::{Event, ReceiveAddress};
+use crate::domain::event::payloads::Nothing;
 use crate::domain::wallet::{Account, DerivedScript, WalletKeys};
 use crate::ids::{KeyId, WalletId};
 use crate::store::requests::{self, Filter};
@@ -149,8 +150,7 @@ impl Write for Register {
             }
             keys::bind_wallet(tx, key, &wallet).await?;
         }
-        let note = EventNote { kind: "wallet.registered", data: serde_json::json!({}) };
-        store::events::append(tx, Some(&wallet), None, &note).await?;
+        store::events::append(tx, Some(&wallet), None, &Fact::WalletRegistered(Nothing {})).await?;
         Ok(())
     }
 }

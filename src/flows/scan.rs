@@ -12,8 +12,9 @@ use bitcoin::{BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 use super::address::extend_lookahead;
 use super::{Error, Flows, ingest};
 use crate::crash;
-use crate::domain::EventNote;
+use crate::domain::Fact;
 use crate::domain::address::{self, ReceiveAddress};
+use crate::domain::event::payloads::WalletScanned;
 use crate::ids::WalletId;
 use crate::ports::chain::{BlockRef, ScannedCoin};
 use crate::store::chain::{self, Coin, Status, TxRow};
@@ -199,11 +200,8 @@ impl Write for Finish {
         for wallet in &self.wallets {
             wallets::mark_scanned(tx, wallet).await?;
             let coins = self.found.iter().filter(|found| found.coin.wallet == *wallet).count();
-            let note = EventNote {
-                kind: "wallet.scanned",
-                data: serde_json::json!({ "coins": coins, "height": self.at.height }),
-            };
-            events::append(tx, Some(wallet), None, &note).await?;
+            let scanned = WalletScanned { coins, height: self.at.height };
+            events::append(tx, Some(wallet), None, &Fact::WalletScanned(scanned)).await?;
         }
         Ok(())
     }

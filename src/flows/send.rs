@@ -14,11 +14,12 @@ use super::spend::{self, MAX_INPUTS, Plan, Planned, Unplannable};
 use super::{Code, Error, Flows, Idempotency, address, end};
 use crate::clock::Timestamp;
 use crate::crash;
+use crate::domain::event::payloads::SendBegun;
 use crate::domain::onchain_send::{Door, OnchainSend, Role, State, Terms};
 use crate::domain::wallet::{Account, WalletKeys};
-use crate::domain::{Request, Transition};
+use crate::domain::{Fact, Request, Transition};
 use crate::ids::{RequestId, WalletId};
-use crate::money::{FeeRate, Sat};
+use crate::money::{Amount, FeeRate, Sat};
 use crate::ports::chain::BlockRef;
 use crate::store::chain::{self, Coin};
 use crate::store::halts::Scope;
@@ -455,13 +456,18 @@ impl Write for Begin {
         let inputs: Vec<_> = psbt.unsigned_tx.input.iter().map(|input| input.previous_output).collect();
         require_free(tx, &inputs, self.choice.depth).await?;
         let request = self.request(&issued, tx.now());
-        let first = Transition::to(request.machine.clone()).event(
-            "onchain_send.begun",
-            serde_json::json!({
-                "to": self.wanted.to, "amount_sats": request.machine.terms.amount_sent,
-                "fee_sats": issued.fee, "unsigned_txid": issued.unsigned_txid, "expires_at": issued.expires_at.rfc3339(),
-            }),
-        );
+        let sent = request.machine.terms.amount_sent;
+        let begun = SendBegun {
+            to: self.wanted.to.clone(),
+            amount_sats: Some(sent),
+            amount_msat: Some(Amount::from_sat(sent)),
+            fee_sats: issued.fee,
+            fee_msat: Amount::from_sat(issued.fee),
+            assets: None,
+            unsigned_txid: issued.unsigned_txid,
+            expires_at: issued.expires_at.into(),
+        };
+        let first = Transition::to(request.machine.clone()).event(Fact::SendBegun(begun));
         apply::create(tx, request, first).await?;
         leases::take(tx, issued.request, &wallet, &inputs).await?;
         if self.choice.planned.has_change {

@@ -1,5 +1,7 @@
 //! The document of the API, made from the code that serves it.
 
+mod events;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
@@ -98,6 +100,7 @@ fn add_components(components: &mut Components) {
             object.required = object.properties.keys().cloned().collect();
         }
     }
+    events::add(components);
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     let basic = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
     components.security_schemes.insert("bearer".to_owned(), bearer.into());

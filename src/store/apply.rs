@@ -5,7 +5,7 @@ use super::batch::Batch;
 use super::books::{self, BookEntry};
 use super::{StoreError, Tx, effects, events, leases, ledger, payments, requests, spending};
 use crate::clock::Timestamp;
-use crate::domain::{Effect, EventNote, Leases, Machine, Request, Transition};
+use crate::domain::{Effect, Fact, Leases, Machine, Request, Transition};
 use crate::ids::WalletId;
 use crate::ledger::Posting;
 
@@ -79,7 +79,7 @@ async fn create_with<M: Machine>(
 /// What a transition writes beside its request.
 struct Around {
     postings: Vec<Posting>,
-    events: Vec<EventNote>,
+    events: Vec<Fact>,
     effects: Vec<Effect>,
     leases: Leases,
 }
@@ -91,15 +91,15 @@ async fn write<M: Machine>(
     request: &Request<M>,
     around: Around,
 ) -> Result<(), StoreError> {
-    let Around { postings, events: notes, effects: wanted, leases: change } = around;
+    let Around { postings, events: facts, effects: wanted, leases: change } = around;
     if let Some(foreign) = postings.iter().find(|posting| posting.request != request.id) {
         return Err(StoreError::Corrupt(format!("{} is posted for another request", foreign.id)));
     }
     for effect in &wanted {
         effects::arm(tx, &mut batch, request.id, effect);
     }
-    for note in &notes {
-        events::add(tx, &mut batch, Some(&request.wallet), Some(request.id), note);
+    for fact in &facts {
+        events::add(tx, &mut batch, Some(&request.wallet), Some(request.id), fact);
     }
     batch.run(tx).await.map_err(taken)?;
     ledger::post(tx, &postings).await?;
@@ -130,7 +130,7 @@ pub async fn enter(
     entry: &BookEntry,
     postings: &[Posting],
     wallet: Option<&WalletId>,
-    note: &EventNote,
+    fact: &Fact,
 ) -> Result<bool, StoreError> {
     if let Some(foreign) = postings.iter().find(|posting| posting.request != entry.id) {
         return Err(StoreError::Corrupt(format!("{} is posted for another entry", foreign.id)));
@@ -139,7 +139,7 @@ pub async fn enter(
         return Ok(false);
     }
     ledger::post(tx, postings).await?;
-    events::append(tx, wallet, None, note).await?;
+    events::append(tx, wallet, None, fact).await?;
     Ok(true)
 }
 

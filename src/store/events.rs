@@ -7,7 +7,7 @@ use super::batch::Batch;
 use super::row::Columns;
 use super::{Conn, Engine, PAGE_MAX, StoreError, Tx, Write, owners};
 use crate::clock::Timestamp;
-use crate::domain::EventNote;
+use crate::domain::{Fact, event};
 use crate::ids::{RequestId, WalletId};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,9 @@ pub struct Event {
     pub request: Option<RequestId>,
     pub kind: String,
     pub data: Value,
+    /// What the request's owner calls it.
+    pub reference: Option<String>,
+    pub label: Option<String>,
     pub created_at: Timestamp,
 }
 
@@ -30,21 +33,15 @@ pub async fn append(
     tx: &mut Tx<'_>,
     wallet: Option<&WalletId>,
     request: Option<RequestId>,
-    note: &EventNote,
+    fact: &Fact,
 ) -> Result<(), StoreError> {
     let mut batch = Batch::default();
-    add(tx, &mut batch, wallet, request, note);
+    add(tx, &mut batch, wallet, request, fact);
     batch.run(tx).await
 }
 
 /// Adds an event to what is about to be written.
-pub(super) fn add(
-    tx: &Tx<'_>,
-    batch: &mut Batch,
-    wallet: Option<&WalletId>,
-    request: Option<RequestId>,
-    note: &EventNote,
-) {
+pub(super) fn add(tx: &Tx<'_>, batch: &mut Batch, wallet: Option<&WalletId>, request: Option<RequestId>, fact: &Fact) {
     let id = Uuid::now_v7().to_string();
     let wallet = wallet.map(ToString::to_string);
     batch.add(
@@ -53,8 +50,8 @@ pub(super) fn add(
             id.clone().into(),
             wallet.clone().into(),
             request.map(|id| id.to_string()).into(),
-            note.kind.into(),
-            note.data.to_string().into(),
+            fact.kind().into(),
+            fact.data().to_string().into(),
             tx.now().millis().into(),
         ],
         StoreError::Conflict("the event"),
@@ -112,8 +109,8 @@ impl Write for NumberEvents {
 /// When the database can't answer or a row is corrupt.
 pub async fn after(conn: &mut Conn, wallet: &WalletId, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
     let rows = sqlx::query(
-        "SELECT o.seq, e.wallet_id, e.request_id, e.kind, e.data, e.created_at FROM event_order o \
-         JOIN events e ON e.id = o.event_id WHERE o.wallet_id = $1 AND o.seq > $2 ORDER BY o.seq LIMIT $3",
+        "SELECT o.seq, e.wallet_id, e.request_id, e.kind, e.data, e.created_at, r.reference, r.label FROM event_order o \
+         JOIN events e ON e.id = o.event_id LEFT JOIN requests r ON r.id = e.request_id WHERE o.wallet_id = $1 AND o.seq > $2 ORDER BY o.seq LIMIT $3",
     )
     .bind(wallet.to_string())
     .bind(after)
@@ -129,8 +126,8 @@ pub async fn after(conn: &mut Conn, wallet: &WalletId, after: i64, limit: u32) -
 /// When the database can't answer or a row is corrupt.
 pub async fn of_the_gateway(conn: &mut Conn, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
     let rows = sqlx::query(
-        "SELECT o.seq, e.wallet_id, e.request_id, e.kind, e.data, e.created_at FROM event_order o \
-         JOIN events e ON e.id = o.event_id WHERE o.wallet_id IS NULL AND o.seq > $1 ORDER BY o.seq LIMIT $2",
+        "SELECT o.seq, e.wallet_id, e.request_id, e.kind, e.data, e.created_at, r.reference, r.label FROM event_order o \
+         JOIN events e ON e.id = o.event_id LEFT JOIN requests r ON r.id = e.request_id WHERE o.wallet_id IS NULL AND o.seq > $1 ORDER BY o.seq LIMIT $2",
     )
     .bind(after)
     .bind(i64::from(limit.min(PAGE_MAX)))
@@ -145,8 +142,8 @@ pub async fn of_the_gateway(conn: &mut Conn, after: i64, limit: u32) -> Result<V
 /// When the database can't answer or a row is corrupt.
 pub async fn timeline(conn: &mut Conn, request: RequestId) -> Result<Vec<Event>, StoreError> {
     let rows = sqlx::query(
-        "SELECT o.seq, e.wallet_id, e.request_id, e.kind, e.data, e.created_at FROM events e \
-         LEFT JOIN event_order o ON o.event_id = e.id WHERE e.request_id = $1 ORDER BY e.created_at, e.id LIMIT 1000",
+        "SELECT o.seq, e.wallet_id, e.request_id, e.kind, e.data, e.created_at, r.reference, r.label FROM events e \
+         LEFT JOIN event_order o ON o.event_id = e.id LEFT JOIN requests r ON r.id = e.request_id WHERE e.request_id = $1 ORDER BY e.created_at, e.id LIMIT 1000",
     )
     .bind(request.to_string())
     .fetch_all(conn)
@@ -155,13 +152,16 @@ pub async fn timeline(conn: &mut Conn, request: RequestId) -> Result<Vec<Event>,
 }
 
 fn read(row: &sqlx::any::AnyRow) -> Result<Event, StoreError> {
-    let data: String = row.take("data")?;
+    let (kind, data): (String, String) = (row.take("kind")?, row.take("data")?);
+    let stored = serde_json::from_str(&data).map_err(|e| StoreError::Corrupt(format!("event data: {e}")))?;
     Ok(Event {
         seq: row.take("seq")?,
         wallet: row.parsed_opt("wallet_id")?,
         request: row.parsed_opt("request_id")?,
-        kind: row.take("kind")?,
-        data: serde_json::from_str(&data).map_err(|e| StoreError::Corrupt(format!("event data: {e}")))?,
+        data: event::lift(&kind, stored),
+        kind,
+        reference: row.take("reference")?,
+        label: row.take("label")?,
         created_at: row.time("created_at")?,
     })
 }

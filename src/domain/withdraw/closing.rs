@@ -2,9 +2,10 @@
 
 use bitcoin::{OutPoint, Txid};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::{Event, Illegal, State, Transition, Withdraw};
+use crate::domain::Fact;
+use crate::domain::event::payloads::{ChannelClosedForIt, ChannelToClose, Reason};
 
 /// A channel that was closed to pay a withdrawal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +26,7 @@ impl Withdraw {
                 next.closes.push(Close { channel: channel.to_owned(), funding, txid: None, swept_by: None });
                 Ok(next
                     .to(State::ClosingChannels)
-                    .event("withdraw.closing_channel", json!({ "channel": channel, "funding": funding })))
+                    .event(Fact::WithdrawalClosingChannel(ChannelToClose { channel: channel.to_owned(), funding })))
             }
             State::ClosingChannels => Ok(self.unchanged()),
             State::AwaitingSignature
@@ -48,7 +49,7 @@ impl Withdraw {
                 next.closes.pop();
                 Ok(next
                     .to(State::Queued { reason: reason.to_owned() })
-                    .event("withdraw.queued", json!({ "reason": reason })))
+                    .event(Fact::WithdrawalQueued(Reason { reason: reason.to_owned() })))
             }
             State::Queued { .. } => Ok(self.unchanged()),
             State::AwaitingSignature
@@ -65,9 +66,9 @@ impl Withdraw {
 
     pub(super) fn closed(&self, height: u32) -> Result<Transition<Self>, Illegal> {
         match self.state {
-            State::ClosingChannels => {
-                Ok(self.to(State::WaitingClose { since: height }).event("withdraw.channel_closed", self.last_close()))
-            }
+            State::ClosingChannels => Ok(self
+                .to(State::WaitingClose { since: height })
+                .events(self.last_close().map(Fact::WithdrawalChannelClosed))),
             State::WaitingClose { .. } => Ok(self.to(State::WaitingClose { since: height })),
             State::AwaitingSignature
             | State::Requested { .. }
@@ -86,7 +87,7 @@ impl Withdraw {
             State::WaitingClose { .. } => {
                 let mut next = self.clone();
                 next.closes.iter_mut().last().into_iter().for_each(|close| close.txid = Some(txid));
-                Ok(next.to(State::Sweeping { height }).event("withdraw.close_mined", next.last_close()))
+                Ok(next.to(State::Sweeping { height }).events(next.last_close().map(Fact::WithdrawalCloseMined)))
             }
             State::Sweeping { .. } => Ok(self.unchanged()),
             State::AwaitingSignature
@@ -106,7 +107,7 @@ impl Withdraw {
             State::Sweeping { .. } => {
                 let mut next = self.clone();
                 next.closes.iter_mut().last().into_iter().for_each(|close| close.swept_by = by);
-                Ok(next.to(State::Requested { since: height }).event("withdraw.swept", next.last_close()))
+                Ok(next.to(State::Requested { since: height }).events(next.last_close().map(Fact::WithdrawalSwept)))
             }
             State::Requested { .. } => Ok(self.unchanged()),
             State::AwaitingSignature
@@ -121,7 +122,8 @@ impl Withdraw {
         }
     }
 
-    fn last_close(&self) -> Value {
-        json!(self.closes.last())
+    fn last_close(&self) -> Option<ChannelClosedForIt> {
+        let Close { channel, funding, txid, swept_by } = self.closes.last()?.clone();
+        Some(ChannelClosedForIt { channel, funding, txid, swept_by })
     }
 }

@@ -11,7 +11,8 @@ use super::{give_up, mirror, side, turn};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::domain::asset_receive::{Arrival, AssetReceive, Event, State};
-use crate::domain::{BlockRef, EventNote, Machine};
+use crate::domain::event::payloads::Reason;
+use crate::domain::{BlockRef, Fact, Machine};
 use crate::flows::{Error, Flows};
 use crate::ids::{RequestId, WalletId};
 use crate::money::Amount;
@@ -165,8 +166,7 @@ impl Answer {
         if !is_open {
             return consignments::acknowledge(tx, &self.recipient, false, true).await.map(drop);
         }
-        let data = serde_json::json!({ "reason": reason });
-        let note = EventNote { kind: "asset_receive.consignment_refused", data };
+        let note = Fact::AssetConsignmentRefused(Reason { reason: reason.to_owned() });
         events::append(tx, Some(&self.wallet), Some(self.request), &note).await?;
         tracing::warn!(request = %self.request, kind = AssetReceive::KIND, reason, "a consignment is worth nothing");
         consignments::discard(tx, &self.recipient).await

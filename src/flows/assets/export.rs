@@ -5,13 +5,13 @@
 
 use async_trait::async_trait;
 use bitcoin::{Psbt, Transaction};
-use serde_json::json;
 
 use super::engine;
 use crate::clock::Timestamp;
+use crate::domain::event::payloads::AssetsExported;
 use crate::domain::export::Export as Consent;
 use crate::domain::wallet::WalletKeys;
-use crate::domain::{EventNote, authorization, psbt};
+use crate::domain::{Fact, authorization, psbt};
 use crate::flows::address::check_same_body;
 use crate::flows::send::require_room;
 use crate::flows::{Code, Error, Flows, Idempotency, register};
@@ -173,7 +173,7 @@ impl Write for End {
         if !asset_exports::keep_signed(tx, *id, &self.proof).await? {
             return require_usable(&Export { signed_at: Some(now), ..self.asked.clone() }, now);
         }
-        let data = json!({ "export_id": id });
-        Ok(events::append(tx, Some(wallet), None, &EventNote { kind: "assets.exported", data }).await?)
+        let exported = Fact::AssetsExported(AssetsExported { export_id: id.to_string() });
+        Ok(events::append(tx, Some(wallet), None, &exported).await?)
     }
 }

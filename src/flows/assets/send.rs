@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bitcoin::{OutPoint, Psbt, ScriptBuf};
-use serde_json::json;
 
 use super::receive::{count_together, depth, indexes_given_away};
 use super::{engine_with_coins, mirror, require_not_spent, side, turn};
 use crate::clock::Timestamp;
 use crate::crash;
+use crate::domain::event::payloads::{AssetPayee, SendBegun};
 use crate::domain::onchain_send::{AssetTerms, Door, OnchainSend, Payee, Role, Terms};
 use crate::domain::wallet::{Account, WalletKeys};
-use crate::domain::{Request, Transition};
+use crate::domain::{Fact, Request, Transition};
 use crate::flows::send::{
     Begun, answered_before, check_wishes, coins_keep_going, issue, refuse_while_halted, require_room,
 };
@@ -430,15 +430,23 @@ impl Write for Begin {
         require_room(tx, &self.flows, &wallet).await?;
         let issued = self.issued(tx.now())?;
         let request = self.request(&issued, tx.now());
-        let first = Transition::to(request.machine.clone()).event(
-            "onchain_send.begun",
-            json!({
-                "to": request.machine.terms.to, "assets": self.payees().iter().map(|payee| {
-                    json!({ "asset_id": payee.asset, "amount": payee.amount, "recipient_id": payee.recipient })
-                }).collect::<Vec<_>>(),
-                "fee_sats": self.fee, "unsigned_txid": issued.unsigned_txid, "expires_at": issued.expires_at.rfc3339(),
-            }),
-        );
+        let payees = self.payees();
+        let payees = payees.iter().map(|payee| AssetPayee {
+            asset_id: payee.asset.clone(),
+            amount: payee.amount,
+            recipient_id: payee.recipient.clone(),
+        });
+        let begun = SendBegun {
+            to: request.machine.terms.to.clone(),
+            amount_sats: None,
+            amount_msat: None,
+            fee_sats: self.fee,
+            fee_msat: Amount::from_sat(self.fee),
+            assets: Some(payees.collect()),
+            unsigned_txid: issued.unsigned_txid,
+            expires_at: issued.expires_at.into(),
+        };
+        let first = Transition::to(request.machine.clone()).event(Fact::SendBegun(begun));
         apply::create(tx, request, first).await?;
         leases::take(tx, self.id, &wallet, &self.inputs).await?;
         let lookahead = self.flows.policy().lookahead;

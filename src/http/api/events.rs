@@ -16,15 +16,24 @@ use crate::http::problem::Problem;
 /// Something that happened.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Event, example = json!({
-    "seq": 42, "kind": "deposit.confirmed", "request_id": examples::ID, "created_at": examples::TIME,
-    "data": { "txid": examples::TXID, "vout": 0, "amount_sats": 100_000, "height": 810 },
+    "seq": 42, "kind": "deposit.confirmed", "wallet_id": examples::WALLET, "request_id": examples::ID,
+    "reference": "order 17", "label": null, "created_at": examples::TIME,
+    "data": {
+        "txid": examples::TXID, "vout": 0, "address": examples::ADDRESS, "amount_sats": 100_000,
+        "amount_msat": 100_000_000, "height": 810, "replaced_by": null,
+    },
 }))]
 pub struct EventView {
     /// Its place in the log. Empty for a moment after it happened, on a request's own timeline.
     pub seq: Option<i64>,
     /// What happened, as `thing.happened`.
     pub kind: String,
+    /// The wallet that it happened to. Null: it happened to the gateway.
+    pub wallet_id: Option<String>,
     pub request_id: Option<String>,
+    /// What the owner of the request calls it.
+    pub reference: Option<String>,
+    pub label: Option<String>,
     pub created_at: String,
     /// Depends on the kind.
     #[schema(value_type = Object)]
@@ -36,7 +45,10 @@ impl From<Event> for EventView {
         Self {
             seq: event.seq,
             kind: event.kind,
+            wallet_id: event.wallet.map(|id| id.to_string()),
             request_id: event.request.map(|id| id.to_string()),
+            reference: event.reference,
+            label: event.label,
             created_at: event.created_at.rfc3339(),
             data: event.data,
         }

@@ -4,6 +4,7 @@ pub const PSBT: &str = "cHNidP8BAIkCAAAAAYcdjp23xyT5mE5qRv0KliqFuy3mhQcvsTuo8+3s
 pub const TXID: &str = "6e0ca57924f733230233251bbd9177af405b96a4420c79469e239f34f1e292f4";
 pub const ADDRESS: &str = "bcrt1pvpmd0cuvyha2sjylhr57kd6t8x9jrju8f063mdvkmk4c5uq464qqjpeapm";
 pub const ID: &str = "0198c0f2-9d7c-7f6e-a1c2-0d3be5a90b47";
+pub const WALLET: &str = "0922385b88fd67ab";
 pub const TIME: &str = "2025-11-21T00:10:00Z";
 pub const RGB: &str = "rgb:2dkSTbr-jFhznbPmo-TQafzswCN-av4gTsJjX-ttx6CNou5-M98k8Zd";
 pub const RECIPIENT: &str = "bcrt:utxob:0T6NVLU2-KN3Z7dg-aPsGCuG-4oYxUpR-b2MfU3u-XRRbvPj-YnJwN";

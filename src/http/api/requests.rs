@@ -35,7 +35,8 @@ use crate::ids::{RequestId, WalletId};
     },
     "send": null, "deposit": null, "lightning_receive": null, "lightning_send": null, "settle_credit": null, "asset_receive": null,
     "timeline": [{
-        "seq": 3, "kind": "onchain_receive.issued", "request_id": examples::ID, "created_at": examples::TIME,
+        "seq": 3, "kind": "onchain_receive.issued", "wallet_id": examples::WALLET, "request_id": examples::ID,
+        "reference": null, "label": "customer 7", "created_at": examples::TIME,
         "data": { "address": examples::ADDRESS, "label": "customer 7", "reference": null },
     }],
 }))]

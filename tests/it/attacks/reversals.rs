@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sluice::chain::fake::Reorged;
-use sluice::domain::EventNote;
+use sluice::domain::Fact;
+use sluice::domain::event::payloads::Nothing;
 use sluice::flows::settle::{self, BeginSettle};
 use sluice::ids::{RequestId, WalletId};
 use sluice::ledger::{Account, Kind, Posting, PostingId};
@@ -43,8 +44,8 @@ impl Write for Give {
             money: Money::btc(sat(5_000)),
             kind: Kind::Post,
         };
-        let note = EventNote { kind: "test.gift", data: serde_json::json!({}) };
-        apply::enter(tx, &entry, &[posting], Some(&self.wallet), &note).await?;
+        let told = Fact::WalletRegistered(Nothing {});
+        apply::enter(tx, &entry, &[posting], Some(&self.wallet), &told).await?;
         self.has_begun.add_permits(1);
         // Whoever has to wait for this transaction lets the while pass.
         drop(tokio::time::timeout(A_WHILE, self.may_go_on.acquire()).await);

@@ -1,6 +1,7 @@
 //! What was written down stays as it was written.
 
-use sluice::domain::EventNote;
+use sluice::domain::Fact;
+use sluice::domain::event::payloads::Nothing;
 use sluice::ledger::{Account, Kind, Posting, PostingId};
 use sluice::money::{Amount, Money};
 use sluice::store::owners::{Acquire, Role};
@@ -22,7 +23,7 @@ async fn write_one_of_each(db: &Db) {
         money: Money::btc(Amount::from_msat(5).expect("a small amount")),
         kind: Kind::Post,
     };
-    let event = EventNote { kind: "test.happened", data: serde_json::json!({}) };
+    let event = Fact::WalletRegistered(Nothing {});
     db.store.write(Open { postings: vec![posting], events: vec![event], ..open }).await.expect("it is written");
     if db.store.engine() == Engine::Postgres {
         let acquire = Acquire { role: Role::Sequencer, holder: "test".to_owned() };
@@ -54,7 +55,7 @@ async fn postings_and_events_are_never_changed(db: Db) {
         assert!(refused.to_string().contains("append-only"), "{statement}: {refused}");
     }
     assert_eq!(db.count("SELECT CAST(SUM(amount) AS BIGINT) FROM postings").await, 5);
-    assert_eq!(db.count("SELECT COUNT(*) FROM events WHERE kind = 'test.happened'").await, 1);
+    assert_eq!(db.count("SELECT COUNT(*) FROM events WHERE kind = 'wallet.registered'").await, 1);
     assert_eq!(db.count("SELECT seq FROM event_order").await, 1);
     db.audit().await;
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sluice::domain::EventNote;
+use sluice::domain::Fact;
+use sluice::domain::event::payloads::{Nothing, WalletScanned};
 use sluice::ids::WalletId;
 use sluice::store::events::{self, NumberEvents};
 use sluice::store::owners::{Acquire, LEASE, Ownership, Role};
@@ -53,8 +54,10 @@ async fn finish(writers: Vec<tokio::task::JoinHandle<()>>, reader: tokio::task::
 
 async fn write_some(store: Store, wallet: WalletId) {
     for number in 0..EACH {
-        let note = |part: i64| EventNote { kind: "test.happened", data: serde_json::json!([number, part]) };
-        let open = Open { events: vec![note(0), note(1)], ..Open::new(&wallet) };
+        let told = |part: u32| {
+            Fact::WalletScanned(WalletScanned { coins: usize::try_from(number).expect("a number"), height: part })
+        };
+        let open = Open { events: vec![told(0), told(1)], ..Open::new(&wallet) };
         store.write(open).await.expect("it is written");
     }
 }
@@ -110,9 +113,16 @@ async fn take_over(db: &Db, other: &Store) -> Ownership {
 
 async fn a_request_tells_its_story_in_order(db: Db) {
     let wallet = db.wallet(1).await;
-    let kinds = ["test.a", "test.b", "test.c", "test.d", "test.e", "test.f"];
-    let events = kinds.map(|kind| EventNote { kind, data: serde_json::json!({}) }).to_vec();
-    let open = Open { events, ..Open::new(&wallet) };
+    let story = [
+        Fact::WithdrawalRequested(Nothing {}),
+        Fact::WithdrawalCancelled(Nothing {}),
+        Fact::SendExpired(Nothing {}),
+        Fact::WithdrawalExpired(Nothing {}),
+        Fact::PaymentExpired(Nothing {}),
+        Fact::WalletRegistered(Nothing {}),
+    ];
+    let kinds: Vec<&str> = story.iter().map(Fact::kind).collect();
+    let open = Open { events: story.to_vec(), ..Open::new(&wallet) };
     let id = open.id;
     db.store.write(open).await.expect("it is written");
     let mut conn = db.store.read().await.expect("a connection");

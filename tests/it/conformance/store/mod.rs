@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use sluice::clock::{Clock, Timestamp};
 use sluice::domain::address::{ReceiveAddress, State};
-use sluice::domain::{EventNote, Request, Transition};
+use sluice::domain::{Fact, Request, Transition};
 use sluice::ids::{RequestId, WalletId};
 use sluice::ledger::Posting;
 use sluice::secret::Secret;
@@ -180,7 +180,7 @@ struct Open {
     id: RequestId,
     wallet: WalletId,
     postings: Vec<Posting>,
-    events: Vec<EventNote>,
+    events: Vec<Fact>,
 }
 
 impl Open {

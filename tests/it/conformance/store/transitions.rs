@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use sluice::domain::address::{Event, ReceiveAddress};
-use sluice::domain::{EventNote, Machine, Request, Transition};
+use sluice::domain::event::payloads::Nothing;
+use sluice::domain::{Fact, Machine, Request, Transition};
 use sluice::ids::RequestId;
 use sluice::ledger::{Account, Kind, Posting, PostingId};
 use sluice::money::{Amount, Money};
@@ -77,8 +78,7 @@ async fn a_repeated_event_writes_nothing(db: Db) {
 
 async fn an_id_is_taken_once(db: Db) {
     let wallet = db.wallet(1).await;
-    let note = EventNote { kind: "test.opened", data: serde_json::json!({}) };
-    let open = Open { events: vec![note], ..Open::new(&wallet) };
+    let open = Open { events: vec![Fact::WalletRegistered(Nothing {})], ..Open::new(&wallet) };
     db.store.write(open.clone()).await.expect("it opens");
     let again = db.store.write(open).await.expect_err("it is there");
     assert!(matches!(again, StoreError::Conflict(_)), "{again}");
@@ -123,7 +123,7 @@ impl Write for Note {
     type Error = StoreError;
     async fn run(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let before = sluice::store::requests::load::<ReceiveAddress>(tx.conn(), self.0).await?.expect("it is there");
-        let same = Transition::to(before.machine.clone()).event("test.noted", serde_json::json!({}));
+        let same = Transition::to(before.machine.clone()).event(Fact::WalletRegistered(Nothing {}));
         apply::apply(tx, before, same).await?;
         Ok(())
     }
