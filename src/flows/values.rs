@@ -5,6 +5,8 @@ pub use crate::domain::asset_receive::AssetReceive;
 pub use crate::domain::authorization::has_simple_form;
 pub use crate::domain::credit::{Credit, State as CreditState};
 pub use crate::domain::deposit::{Deposit, State as DepositState};
+pub use crate::domain::event::KINDS as EVENT_KINDS;
+pub use crate::domain::event::shape::{Field as EventField, Payload as EventPayload, Shape as EventShape};
 pub use crate::domain::grant::{BadLimit, Limit, read_sum};
 pub use crate::domain::lightning::{PayFailure, PaymentHash, Preimage};
 pub use crate::domain::onchain_send::{Door, OnchainSend, Role, State as SendState, Terms};

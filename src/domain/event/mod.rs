@@ -339,13 +339,9 @@ impl Fact {
 }
 
 fn without_nulls(data: Value) -> Value {
-    match data {
-        Value::Object(fields) => {
-            let there = fields.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(there.map(|(name, value)| (name, without_nulls(value))).collect())
-        }
-        other => other,
-    }
+    let Value::Object(fields) = data else { return data };
+    let there = fields.into_iter().filter(|(_, value)| !value.is_null());
+    Value::Object(there.map(|(name, value)| (name, without_nulls(value))).collect())
 }
 
 /// A stored line with the fields of today. What can't be read stays as it is.
