@@ -149,6 +149,7 @@ impl AssetReceive {
             recipient_id: self.recipient.clone(),
             asset_id: self.asset.clone(),
             amount: self.amount,
+            amount_str: self.amount.map(|amount| amount.base_units().to_string()),
         }))
     }
 
@@ -253,5 +254,10 @@ impl AssetReceive {
 }
 
 fn told(arrival: &Arrival) -> AssetArrived {
-    AssetArrived { asset_id: arrival.asset.clone(), amount: arrival.amount, txid: arrival.txid }
+    AssetArrived {
+        asset_id: arrival.asset.clone(),
+        amount: arrival.amount,
+        amount_str: arrival.amount.base_units().to_string(),
+        txid: arrival.txid,
+    }
 }

@@ -350,19 +350,27 @@ pub fn lift(kind: &str, stored: Value) -> Value {
     let fact = if kind.starts_with(OF_THE_NODE) {
         serde_json::from_value::<Movement>(stored.clone()).ok().map(|movement| Fact::from(&movement))
     } else {
-        Fact::read(kind, with_msats(stored.clone()))
+        Fact::read(kind, completed(stored.clone()))
     };
     fact.map_or(stored, |fact| fact.data())
 }
 
-/// What was told in satoshis only is told in millisatoshis, too.
-fn with_msats(mut data: Value) -> Value {
+/// What was told in satoshis only is told in millisatoshis, too, and amounts of assets as text.
+fn completed(mut data: Value) -> Value {
     let Some(fields) = data.as_object_mut() else { return data };
     for idea in ["amount", "fee", "max_fee"] {
         let sats = fields.get(&format!("{idea}_sats")).and_then(Value::as_u64);
         if let Some(msat) = sats.and_then(|sats| sats.checked_mul(1_000)) {
             fields.entry(format!("{idea}_msat")).or_insert_with(|| msat.into());
         }
+    }
+    if fields.contains_key("asset_id")
+        && let Some(units) = fields.get("amount").and_then(Value::as_u64)
+    {
+        fields.entry("amount_str").or_insert_with(|| units.to_string().into());
+    }
+    if let Some(Value::Array(payees)) = fields.get_mut("assets") {
+        payees.iter_mut().for_each(|payee| *payee = completed(payee.take()));
     }
     data
 }

@@ -117,6 +117,8 @@ payloads! {
         asset_id: String,
         /// Base units of the asset.
         amount: Amount,
+        /// The same as text.
+        amount_str: String,
         recipient_id: String,
     }
     /// Another version of a transaction, for its owner to sign.
@@ -182,12 +184,16 @@ payloads! {
         asset_id: Option<String>,
         /// Base units of the asset. Null: any amount.
         amount: Option<Amount>,
+        /// The same as text.
+        amount_str: Option<String>,
     }
     /// What has come of an asset.
     AssetArrived {
         asset_id: String,
         /// Base units of the asset.
         amount: Amount,
+        /// The same as text.
+        amount_str: String,
         txid: Txid,
     }
     /// An export of a wallet's asset state.

@@ -101,6 +101,17 @@ fn an_old_line_has_the_fields_of_today() {
 }
 
 #[test]
+fn an_old_amount_of_an_asset_is_told_as_text_too() {
+    let payee = json!({ "asset_id": "rgb:1", "amount": 5, "recipient_id": "r" });
+    let stored = json!({
+        "to": "rgb:1/2", "assets": [payee], "fee_sats": 1, "unsigned_txid": "ab".repeat(32), "expires_at": "2026-01-01T00:00:00Z",
+    });
+    assert_eq!(lift("onchain_send.begun", stored)["assets"][0]["amount_str"], "5");
+    let opened = json!({ "recipient_id": "r", "asset_id": null, "amount": null });
+    assert_eq!(lift("asset_receive.opened", opened)["amount_str"], Value::Null);
+}
+
+#[test]
 fn an_old_movement_of_the_node_has_them_as_well() {
     let txid = "ab".repeat(32);
     let movement = Movement::Undone {

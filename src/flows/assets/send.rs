@@ -434,6 +434,7 @@ impl Write for Begin {
         let payees = payees.iter().map(|payee| AssetPayee {
             asset_id: payee.asset.clone(),
             amount: payee.amount,
+            amount_str: payee.amount.base_units().to_string(),
             recipient_id: payee.recipient.clone(),
         });
         let begun = SendBegun {

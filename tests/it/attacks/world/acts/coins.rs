@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Address, OutPoint, Psbt, Sequence, Transaction, TxIn, TxOut, Witness, absolute, transaction};
-use serde_json::{Value, json};
+use serde_json::json;
 use sluice::domain::wallet::Account;
 use sluice::money::Sat;
 
@@ -189,5 +189,5 @@ fn spent(owner: &Client, coin: OutPoint, index: u32, to: &Address) -> Transactio
     psbt.inputs[0].tap_internal_key = Some(derived.internal_key);
     let origin = (Vec::new(), (owner.signer.wallet_xpubs().master_fingerprint, path));
     psbt.inputs[0].tap_key_origins.insert(derived.internal_key, origin);
-    owner.signed_tx(&Value::from(psbt.to_string()).as_str().expect("text").to_owned())
+    owner.signed_tx(&psbt.to_string())
 }

@@ -250,7 +250,8 @@ impl World {
         }
         let Some(answer) = self.ask(&within).await else { return false };
         if !answer.is_ok() {
-            return refused(&answer, &["no_liquidity"]) && false;
+            refused(&answer, &["no_liquidity"]);
+            return false;
         }
         let read = Call::get(format!("/lightning/send-request/{}", answer.text("id")), &self.tenant);
         let sent = self.persist(&read, |answer| answer.is_ok() && answer.body["status"] != "PENDING").await;
