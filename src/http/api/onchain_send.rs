@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::send_view::{self, AnySend, GetOnchainSendResponse, SEND_STATES, Status};
+use super::send_view::{AnySend, GetOnchainSendResponse, SEND_STATES, Status};
 use super::wire::{LightningAsset, ListParams, SendAssetEndRequestModel};
 use super::{List, begun, examples};
 use crate::flows::Code;
@@ -138,7 +138,7 @@ fn asset_terms(asked: OnchainSendRequestModel) -> Result<NewSend, Problem> {
 /// A send that was ended.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "send_id": examples::ID, "withdrawal_id": examples::ID, "status": "BROADCASTED", "txid": examples::TXID, "last_error": null,
+    "send_id": examples::ID, "withdrawal_id": examples::ID, "status": "BROADCASTED", "txid": examples::TXID,
 }))]
 pub struct OnchainSendResponse {
     pub send_id: String,
@@ -146,8 +146,6 @@ pub struct OnchainSendResponse {
     pub withdrawal_id: String,
     pub status: Status,
     pub txid: Option<String>,
-    /// Why no node has taken the signed transaction yet. The gateway has it and offers it again until one has.
-    pub last_error: Option<String>,
 }
 
 impl From<&Request<Withdraw>> for OnchainSendResponse {
@@ -158,7 +156,6 @@ impl From<&Request<Withdraw>> for OnchainSendResponse {
             withdrawal_id: id,
             status: Status::of_withdraw(&request.machine.state),
             txid: request.machine.txid().map(|txid| txid.to_string()),
-            last_error: None,
         }
     }
 }
@@ -171,7 +168,6 @@ impl From<&Send> for OnchainSendResponse {
             withdrawal_id: id,
             status: Status::of(&send.request.machine.state),
             txid: send.request.machine.txid().map(|txid| txid.to_string()),
-            last_error: send_view::last_error(send),
         }
     }
 }

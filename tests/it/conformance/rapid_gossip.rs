@@ -26,6 +26,8 @@ const AMOUNT: Amount = msat(20_000_000);
 const FEE: Amount = msat(11_000);
 /// A pruned bitcoind keeps the newest 288 blocks, and files of some two hundred.
 const BURIED: u32 = 450;
+/// Blocks that the peers take in at a time.
+const STRIDE: u32 = 50;
 
 const fn msat(msat: u64) -> Amount {
     match Amount::from_msat(msat) {
@@ -74,10 +76,20 @@ async fn announced(bitcoind: &Bitcoind, near: &LdkPeer, far: &LdkPeer) -> Announ
     }
 }
 
-/// Buries what is there until bitcoind has let go of its blocks.
-async fn prune(bitcoind: &Bitcoind) {
+/// Buries what is there until bitcoind has let go of its blocks. The peers have seen them before.
+async fn prune(bitcoind: &Bitcoind, peers: [&LdkPeer; 2]) {
     let height = bitcoind.tip().await.height;
-    bitcoind.mine(BURIED).await;
+    for _ in 0..BURIED / STRIDE {
+        bitcoind.mine(STRIDE).await;
+        let tip = bitcoind.tip().await.height;
+        for peer in peers {
+            eventually("the peer sees the blocks", async || {
+                peer.sync().await;
+                (peer.height().await == tip).then_some(())
+            })
+            .await;
+        }
+    }
     bitcoind.rpc("pruneblockchain", json!([height + BURIED - 288])).await;
     let gone = bitcoind.try_rpc("getblock", json!([bitcoind.block_hash(height).await])).await;
     assert!(gone.as_ref().is_err_and(|why| why.contains("pruned")), "{gone:?}");
@@ -117,9 +129,7 @@ async fn behind_a_pruned_bitcoind_the_ways_come_from_a_server_and_one_that_is_of
     near.fund(&bitcoind, Sat::literal(6_000_000)).await;
     near.open_channel(&bitcoind, &far, far.listens(), CHANNEL).await;
     let announced = announced(&bitcoind, &near, &far).await;
-    prune(&bitcoind).await;
-    near.sync().await;
-    far.sync().await;
+    prune(&bitcoind, [&near, &far]).await;
 
     let server = SnapshotServer::start(Mood::Fails).await;
     let folder = TempDir::with_prefix("sluice-rapid-").expect("a temporary folder");

@@ -56,11 +56,6 @@ impl Scene {
 
     /// Begins and ends a send; answers its id and its transaction.
     async fn send(&self, sats: u64) -> (String, String) {
-        let sent = self.ended(sats).await;
-        (sent.text("send_id").to_owned(), sent.text("txid").to_owned())
-    }
-
-    async fn ended(&self, sats: u64) -> Answer {
         let wanted = json!({ "address_or_rgbinvoice": stranger().to_string(), "amount_sats": sats, "fee_rate": 2 });
         let begun =
             self.gateway.answer(&Call::post("/lightning/onchain-send-begin", &self.client).json(wanted)).await.ok();
@@ -68,7 +63,7 @@ impl Scene {
         let ending = Call::post("/lightning/onchain-send-end", &self.client).json(json!({ "signed_psbt": signed }));
         let sent = self.gateway.answer(&ending).await;
         assert_eq!(sent.text("status"), "BROADCASTED");
-        sent
+        (sent.text("send_id").to_owned(), sent.text("txid").to_owned())
     }
 
     async fn until_confirmed(&self, send: &str) -> Answer {
@@ -86,12 +81,10 @@ impl Scene {
         self.gateway.answer(&self.balance()).await.ok();
         assert!(begun.elapsed() < READ_WITHIN, "a read took {:?}", begun.elapsed());
         self.gateway.answer(&Call::post("/lightning/onchain-receive", &self.client)).await.ok();
-        let sent = self.ended(30_000).await;
-        let call = Call::get(format!("/onchain-send/{}", sent.text("send_id")), &self.client);
-        for answer in [&sent, &self.gateway.answer(&call).await] {
-            assert!(answer.body["last_error"].is_string(), "no node has it, and that is said: {answer:?}");
-        }
-        (sent.text("send_id").to_owned(), sent.text("txid").to_owned())
+        let (send, txid) = self.send(30_000).await;
+        let answer = self.gateway.answer(&Call::get(format!("/onchain-send/{send}"), &self.client)).await;
+        assert!(answer.body["last_error"].is_string(), "no node has it, and that is said: {answer:?}");
+        (send, txid)
     }
 
     /// The chain's rail is the one that is not ready, and it says why.
