@@ -19,8 +19,12 @@ use crate::http::problem::Problem;
     params(EventParams),
     responses((status = 200, description = "The events", body = EventsResponse, example = json!({
         "events": [{
-            "seq": 57, "kind": "liquidity.held_back", "request_id": null, "created_at": examples::TIME,
-            "data": { "why": "fee_rate_too_high", "detail": "the fee rate is 35 sat/vB, and liquidity.max_fee_rate is 20 sat/vB" },
+            "seq": 57, "kind": "liquidity.held_back", "wallet_id": null, "request_id": null, "reference": null, "label": null,
+            "created_at": examples::TIME,
+            "data": {
+                "why": "fee_rate_too_high", "detail": "the fee rate is 35 sat/vB, and liquidity.max_fee_rate is 20 sat/vB",
+                "outbound_sats": 200_000,
+            },
         }],
         "next_after": 57,
     }))))]
