@@ -52,7 +52,7 @@ async fn two_hundred_channels_are_offered_and_none_is_funded() {
 async fn a_stranger_holds_every_place_with_channels_that_it_never_funds() {
     let few = |config: &mut sluice::config::Config| {
         config.ldk.channels.max_unfunded = 2;
-        config.ldk.channels.unfunded_seconds = 2;
+        config.ldk.channels.unfunded_seconds = 4;
     };
     let Some(till) = Till::open(0, few).await else { return };
     let Some(honest) = LdkPeer::start(&till.bitcoind, "honest").await else { return };

@@ -292,7 +292,9 @@ impl LdkPeer {
     }
 
     pub async fn connect(&self, node: PublicKey, address: &str) {
-        self.call("connect", json!({ "node": node.to_string(), "address": address })).await;
+        let asked = json!({ "node": node.to_string(), "address": address });
+        // The other one may be connecting too: of two connections one is closed, and that may be this one.
+        eventually_shown("it connects", async || self.try_call("connect", asked.clone()).await).await;
     }
 
     pub async fn disconnect(&self, node: PublicKey) {

@@ -208,6 +208,6 @@ impl World {
         };
         let least = among.iter().map(|point| often(point)).min().unwrap_or(0);
         let seldom: Vec<&str> = among.into_iter().filter(|point| often(point) == least).collect();
-        seldom.choose(&mut self.dice).map_or(&LEFT_TO_BE_CLAIMED, |point| point)
+        seldom.choose(&mut self.dice).copied().unwrap_or(LEFT_TO_BE_CLAIMED)
     }
 }
