@@ -256,7 +256,8 @@ impl Node {
         let BumpTransactionEvent::ChannelClose { channel_id, .. } = bump else { return true };
         let inner = lock(&self.books.inner);
         let noted = inner.channels.get(&map::channel_text(*channel_id));
-        noted.is_none_or(|noted| noted.is_outbound || noted.is_given)
+        // One that is not noted yet was signed for a moment ago. What LDK wants to hurry it asks for again.
+        noted.is_some_and(|noted| noted.is_outbound || noted.is_given)
     }
 
     /// A payment of others went through. What was earned is not said where the way in is claimed on the chain, and it may be told twice

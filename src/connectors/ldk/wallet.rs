@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use bdk_wallet::chain::{BlockId, ConfirmationBlockTime, Merge as _, TxUpdate};
+use bdk_wallet::coin_selection::LargestFirstCoinSelection;
 use bdk_wallet::template::Bip84;
 use bdk_wallet::{ChangeSet, KeychainKind, SignOptions, Update, Wallet};
 use bitcoin::bip32::Xpriv;
@@ -462,7 +463,8 @@ fn with_fee(psbt: Psbt) -> Result<(Psbt, Sat), String> {
 
 fn build(wallet: &mut Wallet, wanted: &Wanted, kept: &[OutPoint], splits: usize, each: Sat) -> Result<Psbt, String> {
     let own = wallet.next_unused_address(KeychainKind::Internal).script_pubkey();
-    let mut builder = wallet.build_tx();
+    // BDK draws coins at random unless it is told otherwise, and what was quoted would not be what it costs.
+    let mut builder = wallet.build_tx().coin_selection(LargestFirstCoinSelection);
     builder.add_recipient(wanted.script.clone(), wanted.amount);
     for _ in 0..splits {
         builder.add_recipient(own.clone(), each.to_bitcoin());

@@ -33,6 +33,7 @@ async fn flooded(till: &Till, nodes: u64, each: u64) -> usize {
 async fn two_hundred_channels_are_offered_and_none_is_funded() {
     let Some(till) = Till::open(1, |_| {}).await else { return };
     till.is_paid(sat(100_000)).await;
+    till.until_over(1).await;
     let before = till.node.balance().await.expect("an answer");
     assert_eq!(flooded(&till, NODES, EACH).await, 20, "two of each peer, and twenty of all");
     // Nothing of it is ours, nothing is set aside for it, and the books are compared with the node as before.
@@ -94,6 +95,7 @@ async fn a_stranger_holds_every_place_with_channels_that_it_never_funds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_says_of_channels_that_it_has_not_funded_that_they_are_broken() {
     let Some(till) = Till::open(1, |_| {}).await else { return };
+    till.until_over(1).await;
     let before = till.node.balance().await.expect("an answer");
     assert_eq!(flooded(&till, 1, 2).await, 2);
     till.hostile.call("abandon", json!({})).await;

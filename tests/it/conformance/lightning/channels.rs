@@ -53,6 +53,17 @@ async fn coins_come_back(w: &World, expected: Sat) {
     .await;
 }
 
+/// Mines until none of the node's coins is on its way: what a send costs depends on which coins there are.
+async fn at_rest(w: &World) {
+    eventually_shown("no coin is on its way", async || {
+        w.rig.mine(1).await;
+        let balance = w.node().balance().await.unwrap();
+        let is_over = !balance.is_moving && balance.onchain_unconfirmed == Sat::ZERO && balance.closing == Sat::ZERO;
+        if is_over { Ok(()) } else { Err(balance) }
+    })
+    .await;
+}
+
 /// Opens one to the far node, which is connected first, and waits until it is in use. Answers its id.
 pub(super) async fn open(w: &World) -> String {
     let far = w.far().id();
@@ -164,6 +175,7 @@ pub async fn what_can_not_be_opened_is_refused(w: &World) {
 pub async fn coins_are_sent_and_the_reserve_is_kept(w: &World) {
     let node = w.node();
     w.rig.fund(Sat::literal(500_000)).await;
+    at_rest(w).await;
     let one = node.onchain_address().await.unwrap();
     assert_ne!(one, node.onchain_address().await.unwrap());
     let script = ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(rand::random()));
@@ -214,6 +226,7 @@ pub async fn coins_are_sent_and_the_reserve_is_kept(w: &World) {
 pub async fn what_waits_for_a_block_is_replaced_and_sent_once(w: &World) {
     let node = w.node();
     w.rig.fund(Sat::literal(500_000)).await;
+    at_rest(w).await;
     let script = ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(rand::random()));
     let to = Address::from_script(&script, Network::Regtest).unwrap();
     let rate = FeeRate::from_sat_per_vb;
