@@ -254,10 +254,12 @@ impl Node {
     /// offers such channels and gives them up would have our coins set aside for nothing.
     pub fn is_worth_hurrying(&self, bump: &BumpTransactionEvent) -> bool {
         let BumpTransactionEvent::ChannelClose { channel_id, .. } = bump else { return true };
-        let inner = lock(&self.books.inner);
-        let noted = inner.channels.get(&map::channel_text(*channel_id));
+        let noted = lock(&self.books.inner).channels.get(&map::channel_text(*channel_id)).cloned();
         // One that is not noted yet was signed for a moment ago. What LDK wants to hurry it asks for again.
-        noted.is_some_and(|noted| noted.is_outbound || noted.is_given)
+        let Some(noted) = noted else { return false };
+        // One of ours that its peer broke at once may be noted as if it were the peer's: its funding tells.
+        let is_funded_by_us = || noted.funding.is_some_and(|funding| self.wallet.knows(funding.txid));
+        noted.is_outbound || noted.is_given || is_funded_by_us()
     }
 
     /// A payment of others went through. What was earned is not said where the way in is claimed on the chain, and it may be told twice
